@@ -1,0 +1,381 @@
+//! Decides, for every place where the network as written multiplies, how the multiplication goes away at inference.
+//!
+//! Every operator states what it multiplies; the rules say what becomes of it, and what no rule covers is a residue.
+//! The result is a [`FoldPlan`] that the fold stage only carries out, so verdict and code cannot differ. Deliberately absent: weights (the proof holds for all of them), and any list of operators.
+
+mod chains;
+mod factors;
+mod reasons;
+mod rules;
+
+pub use rules::RULES;
+
+use crate::graph::Graph;
+use crate::ops::{Linearity, Multiplication, Selection};
+use crate::types::{Kind, NodeId, Signal};
+use serde::Serialize;
+use snnc_grammar::{Diagnostic, Span};
+use std::collections::BTreeMap;
+
+/// Where a constant factor (and the shift that comes with it) goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Destination {
+    /// Into the weights and bias of the map before it, along its output axis.
+    Before(NodeId),
+    /// Into the weights and bias of the map after it, along its input axis.
+    After(NodeId),
+    /// Into threshold, bias and reset of the neuron that reads it.
+    Neuron(NodeId),
+    /// A change of exponent (and sign).
+    Shift,
+    /// Stays: it belongs to the encoder.
+    Encoder,
+    /// Stays: nothing removes it.
+    Residue,
+}
+
+/// How an operation is done at inference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum How {
+    /// Nothing is multiplied as written.
+    Free,
+    /// Multiplies, in the encoder.
+    Encoder,
+    /// A weight is added for every spike.
+    Accumulate,
+    /// A weight is added as many times as spikes were counted, at most this often.
+    AccumulateCount(u64),
+    /// Spikes meet spikes: AND, and count.
+    AndCount,
+    /// Values are added where there is a spike.
+    MaskedAccumulate,
+    /// A spike selects the other operand.
+    Select,
+    /// Comparisons.
+    Compare,
+    /// A constant factor, see [`NodePlan::factor`].
+    Fold,
+    /// Composed with the map at this node, which takes its place.
+    Compose(NodeId),
+    /// Not removed.
+    Residue,
+}
+
+/// What becomes of one node.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NodePlan {
+    /// How it is done.
+    pub how: How,
+    /// For nodes with a constant factor: where it goes.
+    pub factor: Option<Destination>,
+    /// The signal that the folded program has here.
+    pub signal: Signal,
+}
+
+/// What becomes of every node, in the graph's order.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FoldPlan {
+    /// One entry for every node.
+    pub nodes: Vec<NodePlan>,
+}
+
+/// A multiplication that no fold removes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Residue {
+    /// The rule it breaks.
+    pub rule: &'static str,
+    /// Where in the graph.
+    pub node: NodeId,
+    /// Path of the node.
+    pub path: String,
+    /// Multiplications per inference of one sample.
+    pub multiplications: u64,
+    /// Admitted by an `allow`.
+    pub admitted: bool,
+    /// What the rule says of this place.
+    #[serde(skip)]
+    pub message: String,
+    /// Primary place.
+    #[serde(skip)]
+    pub span: Span,
+    /// What the place is labelled with.
+    #[serde(skip)]
+    pub label: String,
+    /// What would mend it.
+    #[serde(skip)]
+    pub help: String,
+}
+
+/// The outcome for a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Nothing is multiplied outside the encoder.
+    Strict,
+    /// Only what an `allow` admits.
+    Admitted,
+    /// Something else too.
+    Violated,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Verdict::Strict => "strict",
+            Verdict::Admitted => "admitted",
+            Verdict::Violated => "violated",
+        })
+    }
+}
+
+/// What checking found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Findings {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// All residues in graph order.
+    pub residues: Vec<Residue>,
+    /// Operations of the encoder, per inference of one sample.
+    pub encoder_work: u64,
+    /// All operations, per inference of one sample, counted densely.
+    pub total_work: u64,
+    /// Errors and warnings.
+    #[serde(skip)]
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Findings {
+    /// The encoder's share of all operations, from 0 to 1.
+    pub fn encoder_share(&self) -> f64 {
+        if self.total_work == 0 { 0.0 } else { self.encoder_work as f64 / self.total_work as f64 }
+    }
+
+    /// Multiplications per inference that an `allow` admits.
+    pub fn admitted(&self) -> u64 {
+        self.residues.iter().filter(|r| r.admitted).map(|r| r.multiplications).sum()
+    }
+}
+
+/// A graph whose every multiplication is accounted for; only [`check`] makes one.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    graph: Graph,
+    plan: FoldPlan,
+    findings: Findings,
+}
+
+impl Checked {
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// What becomes of its nodes.
+    pub fn plan(&self) -> &FoldPlan {
+        &self.plan
+    }
+
+    /// Verdict and residues.
+    pub fn findings(&self) -> &Findings {
+        &self.findings
+    }
+}
+
+/// What the rules see.
+pub(crate) struct Context<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) readers: Vec<Vec<NodeId>>,
+    pub(crate) plan: Vec<NodePlan>,
+    /// For composed maps: the map that stands for each.
+    pub(crate) chains: chains::Chains,
+}
+
+impl Context<'_> {
+    /// The one reader of a node, if it has just one and is not the output.
+    pub(crate) fn only_reader(&self, id: NodeId) -> Option<NodeId> {
+        match self.readers[id.index()].as_slice() {
+            [one] if id != self.graph.output => Some(*one),
+            _ => None,
+        }
+    }
+}
+
+/// Checks a graph. A violated verdict is in the findings, not an error: training needs none.
+pub fn check(graph: Graph) -> Checked {
+    let readers = graph.readers();
+    let plan = graph
+        .nodes
+        .iter()
+        .map(|n| NodePlan { how: How::Free, factor: None, signal: n.signal.clone() })
+        .collect();
+    let mut cx = Context { graph: &graph, readers, plan, chains: chains::Chains::default() };
+    factors::plan(&mut cx);
+    let mut residues = Vec::new();
+    for id in graph.ids() {
+        decide(&mut cx, id, &mut residues);
+    }
+    let mut diagnostics = graph.warnings.clone();
+    encoder(&graph, &mut diagnostics);
+    contracts(&graph, &mut diagnostics);
+    admit(&graph, &mut residues, &mut diagnostics);
+    diagnostics.extend(reasons::residues(&cx, &residues));
+    let plan = FoldPlan { nodes: cx.plan };
+    let (mut encoder_work, mut total_work) = (0u64, 0u64);
+    for id in graph.ids() {
+        let work = graph.work(id);
+        total_work = total_work.saturating_add(work);
+        if graph.node(id).encoder {
+            encoder_work = encoder_work.saturating_add(work);
+        }
+    }
+    let refused = diagnostics.iter().any(|d| d.code != "check::allow" && d.severity == snnc_grammar::Severity::Error);
+    let verdict = match () {
+        () if refused => Verdict::Violated,
+        () if !residues.is_empty() => Verdict::Admitted,
+        () => Verdict::Strict,
+    };
+    if let (Some(span), true) = (graph.strict, verdict == Verdict::Admitted) {
+        diagnostics.push(
+            Diagnostic::error("check::not_strict", span, format!("`{}` is {verdict}, not strict", graph.name), "strict is required here")
+                .help("remove the admitted residues, or this line"),
+        );
+    }
+    let findings = Findings { verdict, residues, encoder_work, total_work, diagnostics };
+    Checked { graph, plan, findings }
+}
+
+/// Decides one node; its operands are decided.
+fn decide(cx: &mut Context<'_>, id: NodeId, residues: &mut Vec<Residue>) {
+    let graph = cx.graph;
+    let node = graph.node(id);
+    let operands: Vec<Signal> = node.inputs.iter().map(|i| cx.plan[i.index()].signal.clone()).collect();
+    let products = node.op.multiplies(&operands);
+    let factor = cx.plan[id.index()].factor;
+    let mut how = match node.op.selection() {
+        Selection::None => How::Free,
+        Selection::Maximum | Selection::Neuron => How::Compare,
+    };
+    // Where its factor is folded away, an affine step passes its operand on as it is.
+    let passes = node.op.linearity() == Linearity::Affine
+        && matches!(factor, Some(Destination::Before(_) | Destination::After(_) | Destination::Neuron(_)));
+    let mut signal = if passes { operands[0].clone() } else { node.op.infer(&operands, graph.time).unwrap_or_else(|_| node.signal.clone()) };
+    for product in products {
+        if node.encoder {
+            how = How::Encoder;
+            continue;
+        }
+        let outcome = match product {
+            Multiplication::Weights => rules::real_operand::check(cx, id, &operands[0]),
+            Multiplication::Factor { .. } => rules::unfoldable_scale::check(cx, id, factor),
+            Multiplication::Signals => rules::real_product::check(cx, id, &operands, false),
+            Multiplication::Dot => rules::real_product::check(cx, id, &operands, true),
+            Multiplication::Leak(leak) => rules::leak::check(cx, id, leak),
+            Multiplication::Drive(_) => Ok(How::Compare),
+            Multiplication::Transcendental(what) => rules::transcendental::check(cx, id, what),
+        };
+        match outcome {
+            Ok(done) => how = done,
+            Err(residue) => {
+                how = How::Residue;
+                residues.push(*residue);
+            }
+        }
+    }
+    if let How::Compose(with) = how {
+        // Seen from outside, a chain is one map; what its first part gives never exists.
+        cx.chains.join(with, id);
+    }
+    if signal.kind == Kind::Analog && !node.encoder && operands.iter().all(|s| s.kind != Kind::Analog) {
+        signal.kind = Kind::Current;
+    }
+    let plan = &mut cx.plan[id.index()];
+    (plan.how, plan.signal) = (how, signal);
+}
+
+/// The encoder reads only the input and itself, and is not the whole network.
+fn encoder(graph: &Graph, diagnostics: &mut Vec<Diagnostic>) {
+    let mut seen: Vec<Span> = Vec::new();
+    for id in graph.ids() {
+        let node = graph.node(id);
+        for input in node.inputs.iter().map(|i| graph.node(*i)).filter(|i| node.encoder && !i.encoder && i.path != graph.node(graph.input).path) {
+            if !seen.contains(&node.span) {
+                seen.push(node.span);
+                diagnostics.push(
+                    Diagnostic::error("check::encoder_reads", node.span, "the encoder may read only the input and its own values", "reads a value from outside")
+                        .label(input.span, "which is made here")
+                        .help("move this out of the encoder, or what it reads into it"),
+                );
+            }
+        }
+    }
+    // Some neuron outside the encoder must stand between the input and the output, on every way.
+    let mut bare = vec![false; graph.nodes.len()];
+    bare[graph.input.index()] = true;
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let spiking = node.op.selection() == Selection::Neuron && !node.encoder;
+        let fed = node.inputs.iter().any(|i| bare[i.index()]);
+        bare[id.index()] |= fed && !spiking;
+    }
+    if bare[graph.output.index()] {
+        let node = graph.node(graph.output);
+        diagnostics.push(
+            Diagnostic::error(
+                "check::encoder_share",
+                node.span,
+                "the output hangs on the input without a neuron outside the encoder between them",
+                "no spike stands between the input and this",
+            )
+            .help("the encoder is for the first layer; what follows it must run on spikes"),
+        );
+    }
+}
+
+/// Kinds that signatures asked for and did not get.
+fn contracts(graph: &Graph, diagnostics: &mut Vec<Diagnostic>) {
+    let mut places: BTreeMap<(Span, Span), (usize, &crate::graph::Contract)> = BTreeMap::new();
+    for contract in &graph.contracts {
+        places.entry((contract.at, contract.declared)).or_insert((0, contract)).0 += 1;
+    }
+    for (count, c) in places.into_values() {
+        let given = graph.node(c.given);
+        let often = if count > 1 { format!(" (at {count} places)") } else { String::new() };
+        diagnostics.push(
+            Diagnostic::error(
+                "check::kind",
+                c.at,
+                format!("{} asks for `{}` and gets `{}`{often}", c.by, c.asked, given.signal.kind),
+                format!("this is a `{}`", given.signal.kind),
+            )
+            .label(c.declared, "asked for here")
+            .label(given.span, format!("made a `{}` here", given.signal.kind))
+            .help("put a neuron before it: `… |> lif`"),
+        );
+    }
+}
+
+/// Marks the residues that an `allow` admits, and compares counts.
+fn admit(graph: &Graph, residues: &mut [Residue], diagnostics: &mut Vec<Diagnostic>) {
+    let mut used = vec![0usize; graph.allows.len()];
+    for residue in residues.iter_mut() {
+        let allows = graph.node(residue.node).allows.iter().rev();
+        if let Some(index) = allows.copied().find(|i| graph.allows[*i].rule == residue.rule) {
+            used[index] += 1;
+            residue.admitted = true;
+        }
+    }
+    for (allow, used) in graph.allows.iter().zip(used) {
+        if used == allow.count {
+            continue;
+        }
+        let (message, label) = match used {
+            0 => (format!("nothing here needs `allow({})`", allow.rule), "admits nothing".to_owned()),
+            _ => (
+                format!("`allow({})` expects {} places, but admits {used}", allow.rule, allow.count),
+                format!("{used} places after expansion"),
+            ),
+        };
+        let help = if used == 0 { "remove it".to_owned() } else { format!("write `count = {used}`") };
+        diagnostics.push(Diagnostic::error("check::allow_count", allow.span, message, label).help(help));
+    }
+}

@@ -1,0 +1,20 @@
+//! `leak`: a membrane may leak by a factor of 2^-k or 1 - 2^-k, which is a shift (and a subtraction).
+
+use super::residue;
+use crate::check::{Context, How, Residue};
+use crate::ops::folded_fire::shift_of;
+use crate::types::NodeId;
+
+pub(crate) fn check(cx: &Context<'_>, id: NodeId, leak: f64) -> Result<How, Box<Residue>> {
+    if leak == 0.0 || shift_of(leak).is_some() || shift_of(1.0 - leak).is_some() {
+        return Ok(How::Compare);
+    }
+    let near = (1..=16).flat_map(|k| [2f64.powi(-k), 1.0 - 2f64.powi(-k)]).min_by(|a, b| (a - leak).abs().total_cmp(&(b - leak).abs()));
+    let tau = near.map_or(2.0, |n| 1.0 / (1.0 - n));
+    let message = format!("the membrane leaks by a factor of {leak:.6}, which is no shift");
+    let help = format!("use a leak of 2^-k or 1 - 2^-k; the nearest is `tau = {tau:?}`");
+    let mut found = residue(cx, "leak", id, message, "this leak is a multiplication at every time step".into(), &help);
+    // The mistake is where the neuron is defined, not where it is applied.
+    found.span = cx.graph.node(id).defined.unwrap_or(found.span);
+    Err(found)
+}

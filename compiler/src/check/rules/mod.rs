@@ -1,0 +1,31 @@
+//! The rules, one file each: what they refuse, why, and what mends it.
+
+pub(super) mod leak;
+pub(super) mod real_operand;
+pub(super) mod real_product;
+pub(super) mod transcendental;
+pub(super) mod unfoldable_scale;
+
+use super::{Context, Residue};
+use crate::types::NodeId;
+
+/// The names of all rules, as `allow` takes them.
+pub const RULES: [&str; 5] = ["real_operand", "real_product", "transcendental", "unfoldable_scale", "leak"];
+
+/// A residue at a node.
+pub(super) fn residue(cx: &Context<'_>, rule: &'static str, id: NodeId, message: String, label: String, help: &str) -> Box<Residue> {
+    let node = cx.graph.node(id);
+    let steps = if node.signal.varies { cx.graph.time as u64 } else { 1 };
+    let products = cx.graph.work(id).max(node.signal.elements() as u64 * steps);
+    Box::new(Residue {
+        rule,
+        node: id,
+        path: node.path.clone(),
+        multiplications: products,
+        admitted: false,
+        message,
+        span: node.span,
+        label,
+        help: help.to_owned(),
+    })
+}

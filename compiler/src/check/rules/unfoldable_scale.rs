@@ -1,0 +1,33 @@
+//! `unfoldable_scale`: a constant factor must go into the map before or after it, into a neuron's threshold, or be a
+//! power of two.
+
+use super::residue;
+use crate::check::{Context, Destination, How, Residue};
+use crate::ops::Multiplication;
+use crate::types::NodeId;
+
+pub(crate) fn check(cx: &Context<'_>, id: NodeId, factor: Option<Destination>) -> Result<How, Box<Residue>> {
+    match factor {
+        Some(Destination::Residue) | None => {}
+        Some(_) => return Ok(How::Fold),
+    }
+    let node = cx.graph.node(id);
+    let operands = cx.graph.input_signals(node);
+    let what = node.op.multiplies(&operands).into_iter().find_map(|m| match m {
+        Multiplication::Factor { axes, value } => Some(match value {
+            Some(v) => format!("the factor {v}"),
+            None => format!("the scale over {}", axes.join(", ")),
+        }),
+        _ => None,
+    });
+    let message = format!("{} of `{}` cannot be folded away", what.unwrap_or_else(|| "the factor".into()), node.op.word());
+    let readers = &cx.readers[id.index()];
+    let label = match readers.as_slice() {
+        [one] => {
+            let reader = cx.graph.node(*one);
+            format!("it reaches `{}`, and neither the maps around it nor a neuron can take it", reader.op.word())
+        }
+        many => format!("it is read by {} others, and the map before it cannot take it", many.len()),
+    };
+    Err(residue(cx, "unfoldable_scale", id, message, label, "normalise over the output axis of the map before it, or scale by a power of two"))
+}

@@ -1,0 +1,433 @@
+//! Tensor primitives: what operators are made of once differentiated, and what fusion groups into kernels.
+//!
+//! There are few: element-wise maps, scans over T, reductions, two kinds of contraction (products over named labels,
+//! and convolutions), windows, and views. A tensor's dims are `[B][T][axes]` in physical order, so the number of samples is a
+//! run-time parameter and every stride is known at compile time.
+
+use crate::types::{Axis, ParamId, Signal, index};
+use serde::{Deserialize, Serialize};
+
+index!(
+    /// A tensor of a [`Flow`].
+    FlowId, "t"
+);
+
+/// The dims of a tensor: `[B][T][axes]`, each of B and T there or not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Dims {
+    /// Varies over samples.
+    pub batch: bool,
+    /// Varies over time steps.
+    pub time: bool,
+    /// The other axes in physical order.
+    pub axes: Vec<Axis>,
+}
+
+impl Dims {
+    /// The physical dims of a signal: channels last, so that products over channels need no transposition.
+    pub fn of(signal: &Signal) -> Dims {
+        let mut axes = signal.axes.clone();
+        if let Some(c) = signal.position("C") {
+            let channel = axes.remove(c);
+            axes.push(channel);
+        }
+        Dims { batch: true, time: signal.varies, axes }
+    }
+
+    /// Dims of a parameter: its axes in the order of its data.
+    pub fn param(axes: &[Axis]) -> Dims {
+        Dims { batch: false, time: false, axes: axes.to_vec() }
+    }
+
+    /// The axis of this name.
+    pub fn axis(&self, name: &str) -> Option<&Axis> {
+        self.axes.iter().find(|a| a.name == name)
+    }
+
+    /// Values per sample and time step.
+    pub fn elements(&self) -> usize {
+        self.axes.iter().map(|a| a.size).product()
+    }
+
+    /// Whether a tensor of these dims can be read at every place of `wider`.
+    pub fn broadcasts_to(&self, wider: &Dims) -> bool {
+        (!self.batch || wider.batch) && (!self.time || wider.time) && self.axes.iter().all(|a| wider.axis(&a.name) == Some(a))
+    }
+
+    /// The smallest dims both broadcast to, axes in the order of `self` first.
+    #[must_use]
+    pub fn join(&self, other: &Dims) -> Dims {
+        let (wide, narrow) = if other.axes.len() > self.axes.len() { (other, self) } else { (self, other) };
+        let mut axes = wide.axes.clone();
+        axes.extend(narrow.axes.iter().filter(|a| wide.axis(&a.name).is_none()).cloned());
+        Dims { batch: self.batch || other.batch, time: self.time || other.time, axes }
+    }
+}
+
+/// Functions of one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Un {
+    /// -x
+    Neg,
+    /// |x|
+    Abs,
+    /// √x
+    Sqrt,
+    /// e^x
+    Exp,
+    /// ln x
+    Ln,
+    /// x · 2^-k by its exponent; below the normal range the result is zero.
+    Shift(i8),
+}
+
+/// Functions of two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Bin {
+    /// x + y
+    Add,
+    /// x - y
+    Sub,
+    /// x · y
+    Mul,
+    /// x / y
+    Div,
+    /// The smaller.
+    Min,
+    /// The larger.
+    Max,
+    /// Bits of both.
+    BitAnd,
+    /// Bits of one.
+    BitXor,
+}
+
+/// Comparisons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cmp {
+    /// x ≥ y
+    Ge,
+    /// x > y
+    Gt,
+    /// x = y
+    Eq,
+}
+
+/// What a map or scan computes for one element.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Scalar {
+    /// The i-th input.
+    Arg(usize),
+    /// The i-th state of a scan.
+    State(usize),
+    /// A constant.
+    Const(f64),
+    /// The number of samples of this call.
+    Batch,
+    /// The number of time steps of this call.
+    Steps,
+    /// The i-th number that the caller sets for each step, such as a learning rate.
+    Hyper(usize),
+    /// A function of one.
+    Un(Un, Box<Scalar>),
+    /// A function of two.
+    Bin(Bin, Box<Scalar>, Box<Scalar>),
+    /// `if a cmp b { x } else { y }`
+    Select(Cmp, Box<[Scalar; 4]>),
+}
+
+impl Scalar {
+    /// `if self >= other { 1 } else { 0 }`, or with another comparison.
+    pub fn step(self, cmp: Cmp, other: Scalar) -> Scalar {
+        self.select(cmp, other, Scalar::Const(1.0), Scalar::Const(0.0))
+    }
+
+    /// `if self cmp other { yes } else { no }`
+    pub fn select(self, cmp: Cmp, other: Scalar, yes: Scalar, no: Scalar) -> Scalar {
+        Scalar::Select(cmp, Box::new([self, other, yes, no]))
+    }
+
+    /// A function of one.
+    pub fn un(self, f: Un) -> Scalar {
+        Scalar::Un(f, Box::new(self))
+    }
+
+    /// A function of two.
+    pub fn bin(self, f: Bin, other: Scalar) -> Scalar {
+        Scalar::Bin(f, Box::new(self), Box::new(other))
+    }
+}
+
+macro_rules! arithmetic {
+    ($($trait:ident $method:ident $bin:ident),*) => {$(
+        impl std::ops::$trait for Scalar {
+            type Output = Scalar;
+            fn $method(self, other: Scalar) -> Scalar {
+                self.bin(Bin::$bin, other)
+            }
+        }
+        impl std::ops::$trait<f64> for Scalar {
+            type Output = Scalar;
+            fn $method(self, other: f64) -> Scalar {
+                self.bin(Bin::$bin, Scalar::Const(other))
+            }
+        }
+    )*};
+}
+arithmetic!(Add add Add, Sub sub Sub, Mul mul Mul, Div div Div);
+
+impl std::ops::Neg for Scalar {
+    type Output = Scalar;
+    fn neg(self) -> Scalar {
+        self.un(Un::Neg)
+    }
+}
+
+/// The window of a convolution or pool over `H` and `W`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Window {
+    /// Extent.
+    pub kernel: [usize; 2],
+    /// Step.
+    pub stride: [usize; 2],
+    /// Zeros before and after, the same for both axes.
+    pub pad: [usize; 2],
+}
+
+impl Window {
+    /// The extent of the result along axis `i` (0: H, 1: W) for this extent of the operand.
+    pub fn out(&self, i: usize, size: usize) -> Option<usize> {
+        let padded = size.checked_add(self.pad[0])?.checked_add(self.pad[1])?;
+        Some(padded.checked_sub(self.kernel[i])? / self.stride[i] + 1)
+    }
+
+    /// Maps every place to itself.
+    pub fn pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == [1, 1] && self.pad == [0, 0]
+    }
+}
+
+/// A tensor that something else provides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Source {
+    /// A parameter or running statistic.
+    Param(ParamId),
+    /// A tensor the optimizer keeps for a parameter.
+    Moment(ParamId, u8),
+    /// The input.
+    Input,
+    /// The target distribution over classes `[B][K]`.
+    Target,
+    /// A tensor that `prepare` computes from the weights; an index into its list.
+    Prepared(u32),
+}
+
+/// The three products a convolution is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ConvPart {
+    /// (operand, weight) to result.
+    Result,
+    /// (gradient of the result, weight) to gradient of the operand.
+    Operand,
+    /// (operand, gradient of the result) to gradient of the weight.
+    Weight,
+}
+
+/// How a tensor is computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Def {
+    /// Given.
+    Source(Source),
+    /// Element by element; inputs broadcast by axis name.
+    Map {
+        /// Operands.
+        inputs: Vec<FlowId>,
+        /// The function.
+        body: Scalar,
+    },
+    /// A recurrence over T for every element; the result is the first output.
+    Scan {
+        /// Operands.
+        inputs: Vec<FlowId>,
+        /// States before the first step.
+        init: Vec<f64>,
+        /// States after a step; may read inputs and states.
+        next: Vec<Scalar>,
+        /// What a step gives.
+        outputs: Vec<Scalar>,
+        /// Last step first.
+        reverse: bool,
+    },
+    /// Another output of a scan.
+    ScanOutput(FlowId, usize),
+    /// Summed (or the largest taken) over all dims the result does not have.
+    Reduce {
+        /// Operand.
+        input: FlowId,
+        /// Largest instead of sum.
+        max: bool,
+    },
+    /// Products summed over the labels that the result lacks.
+    Product {
+        /// Left.
+        a: FlowId,
+        /// Right.
+        b: FlowId,
+        /// A label for every dim of a, `B` and `T` included.
+        a_labels: Vec<String>,
+        /// Of b.
+        b_labels: Vec<String>,
+        /// Of the result.
+        out_labels: Vec<String>,
+    },
+    /// One product of a convolution over `H` and `W`; weights are `[out, in, kh, kw]`.
+    Conv {
+        /// Left.
+        a: FlowId,
+        /// Right.
+        b: FlowId,
+        /// Which product.
+        part: ConvPart,
+        /// Geometry.
+        window: Window,
+    },
+    /// The largest or the sum over windows of `H` and `W`.
+    Pool {
+        /// Operand.
+        input: FlowId,
+        /// Largest instead of sum.
+        max: bool,
+        /// Geometry.
+        window: Window,
+    },
+    /// The gradient of a pool: for the largest it goes to the first place that has it.
+    PoolGrad {
+        /// Operand of the pool.
+        input: FlowId,
+        /// Gradient of its result.
+        grad: FlowId,
+        /// Largest instead of sum.
+        max: bool,
+        /// Geometry.
+        window: Window,
+    },
+    /// Side by side along an axis.
+    Concat {
+        /// Parts.
+        parts: Vec<FlowId>,
+        /// Axis.
+        axis: String,
+    },
+    /// Part of another tensor.
+    Slice {
+        /// The whole.
+        of: FlowId,
+        /// Axis.
+        axis: String,
+        /// First index.
+        start: usize,
+    },
+}
+
+impl Def {
+    /// The tensors it reads.
+    pub fn inputs(&self) -> Vec<FlowId> {
+        match self {
+            Def::Source(_) => vec![],
+            Def::Map { inputs, .. } | Def::Scan { inputs, .. } => inputs.clone(),
+            Def::ScanOutput(of, _) | Def::Slice { of, .. } => vec![*of],
+            Def::Reduce { input, .. } | Def::Pool { input, .. } => vec![*input],
+            Def::Product { a, b, .. } | Def::Conv { a, b, .. } => vec![*a, *b],
+            Def::PoolGrad { input, grad, .. } => vec![*input, *grad],
+            Def::Concat { parts, .. } => parts.clone(),
+        }
+    }
+}
+
+/// A tensor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tensor {
+    /// How it is computed.
+    pub def: Def,
+    /// Its dims.
+    pub dims: Dims,
+    /// The path of the graph node it comes from, for names and errors.
+    pub label: String,
+    /// Holds spikes: zero or one.
+    pub spikes: bool,
+}
+
+/// Where a finished tensor goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sink {
+    /// The logits `[B][K]`.
+    Logits,
+    /// The mean loss.
+    Loss,
+    /// The gradient of a parameter.
+    Gradient(ParamId),
+    /// The new value of a parameter, moment or running statistic, in place.
+    Update(Source),
+    /// The spikes of the neuron with this path.
+    Spikes(String),
+}
+
+/// Tensors in an order in which they can be computed, and where results go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// The tensors.
+    pub tensors: Vec<Tensor>,
+    /// Results.
+    pub sinks: Vec<(Sink, FlowId)>,
+    /// The label of tensors to come.
+    #[serde(skip)]
+    pub label: String,
+}
+
+impl Flow {
+    /// The tensor with this id.
+    pub fn get(&self, id: FlowId) -> &Tensor {
+        &self.tensors[id.index()]
+    }
+
+    /// The dims of a tensor.
+    pub fn dims(&self, id: FlowId) -> &Dims {
+        &self.get(id).dims
+    }
+
+    /// Adds a tensor.
+    pub fn push(&mut self, def: Def, dims: Dims) -> FlowId {
+        self.tensors.push(Tensor { def, dims, label: self.label.clone(), spikes: false });
+        FlowId::new(self.tensors.len() - 1)
+    }
+
+    /// A given tensor, added once.
+    pub fn source(&mut self, source: Source, dims: Dims) -> FlowId {
+        let known = self.tensors.iter().position(|t| t.def == Def::Source(source));
+        known.map_or_else(|| self.push(Def::Source(source), dims), FlowId::new)
+    }
+
+    /// A map whose dims are the join of its inputs'.
+    pub fn map(&mut self, inputs: &[FlowId], body: Scalar) -> FlowId {
+        let mut dims = inputs.first().map_or(Dims::param(&[]), |i| self.dims(*i).clone());
+        for input in inputs.iter().skip(1) {
+            dims = dims.join(self.dims(*input));
+        }
+        self.map_to(inputs, body, dims)
+    }
+
+    /// A map to given dims.
+    pub fn map_to(&mut self, inputs: &[FlowId], body: Scalar, dims: Dims) -> FlowId {
+        self.push(Def::Map { inputs: inputs.to_vec(), body }, dims)
+    }
+
+    /// The sum over all dims that `dims` lacks; the tensor itself if there is none.
+    pub fn sum_to(&mut self, input: FlowId, dims: &Dims) -> FlowId {
+        if self.dims(input) == dims { input } else { self.push(Def::Reduce { input, max: false }, dims.clone()) }
+    }
+
+    /// The sum of two gradients.
+    pub fn add(&mut self, a: FlowId, b: FlowId) -> FlowId {
+        self.map(&[a, b], Scalar::Arg(0) + Scalar::Arg(1))
+    }
+}

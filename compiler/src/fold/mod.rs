@@ -1,0 +1,367 @@
+//! Carries out the fold plan: constant factors move into weights, thresholds and biases; what multiplied is gone.
+//!
+//! A value of the folded graph stands for `scale ⊙ value + shift` of the original one; the pair travels with it until a
+//! map or a neuron takes it. The folded parameters are expressions over the original ones, computed once per set of
+//! weights by [`prepare`]. Nothing is decided here: where a factor goes stands in the plan.
+
+mod prepare;
+
+pub use prepare::{Expr, prepare};
+
+use crate::check::{Checked, Destination, How, NodePlan};
+use crate::graph::{Graph, Node, Param};
+use crate::ops::neuron::Reset;
+use crate::ops::{Init, Linearity, Multiplication, Op, Role, avg_pool, conv, folded_fire, linear, mean};
+use crate::types::{Axis, NodeId, ParamId, Signal};
+use std::collections::HashMap;
+
+/// A folded graph with the expressions of its parameters.
+#[derive(Clone, Debug)]
+pub struct Folded {
+    /// The graph; its parameters are those below.
+    pub graph: Graph,
+    /// How each parameter is computed from the original ones.
+    pub prepare: Vec<Expr>,
+    /// The original parameters, in the order [`Expr::Param`] counts them.
+    pub originals: Vec<Param>,
+    /// For every node of the folded graph, how it is done.
+    pub how: Vec<How>,
+}
+
+/// What a folded value must be multiplied with and added to, to give the original one.
+#[derive(Clone, Default)]
+struct Carry {
+    scale: Option<Expr>,
+    shift: Option<Expr>,
+}
+
+/// A step behind a map that the map takes: y = scale · x + shift.
+struct Step {
+    scale: Option<Expr>,
+    shift: Option<Expr>,
+    /// The map composed behind this one, with what its operand carries.
+    map: Option<NodeId>,
+    /// Over how many values the results were summed before this step.
+    summed: f64,
+}
+
+/// Carries out the plan of a checked graph.
+pub fn fold(checked: &Checked) -> Folded {
+    let graph = checked.graph();
+    let mut folder = Folder {
+        old: graph,
+        plan: &checked.plan().nodes,
+        steps: HashMap::new(),
+        nodes: Vec::new(),
+        params: Vec::new(),
+        prepare: Vec::new(),
+        how: Vec::new(),
+        map: Vec::new(),
+        carries: Vec::new(),
+    };
+    for id in graph.ids() {
+        folder.collect(id);
+    }
+    for id in graph.ids() {
+        folder.node(id);
+    }
+    let Folder { nodes, params, prepare, how, map, .. } = folder;
+    let folded = Graph {
+        nodes,
+        params,
+        input: map[graph.input.index()],
+        output: map[graph.output.index()],
+        contracts: vec![],
+        ..graph.clone()
+    };
+    crate::graph::verify(&folded, "fold");
+    Folded { graph: folded, prepare, originals: graph.params.clone(), how }
+}
+
+struct Folder<'a> {
+    old: &'a Graph,
+    plan: &'a [NodePlan],
+    /// What each map takes, in order.
+    steps: HashMap<NodeId, Vec<Step>>,
+    nodes: Vec<Node>,
+    params: Vec<Param>,
+    prepare: Vec<Expr>,
+    how: Vec<How>,
+    /// Old node to new node.
+    map: Vec<NodeId>,
+    carries: Vec<Carry>,
+}
+
+impl Folder<'_> {
+    /// The constant factor of a node and the shift that comes with it.
+    fn factor(&self, node: &Node) -> (Option<Expr>, Option<Expr>) {
+        let operands = self.old.input_signals(node);
+        for product in node.op.multiplies(&operands) {
+            if let Multiplication::Factor { axes, value } = product {
+                return match value {
+                    Some(v) => (Some(Expr::Const(v)), None),
+                    None => {
+                        let p = |i: usize| Expr::Param(node.params[i], axes.clone());
+                        let deviation = (p(3) + Expr::Const(crate::ops::batchnorm::EPSILON)).sqrt();
+                        let scale = p(0) / deviation;
+                        (Some(scale.clone()), Some(p(1) - p(2) * scale))
+                    }
+                };
+            }
+        }
+        (None, None)
+    }
+
+    /// Notes what a map before this node takes from it.
+    fn collect(&mut self, id: NodeId) {
+        let node = self.old.node(id);
+        let plan = &self.plan[id.index()];
+        if let Some(Destination::Before(target)) = plan.factor {
+            let (scale, shift) = self.factor(node);
+            let own = self.summands(id);
+            let stands = self.stands(target);
+            let summed = self.summed_between(stands, id) / own;
+            // A sum's own factor may be taken before the sum; a shift after it must be shared out.
+            self.steps.entry(stands).or_default().push(Step { scale, shift, map: None, summed });
+        }
+        if let How::Compose(with) = plan.how {
+            let stands = self.stands(with);
+            let summed = self.summed_between(stands, id);
+            self.steps.entry(stands).or_default().push(Step { scale: None, shift: None, map: Some(id), summed });
+        }
+    }
+
+    /// The map that stands for this one.
+    fn stands(&self, id: NodeId) -> NodeId {
+        match self.plan[id.index()].how {
+            How::Compose(with) => self.stands(with),
+            _ => id,
+        }
+    }
+
+    /// How many values one result of this node sums.
+    fn summands(&self, id: NodeId) -> f64 {
+        let node = self.old.node(id);
+        match &node.op.linearity() {
+            Linearity::Sum(_) | Linearity::WindowSum => {
+                let operands = self.old.input_signals(node);
+                // A mean's factor is the inverse of how many values it sums.
+                let factor = node.op.multiplies(&operands).into_iter().find_map(|m| match m {
+                    Multiplication::Factor { value, .. } => value,
+                    _ => None,
+                });
+                factor.map_or(1.0, |f| 1.0 / f)
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// Over how many values is summed on the way from `from` up to and including `to`.
+    fn summed_between(&self, from: NodeId, to: NodeId) -> f64 {
+        let (mut at, mut product) = (to, 1.0);
+        while at != from {
+            product *= self.summands(at);
+            match self.old.node(at).inputs.first() {
+                Some(next) => at = *next,
+                None => break,
+            }
+        }
+        product
+    }
+
+    fn node(&mut self, id: NodeId) {
+        let node = self.old.node(id);
+        let plan = &self.plan[id.index()];
+        let inputs: Vec<NodeId> = node.inputs.iter().map(|i| self.map[i.index()]).collect();
+        let carry = node.inputs.first().map(|i| self.carries[i.index()].clone()).unwrap_or_default();
+        let (new, carry) = match (node.op.linearity(), plan.how, plan.factor) {
+            // Composed into the map that stands for the chain.
+            (Linearity::Map { .. }, How::Compose(_), _) => (inputs[0], Carry::default()),
+            (Linearity::Map { input_axis, output_axis, .. }, how, _) if how != How::Encoder && how != How::Residue => {
+                (self.linear_map(id, inputs[0], &carry, &input_axis, &output_axis), Carry::default())
+            }
+            (Linearity::Affine, _, Some(Destination::Before(_))) => (inputs[0], carry),
+            (Linearity::Affine, _, Some(Destination::After(_) | Destination::Neuron(_))) => {
+                let (scale, shift) = self.factor(node);
+                (inputs[0], carry.then(scale, shift))
+            }
+            (Linearity::Sum(_) | Linearity::WindowSum, _, Some(destination))
+                if !matches!(destination, Destination::Shift | Destination::Encoder | Destination::Residue) =>
+            {
+                let terms = self.summands(id);
+                let carry = match destination {
+                    Destination::Before(_) => carry,
+                    _ => {
+                        let shift = carry.shift.map(|s| s * Expr::Const(terms));
+                        Carry { scale: carry.scale, shift }.then(Some(Expr::Const(1.0 / terms)), None)
+                    }
+                };
+                (self.push(id, sum_of(&node.op), inputs, node.params.clone(), true), carry)
+            }
+            _ if node.op.selection() == crate::ops::Selection::Neuron && !node.encoder => (self.neuron(id, inputs[0], carry), Carry::default()),
+            _ => (self.push(id, node.op.clone(), inputs, node.params.clone(), true), Carry::default()),
+        };
+        self.map.push(new);
+        self.carries.push(carry);
+    }
+
+    /// A map with its weights rescaled by what its operand carries and by what it takes from behind.
+    fn linear_map(&mut self, id: NodeId, input: NodeId, carry: &Carry, input_axis: &str, output_axis: &str) -> NodeId {
+        let node = self.old.node(id);
+        let mut axes: Vec<Axis> = self.old.param(node.params[0]).axes.clone();
+        let names: Vec<String> = axes.iter().map(|a| a.name.clone()).collect();
+        let mut weight = Expr::Param(node.params[0], names.clone());
+        let mut bias = node.params.get(1).map(|p| Expr::Param(*p, vec!["out".into()]));
+        if let Some(shift) = &carry.shift {
+            let constant = (weight.clone() * shift.renamed(input_axis, "in")).sum(&names[1..]);
+            bias = Some(plus(bias, constant));
+        }
+        if let Some(scale) = &carry.scale {
+            weight = weight * scale.renamed(input_axis, "in");
+        }
+        let mut out_axis = output_axis.to_owned();
+        let mut outputs = axes[0].size;
+        for step in self.steps.remove(&id).unwrap_or_default() {
+            if let Some(scale) = step.scale {
+                let scale = scale.renamed(&out_axis, "out");
+                weight = weight * scale.clone();
+                bias = bias.map(|b| b * scale);
+            }
+            if let Some(shift) = step.shift {
+                bias = Some(plus(bias, shift.renamed(&out_axis, "out") * Expr::Const(1.0 / step.summed)));
+            }
+            if let Some(second) = step.map {
+                let next = self.old.node(second);
+                let Linearity::Map { output_axis, .. } = next.op.linearity() else { continue };
+                // W = W₂ W₁, b = W₂ b₁ + b₂ / n, with the shared axis called `mid`.
+                let size = self.old.param(next.params[0]).axes[0].size;
+                // The weight of a map of each place to itself has no window left.
+                let names2 = vec!["out".into(), "mid".into()];
+                let w2 = Expr::Param(next.params[0], names2);
+                weight = (w2.clone() * weight.renamed("out", "mid")).sum(&["mid".to_owned()]);
+                bias = bias.map(|b| (w2 * b.renamed("out", "mid")).sum(&["mid".to_owned()]));
+                if let Some(p) = next.params.get(1) {
+                    let own = Expr::Param(*p, vec!["out".into()]) * Expr::Const(1.0 / step.summed);
+                    bias = Some(plus(bias, own));
+                }
+                (out_axis, outputs) = (output_axis, size);
+            }
+        }
+        axes[0].size = outputs;
+        let mut params = vec![self.param(format!("{}.weight", node.path), axes, weight)];
+        if let Some(bias) = bias {
+            params.push(self.param(format!("{}.bias", node.path), vec![Axis::new("out", outputs)], bias));
+        }
+        let op = mapped(&node.op, params.len() > 1, &out_axis, outputs);
+        self.push(id, op, vec![input], params, false)
+    }
+
+    /// A neuron with all constants folded into its own.
+    fn neuron(&mut self, id: NodeId, input: NodeId, carry: Carry) -> NodeId {
+        let node = self.old.node(id);
+        let Op::Fire(fire) = &node.op else {
+            return self.push(id, node.op.clone(), vec![input], node.params.clone(), true);
+        };
+        let n = &fire.neuron;
+        let signal = &self.nodes[input.index()].signal;
+        let mut names: Vec<String> = Vec::new();
+        for expr in carry.scale.iter().chain(&carry.shift) {
+            expr.axes(&mut names);
+        }
+        let axes: Vec<Axis> = signal.axes.iter().filter(|a| names.contains(&a.name)).cloned().collect();
+        let signed = carry.scale.is_some();
+        // Where |a| < 2^-40 of the largest the operand counts for nothing: the sign is 0, and the scale 1.
+        let scale = carry.scale.unwrap_or(Expr::Const(1.0));
+        let sign = scale.clone().sign(2f64.powi(-40));
+        let size = scale.magnitude(2f64.powi(-40));
+        let unit = size.clone() * Expr::Const(n.drive());
+        let reset = match n.reset {
+            Reset::Hard(r) => r,
+            Reset::Soft => 0.0,
+        };
+        let values = [
+            ("threshold", Expr::Const(n.threshold) / unit.clone()),
+            ("bias", carry.shift.unwrap_or(Expr::Const(0.0)) / size),
+            ("sign", sign),
+            ("reset", Expr::Const(reset) / unit),
+        ];
+        let params = values.map(|(name, value)| self.param(format!("{}.{name}", node.path), axes.clone(), value)).to_vec();
+        let op = Op::FoldedFire(folded_fire::FoldedFire { neuron: n.clone(), axes, signed });
+        self.push(id, op, vec![input], params, false)
+    }
+
+    fn param(&mut self, path: String, axes: Vec<Axis>, value: Expr) -> ParamId {
+        self.params.push(Param { path, axes, init: Init::Constant(0.0), role: Role::Running });
+        self.prepare.push(value);
+        ParamId::new(self.params.len() - 1)
+    }
+
+    /// Adds a node; parameters of the original graph are taken over as they are.
+    fn push(&mut self, id: NodeId, op: Op, inputs: Vec<NodeId>, params: Vec<ParamId>, original: bool) -> NodeId {
+        let node = self.old.node(id);
+        let params = if original {
+            params.into_iter().map(|p| self.original(p)).collect()
+        } else {
+            params
+        };
+        let operands: Vec<Signal> = inputs.iter().map(|i| self.nodes[i.index()].signal.clone()).collect();
+        let signal = op.infer(&operands, self.old.time).unwrap_or_else(|_| node.signal.clone());
+        self.how.push(self.plan[id.index()].how);
+        self.nodes.push(Node { op, inputs, params, signal, ..node.clone() });
+        NodeId::new(self.nodes.len() - 1)
+    }
+
+    fn original(&mut self, id: ParamId) -> ParamId {
+        let param = self.old.param(id).clone();
+        let names = param.axes.iter().map(|a| a.name.clone()).collect();
+        if let Some(known) = self.prepare.iter().position(|e| matches!(e, Expr::Param(p, _) if *p == id)) {
+            return ParamId::new(known);
+        }
+        self.params.push(param);
+        self.prepare.push(Expr::Param(id, names));
+        ParamId::new(self.params.len() - 1)
+    }
+}
+
+impl Carry {
+    /// What is carried after one more step y = scale · x + shift.
+    fn then(self, scale: Option<Expr>, shift: Option<Expr>) -> Carry {
+        let times = |e: Expr| scale.clone().map_or(e.clone(), |s| s * e.clone());
+        let carried = self.shift.map(times);
+        Carry {
+            scale: match (self.scale, &scale) {
+                (Some(a), Some(b)) => Some(a * b.clone()),
+                (a, b) => a.or_else(|| b.clone()),
+            },
+            shift: match (carried, shift) {
+                (Some(a), Some(b)) => Some(a + b),
+                (a, b) => a.or(b),
+            },
+        }
+    }
+}
+
+fn plus(a: Option<Expr>, b: Expr) -> Expr {
+    match a {
+        Some(a) => a + b,
+        None => b,
+    }
+}
+
+/// A mean without its factor.
+fn sum_of(op: &Op) -> Op {
+    match op {
+        Op::Mean(m) => Op::Mean(mean::Mean { sum: true, ..m.clone() }),
+        Op::AvgPool(p) => Op::AvgPool(avg_pool::AvgPool { sum: true, ..p.clone() }),
+        other => other.clone(),
+    }
+}
+
+/// A map with another bias and other outputs.
+fn mapped(op: &Op, bias: bool, output_axis: &str, outputs: usize) -> Op {
+    match op {
+        Op::Linear(l) => Op::Linear(linear::Linear { bias, to: Axis::new(output_axis, outputs), ..l.clone() }),
+        Op::Conv(c) => Op::Conv(conv::Conv { bias, channels: outputs, ..c.clone() }),
+        other => other.clone(),
+    }
+}

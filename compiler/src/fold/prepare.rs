@@ -1,0 +1,198 @@
+//! Expressions over the original parameters, with named axes, and their values in f64: the part of a program that runs
+//! once per set of weights, and the only part of inference that may multiply.
+
+use crate::types::ParamId;
+use ndarray::{ArrayD, Axis as At, IxDyn};
+
+/// An array with named axes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    /// A number.
+    Const(f64),
+    /// A parameter of the original graph, its axes called so.
+    Param(ParamId, Vec<String>),
+    /// a + b, axes matched by name.
+    Add(Box<Expr>, Box<Expr>),
+    /// a - b
+    Sub(Box<Expr>, Box<Expr>),
+    /// a · b
+    Mul(Box<Expr>, Box<Expr>),
+    /// a / b
+    Div(Box<Expr>, Box<Expr>),
+    /// √a
+    Sqrt(Box<Expr>),
+    /// -1, 0 or 1; 0 where |a| is below this part of the largest |a|.
+    Sign(Box<Expr>, f64),
+    /// |a|, or 1 where |a| is below this part of the largest |a|.
+    Magnitude(Box<Expr>, f64),
+    /// Summed over axes.
+    Sum(Box<Expr>, Vec<String>),
+    /// An axis called otherwise.
+    Rename(Box<Expr>, String, String),
+}
+
+macro_rules! arithmetic {
+    ($($trait:ident $method:ident),*) => {$(
+        impl std::ops::$trait for Expr {
+            type Output = Expr;
+            fn $method(self, other: Expr) -> Expr {
+                Expr::$trait(Box::new(self), Box::new(other))
+            }
+        }
+    )*};
+}
+arithmetic!(Add add, Sub sub, Mul mul, Div div);
+
+impl Expr {
+    /// √self
+    pub fn sqrt(self) -> Expr {
+        Expr::Sqrt(Box::new(self))
+    }
+
+    /// See [`Expr::Sign`].
+    pub fn sign(self, near_zero: f64) -> Expr {
+        Expr::Sign(Box::new(self), near_zero)
+    }
+
+    /// See [`Expr::Magnitude`].
+    pub fn magnitude(self, near_zero: f64) -> Expr {
+        Expr::Magnitude(Box::new(self), near_zero)
+    }
+
+    /// Summed over axes.
+    pub fn sum(self, axes: &[String]) -> Expr {
+        Expr::Sum(Box::new(self), axes.to_vec())
+    }
+
+    /// An axis called otherwise.
+    pub fn renamed(&self, from: &str, to: &str) -> Expr {
+        Expr::Rename(Box::new(self.clone()), from.to_owned(), to.to_owned())
+    }
+
+    /// Adds the names of its axes to a list.
+    pub fn axes(&self, names: &mut Vec<String>) {
+        match self {
+            Expr::Const(_) => {}
+            Expr::Param(_, axes) => {
+                for axis in axes {
+                    if !names.contains(axis) {
+                        names.push(axis.clone());
+                    }
+                }
+            }
+            Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) | Expr::Div(a, b) => {
+                a.axes(names);
+                b.axes(names);
+            }
+            Expr::Sqrt(a) | Expr::Sign(a, _) | Expr::Magnitude(a, _) => a.axes(names),
+            Expr::Sum(a, axes) => {
+                let mut own = Vec::new();
+                a.axes(&mut own);
+                names.extend(own.into_iter().filter(|n| !axes.contains(n)));
+            }
+            Expr::Rename(a, from, to) => {
+                let mut own = Vec::new();
+                a.axes(&mut own);
+                for name in own {
+                    let name = if name == *from { to.clone() } else { name };
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A value with the names of its axes.
+struct Named {
+    axes: Vec<String>,
+    data: ArrayD<f64>,
+}
+
+/// The value of an expression with its axes in this order; extents of axes it does not have are taken from `sizes`.
+pub fn prepare(expr: &Expr, originals: &[ArrayD<f64>], axes: &[(String, usize)]) -> ArrayD<f64> {
+    let value = eval(expr, originals);
+    let names: Vec<String> = axes.iter().map(|(n, _)| n.clone()).collect();
+    let aligned = align(&value, &names);
+    let shape: Vec<usize> = axes.iter().map(|(_, s)| *s).collect();
+    // Windows of extent 1 that a composed weight no longer has come back here.
+    aligned.broadcast(IxDyn(&shape)).map_or_else(|| aligned.clone(), |v| v.to_owned())
+}
+
+fn eval(expr: &Expr, originals: &[ArrayD<f64>]) -> Named {
+    match expr {
+        Expr::Const(c) => Named { axes: vec![], data: ArrayD::from_elem(IxDyn(&[]), *c) },
+        Expr::Param(id, axes) => {
+            let mut data = originals.get(id.index()).cloned().unwrap_or_else(|| ArrayD::zeros(IxDyn(&[])));
+            // A window of extent 1 may be left unnamed.
+            while data.ndim() > axes.len() && data.shape().last() == Some(&1) {
+                let last = At(data.ndim() - 1);
+                data = data.index_axis_move(last, 0);
+            }
+            Named { axes: axes.clone(), data }
+        }
+        Expr::Add(a, b) => both(a, b, originals, |x, y| x + y),
+        Expr::Sub(a, b) => both(a, b, originals, |x, y| x - y),
+        Expr::Mul(a, b) => both(a, b, originals, |x, y| x * y),
+        Expr::Div(a, b) => both(a, b, originals, |x, y| x / y),
+        Expr::Sqrt(a) => each(eval(a, originals), f64::sqrt),
+        Expr::Sign(a, part) => {
+            let a = eval(a, originals);
+            let least = largest(&a) * part;
+            each(a, |x| if x.abs() <= least { 0.0 } else { x.signum() })
+        }
+        Expr::Magnitude(a, part) => {
+            let a = eval(a, originals);
+            let least = largest(&a) * part;
+            each(a, |x| if x.abs() <= least { 1.0 } else { x.abs() })
+        }
+        Expr::Sum(a, axes) => {
+            let mut a = eval(a, originals);
+            for axis in axes {
+                if let Some(at) = a.axes.iter().position(|n| n == axis) {
+                    a.data = a.data.sum_axis(At(at));
+                    a.axes.remove(at);
+                }
+            }
+            a
+        }
+        Expr::Rename(a, from, to) => {
+            let mut a = eval(a, originals);
+            a.axes.iter_mut().filter(|n| *n == from).for_each(|n| n.clone_from(to));
+            a
+        }
+    }
+}
+
+fn largest(a: &Named) -> f64 {
+    a.data.iter().fold(0.0, |m, x| x.abs().max(m))
+}
+
+fn each(a: Named, f: impl Fn(f64) -> f64) -> Named {
+    Named { axes: a.axes, data: a.data.mapv(f) }
+}
+
+fn both(a: &Expr, b: &Expr, originals: &[ArrayD<f64>], f: impl Fn(f64, f64) -> f64) -> Named {
+    let (a, b) = (eval(a, originals), eval(b, originals));
+    let mut axes = a.axes.clone();
+    axes.extend(b.axes.iter().filter(|n| !a.axes.contains(n)).cloned());
+    let (x, y) = (align(&a, &axes), align(&b, &axes));
+    let shape: Vec<usize> = x.shape().iter().zip(y.shape()).map(|(a, b)| *a.max(b)).collect();
+    let wide = |v: &ArrayD<f64>| v.broadcast(IxDyn(&shape)).map_or_else(|| v.clone(), |w| w.to_owned());
+    let mut data = wide(&x);
+    data.zip_mut_with(&wide(&y), |x, y| *x = f(*x, *y));
+    Named { axes, data }
+}
+
+/// The value with its axes in this order, extent 1 where it has none.
+fn align(a: &Named, axes: &[String]) -> ArrayD<f64> {
+    let order: Vec<usize> = axes.iter().filter_map(|n| a.axes.iter().position(|m| m == n)).collect();
+    let mut data = a.data.clone().permuted_axes(IxDyn(&order));
+    for (i, name) in axes.iter().enumerate() {
+        if !a.axes.contains(name) {
+            data = data.insert_axis(At(i));
+        }
+    }
+    data
+}

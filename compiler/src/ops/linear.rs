@@ -1,0 +1,218 @@
+//! A linear map over one named axis, the same for all other places.
+
+use super::*;
+use crate::flow::{Def, Dims, Scalar};
+use ndarray::{Axis as At, Dimension, IxDyn};
+
+/// `linear(C -> D = 10, bias = true)`: y\[…, o, …\] = Σ_i W\[o, i\] x\[…, i, …\] + b\[o\].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Linear {
+    /// Summed over.
+    pub from: Axis,
+    /// Takes its place.
+    pub to: Axis,
+    /// Adds a bias.
+    pub bias: bool,
+    /// How the weight starts.
+    pub init: Init,
+    /// How the bias starts.
+    pub bias_init: Init,
+}
+
+impl Operator for Linear {
+    fn read(args: &mut Arguments, inputs: &[Signal]) -> Result<Self, Problem> {
+        let example = "linear(C -> C = 10)";
+        let (from, to) = args.required_arrow(example)?;
+        let ([(from, from_span)], [(to, size, to_span)]) = (from.as_slice(), to.as_slice()) else {
+            return Err(Problem::new("build::type", "`linear` maps one axis to one axis").help(format!("for example `{example}`")));
+        };
+        let signal = &inputs[0];
+        let Some(in_size) = signal.size(from) else { return Err(no_axis(signal, from).at(*from_span)) };
+        let out_size = match size {
+            Some(n) => usize::try_from(*n).ok().filter(|n| (1..=i32::MAX as usize).contains(n)).ok_or_else(|| {
+                Problem::new("shape::extent", format!("axis `{to}` would have extent {n}")).at(*to_span)
+            })?,
+            None if to == from => in_size,
+            None => {
+                let help = format!("write `linear({from} -> {to} = size)`");
+                return Err(Problem::new("build::missing_argument", format!("the size of `{to}` is missing")).at(*to_span).help(help));
+            }
+        };
+        if to != from && signal.size(to).is_some() {
+            return Err(Problem::new("shape::axis", format!("there is an axis `{to}` already in {signal}")).at(*to_span));
+        }
+        let bias = args.bool("bias")?.unwrap_or(true);
+        let init = args.init(in_size, out_size)?;
+        let bias_init = args.float("bias_init")?.map_or(Init::Uniform(1.0 / (in_size as f64).sqrt()), Init::Constant);
+        Ok(Linear { from: Axis::new(from, in_size), to: Axis::new(to, out_size), bias, init, bias_init })
+    }
+
+    fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {
+        let signal = &inputs[0];
+        let axes = signal.axes.iter().map(|a| if a.name == self.from.name { self.to.clone() } else { a.clone() }).collect();
+        let kind = if signal.kind == Kind::Analog { Kind::Analog } else { Kind::Current };
+        Ok(Signal::real(kind, axes, signal.varies))
+    }
+
+    fn params(&self, _: &[Signal]) -> Vec<ParamSpec> {
+        let (out, from) = (Axis::new("out", self.to.size), Axis::new("in", self.from.size));
+        let mut specs = vec![ParamSpec { name: "weight", axes: vec![out.clone(), from], init: self.init, role: Role::Trained }];
+        if self.bias {
+            specs.push(ParamSpec { name: "bias", axes: vec![out], init: self.bias_init, role: Role::Trained });
+        }
+        specs
+    }
+
+    fn linearity(&self) -> Linearity {
+        Linearity::Map {
+            input_axis: self.from.name.clone(),
+            output_axis: self.to.name.clone(),
+            zero_padded: false,
+            pointwise: true,
+        }
+    }
+
+    fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {
+        vec![Multiplication::Weights]
+    }
+
+    fn work(&self, _: &[Signal], out: &Signal) -> u64 {
+        out.elements() as u64 * self.from.size as u64
+    }
+
+    fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
+        let x = e.inputs[0];
+        let at = 2 + e.signals[0].position(&self.from.name).unwrap_or(0);
+        let (w, b) = (e.params[0], e.params.get(1));
+        let mut shape = x.raw_dim();
+        shape[at] = self.to.size;
+        ArrayD::from_shape_fn(shape, |place| {
+            let mut source = place.clone();
+            let o = place[at];
+            let mut sum = b.map_or(F::zero(), |b| b[[o].as_slice()]);
+            for i in 0..self.from.size {
+                source[at] = i;
+                sum += w[[o, i].as_slice()] * x[&source];
+            }
+            sum
+        })
+        .into()
+    }
+
+    fn vjp<F: Real>(&self, e: &Eval<'_, F>, _: &ArrayD<F>, grad: &ArrayD<F>) -> Grads<F> {
+        let x = e.inputs[0];
+        let at = 2 + e.signals[0].position(&self.from.name).unwrap_or(0);
+        let w = e.params[0];
+        let mut dx = ArrayD::zeros(x.raw_dim());
+        let mut dw = ArrayD::zeros(w.raw_dim());
+        for (place, &g) in grad.indexed_iter() {
+            let mut source: IxDyn = place.clone();
+            let o = place[at];
+            for i in 0..self.from.size {
+                source.as_array_view_mut()[at] = i;
+                dx[&source] += g * w[[o, i].as_slice()];
+                dw[[o, i].as_slice()] += g * x[&source];
+            }
+        }
+        let db = self.bias.then(|| {
+            let mut sum = grad.clone();
+            for axis in (0..grad.ndim()).rev().filter(|a| *a != at) {
+                sum = sum.sum_axis(At(axis));
+            }
+            sum
+        });
+        let params = [Some(dw)].into_iter().chain(self.bias.then_some(db)).collect();
+        Grads { inputs: vec![dx], params }
+    }
+
+    fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
+        let dims = cx.dims();
+        let x_labels = labels(cx.flow.dims(cx.inputs[0]));
+        let out_labels = relabel(labels(&dims), &self.to.name, "out");
+        let product = Def::Product {
+            a: cx.inputs[0],
+            b: cx.params[0],
+            a_labels: relabel(x_labels, &self.from.name, "in"),
+            b_labels: vec!["out".into(), "in".into()],
+            out_labels,
+        };
+        let y = cx.flow.push(product, dims);
+        with_bias(cx, y, &self.to.name)
+    }
+
+    fn backward(&self, cx: &mut Backward<'_>) {
+        let x_dims = cx.flow.dims(cx.inputs[0]).clone();
+        let x_labels = relabel(labels(&x_dims), &self.from.name, "in");
+        let g_labels = relabel(labels(cx.flow.dims(cx.grad)), &self.to.name, "out");
+        let w_labels = vec!["out".to_owned(), "in".to_owned()];
+        if cx.wanted[0] {
+            let def = Def::Product {
+                a: cx.grad,
+                b: cx.params[0],
+                a_labels: g_labels.clone(),
+                b_labels: w_labels.clone(),
+                out_labels: x_labels.clone(),
+            };
+            let dx = cx.flow.push(def, x_dims);
+            cx.input_grad(0, dx);
+        }
+        let dims = cx.flow.dims(cx.params[0]).clone();
+        let def = Def::Product { a: cx.grad, b: cx.inputs[0], a_labels: g_labels, b_labels: x_labels, out_labels: w_labels };
+        let dw = cx.flow.push(def, dims);
+        cx.param_grad(0, dw);
+        bias_grad(cx, &self.to.name);
+    }
+}
+
+/// The problem of an axis that a signal does not have.
+pub(crate) fn no_axis(signal: &Signal, name: &str) -> Problem {
+    let problem = Problem::new("shape::axis", format!("{signal} has no axis `{name}`"));
+    match crate::value::nearest(name, signal.axes.iter().map(|a| a.name.as_str())) {
+        Some(near) => problem.help(format!("did you mean `{near}`?")),
+        None => problem.help(format!("its axes are {}", signal.axes_text())),
+    }
+}
+
+/// A label for every dim: `B`, `T`, and the axes' names.
+pub(crate) fn labels(dims: &Dims) -> Vec<String> {
+    let mut labels = Vec::new();
+    if dims.batch {
+        labels.push("B".to_owned());
+    }
+    if dims.time {
+        labels.push("T".to_owned());
+    }
+    labels.extend(dims.axes.iter().map(|a| a.name.clone()));
+    labels
+}
+
+/// Renames a label.
+pub(crate) fn relabel(labels: Vec<String>, from: &str, to: &str) -> Vec<String> {
+    labels.into_iter().map(|l| if l == from { to.to_owned() } else { l }).collect()
+}
+
+/// Adds the second parameter along `axis`, if there is one.
+pub(crate) fn with_bias(cx: &mut Forward<'_>, y: FlowId, axis: &str) -> FlowId {
+    let Some(&bias) = cx.params.get(1) else { return y };
+    let bias = renamed(cx.flow, bias, axis);
+    cx.flow.map(&[y, bias], Scalar::Arg(0) + Scalar::Arg(1))
+}
+
+/// The gradient of the bias: the sum over all but `axis`.
+pub(crate) fn bias_grad(cx: &mut Backward<'_>, axis: &str) {
+    if cx.params.len() > 1 {
+        let size = cx.out.size(axis).unwrap_or(1);
+        let dims = Dims::param(&[Axis::new(axis, size)]);
+        cx.param_grads[1] = Some(cx.flow.sum_to(cx.grad, &dims));
+    }
+}
+
+/// A one-dimensional tensor read along another axis name.
+pub(crate) fn renamed(flow: &mut crate::flow::Flow, vector: FlowId, axis: &str) -> FlowId {
+    let size = flow.dims(vector).axes.first().map_or(1, |a| a.size);
+    let own = flow.dims(vector).axes.first().map_or(String::new(), |a| a.name.clone());
+    let def = Def::Slice { of: vector, axis: own, start: 0 };
+    flow.push(def, Dims::param(&[Axis::new(axis, size)]))
+}
+
+use crate::types::Kind;

@@ -1,0 +1,360 @@
+//! The operators: one file each, one word in the list below.
+//!
+//! A file says everything the compiler knows of its operator: how a call is read, how shapes and kinds follow, in what
+//! it is linear, what it multiplies, its reference evaluation and gradient (plain loops, the oracle), and how it is
+//! written as tensor primitives, forward and backward. No other file names an operator.
+
+mod args;
+pub mod flow_cx;
+pub mod neuron;
+pub mod surrogate;
+
+pub use args::{Arguments, Problem};
+pub use flow_cx::{Backward, Forward};
+
+use crate::flow::FlowId;
+use crate::types::{Axis, Signal};
+use ndarray::ArrayD;
+use num_traits::{Float, FromPrimitive};
+use serde::{Deserialize, Serialize};
+use std::iter::Sum;
+
+/// The numbers a reference evaluation runs in: `f32` or `f64`.
+pub trait Real: Float + FromPrimitive + Sum + Send + Sync + std::fmt::Debug + ndarray::ScalarOperand + std::ops::AddAssign + 'static {}
+impl Real for f32 {}
+impl Real for f64 {}
+
+/// A constant as a [`Real`].
+pub fn real<F: Real>(x: f64) -> F {
+    F::from_f64(x).unwrap_or_else(F::nan)
+}
+
+/// How a parameter starts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Init {
+    /// All the same.
+    Constant(f64),
+    /// Uniform on ±bound.
+    Uniform(f64),
+    /// Normal with mean 0 and this deviation.
+    Normal(f64),
+    /// Normal with mean 0 and this deviation, redrawn outside two deviations.
+    TruncatedNormal(f64),
+}
+
+/// What a parameter is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Trained.
+    Trained,
+    /// A running statistic: written by training steps, read by inference.
+    Running,
+    /// The number of batches that went into the running statistics.
+    Batches,
+}
+
+/// A parameter that an operator asks for.
+#[derive(Clone, Debug)]
+pub struct ParamSpec {
+    /// Last segment of its path.
+    pub name: &'static str,
+    /// Its axes, in the order of its data.
+    pub axes: Vec<Axis>,
+    /// How it starts.
+    pub init: Init,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// In what an operator is linear; the folds are written against this and name no operator.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Linearity {
+    /// Not linear.
+    None,
+    /// A weighted sum over `input_axis` into `output_axis`, the same for all other places. The first parameter is the
+    /// weight `[out, in, …]`, the second, if any, the bias `[out]`.
+    Map {
+        /// The axis summed over.
+        input_axis: String,
+        /// The axis that appears.
+        output_axis: String,
+        /// Zeros are put around the operand, so a constant added before is not a constant after.
+        zero_padded: bool,
+        /// Maps each place to itself: no window, no stride. Commutes with sums over all other axes.
+        pointwise: bool,
+    },
+    /// Multiplies and shifts element by element with constants.
+    Affine,
+    /// A sum over these axes, and a constant factor if [`Multiplication::Factor`] says so.
+    Sum(Vec<String>),
+    /// A sum over windows.
+    WindowSum,
+    /// Values moved, not changed.
+    View,
+    /// A sum of its inputs.
+    Add,
+}
+
+/// What an operator multiplies when the network runs as written. What no rule covers is a residue.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Multiplication {
+    /// The input with weights.
+    Weights,
+    /// The input with a constant that varies over these axes; `power` if it is a known ±2^k.
+    Factor {
+        /// Axes.
+        axes: Vec<String>,
+        /// The constant, if it is known without the weights.
+        value: Option<f64>,
+    },
+    /// Two signals, element by element.
+    Signals,
+    /// Two signals, summed over axes.
+    Dot,
+    /// A state with this factor at every time step.
+    Leak(f64),
+    /// A constant factor on what a neuron integrates; it is folded with the neuron's own constants.
+    Drive(f64),
+    /// A function that is computed by multiplying.
+    Transcendental(&'static str),
+}
+
+/// How an operator picks among its operand's values without multiplying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// It does not.
+    None,
+    /// The largest of several: OR on spikes, comparisons on currents.
+    Maximum,
+    /// Fires where a membrane reaches its threshold.
+    Neuron,
+}
+
+/// What a reference evaluation sees. Arrays are `[T or 1, B, axes…]` in logical order.
+#[derive(Debug)]
+pub struct Eval<'a, F> {
+    /// Operands.
+    pub inputs: Vec<&'a ArrayD<F>>,
+    /// Their signals.
+    pub signals: Vec<&'a Signal>,
+    /// The result's signal.
+    pub out: &'a Signal,
+    /// Parameters, in the order of [`Operator::params`].
+    pub params: Vec<&'a ArrayD<F>>,
+    /// Batch statistics instead of running ones.
+    pub train: bool,
+    /// Time steps; counts even where an array has extent 1 because nothing varies.
+    pub time: usize,
+}
+
+/// The result of a reference evaluation.
+#[derive(Debug)]
+pub struct Evaluated<F> {
+    /// The value.
+    pub value: ArrayD<F>,
+    /// New values of running statistics: (index among the parameters, value).
+    pub running: Vec<(usize, ArrayD<F>)>,
+}
+
+impl<F> From<ArrayD<F>> for Evaluated<F> {
+    fn from(value: ArrayD<F>) -> Self {
+        Evaluated { value, running: Vec::new() }
+    }
+}
+
+/// Gradients of a reference evaluation. An input's gradient may still vary over T or broadcast axes where the input
+/// does not; the caller sums.
+#[derive(Debug)]
+pub struct Grads<F> {
+    /// With respect to the operands.
+    pub inputs: Vec<ArrayD<F>>,
+    /// With respect to the parameters; `None` for those that are not trained.
+    pub params: Vec<Option<ArrayD<F>>>,
+}
+
+/// One operator.
+pub trait Operator: Sized {
+    /// Reads a call.
+    ///
+    /// # Errors
+    /// What is wrong with the call's arguments for these operands.
+    fn read(args: &mut Arguments, inputs: &[Signal]) -> Result<Self, Problem>;
+
+    /// How many operands it takes.
+    fn arity() -> std::ops::RangeInclusive<usize> {
+        1..=1
+    }
+
+    /// The signal of the result.
+    ///
+    /// # Errors
+    /// What does not fit.
+    fn infer(&self, inputs: &[Signal], time: usize) -> Result<Signal, Problem>;
+
+    /// The parameters it asks for.
+    fn params(&self, _inputs: &[Signal]) -> Vec<ParamSpec> {
+        Vec::new()
+    }
+
+    /// In what it is linear.
+    fn linearity(&self) -> Linearity {
+        Linearity::None
+    }
+
+    /// What it multiplies when run as written.
+    fn multiplies(&self, inputs: &[Signal]) -> Vec<Multiplication>;
+
+    /// How it selects.
+    fn selection(&self) -> Selection {
+        Selection::None
+    }
+
+    /// Multiplications (or additions, on spikes) per sample and time step.
+    fn work(&self, _inputs: &[Signal], _out: &Signal) -> u64 {
+        0
+    }
+
+    /// Whether it can run one time step at a time.
+    fn streams(&self) -> bool {
+        true
+    }
+
+    /// Whether it does anything outside training.
+    fn train_only(&self) -> bool {
+        false
+    }
+
+    /// Reference evaluation.
+    fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F>;
+
+    /// Reference gradient: `grad` is with respect to `value`, the result of [`Operator::eval`].
+    fn vjp<F: Real>(&self, e: &Eval<'_, F>, value: &ArrayD<F>, grad: &ArrayD<F>) -> Grads<F>;
+
+    /// The operator as tensor primitives.
+    fn forward(&self, cx: &mut Forward<'_>) -> FlowId;
+
+    /// Its gradient as tensor primitives.
+    fn backward(&self, cx: &mut Backward<'_>);
+}
+
+macro_rules! operators {
+    ($($module:ident :: $name:ident = $word:literal),* $(,)?) => {
+        $(pub mod $module;)*
+
+        /// Any operator.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub enum Op {
+            $(
+                #[doc = concat!("`", $word, "`")]
+                $name($module::$name),
+            )*
+        }
+
+        const WORDS: &[&str] = &[$($word),*];
+
+        /// How many operands the operator of this name takes, if there is one.
+        pub fn arity(word: &str) -> Option<std::ops::RangeInclusive<usize>> {
+            match word {
+                $($word => Some($module::$name::arity()),)*
+                _ => None,
+            }
+        }
+
+        /// Reads a call of the operator `word`.
+        ///
+        /// # Errors
+        /// What is wrong with the call.
+        pub fn read(word: &str, args: &mut Arguments, inputs: &[Signal]) -> Result<Op, Problem> {
+            match word {
+                $($word => $module::$name::read(args, inputs).map(Op::$name),)*
+                _ => Err(Problem::new("resolve::unknown_name", format!("there is no operator `{word}`"))),
+            }
+        }
+
+        impl Op {
+            /// Its word in the language.
+            pub fn word(&self) -> &'static str {
+                match self { $(Op::$name(_) => $word,)* }
+            }
+            /// See [`Operator::infer`].
+            ///
+            /// # Errors
+            /// What does not fit.
+            pub fn infer(&self, inputs: &[Signal], time: usize) -> Result<Signal, Problem> {
+                match self { $(Op::$name(o) => o.infer(inputs, time),)* }
+            }
+            /// See [`Operator::params`].
+            pub fn params(&self, inputs: &[Signal]) -> Vec<ParamSpec> {
+                match self { $(Op::$name(o) => o.params(inputs),)* }
+            }
+            /// See [`Operator::linearity`].
+            pub fn linearity(&self) -> Linearity {
+                match self { $(Op::$name(o) => o.linearity(),)* }
+            }
+            /// See [`Operator::multiplies`].
+            pub fn multiplies(&self, inputs: &[Signal]) -> Vec<Multiplication> {
+                match self { $(Op::$name(o) => o.multiplies(inputs),)* }
+            }
+            /// See [`Operator::selection`].
+            pub fn selection(&self) -> Selection {
+                match self { $(Op::$name(o) => o.selection(),)* }
+            }
+            /// See [`Operator::work`].
+            pub fn work(&self, inputs: &[Signal], out: &Signal) -> u64 {
+                match self { $(Op::$name(o) => o.work(inputs, out),)* }
+            }
+            /// See [`Operator::streams`].
+            pub fn streams(&self) -> bool {
+                match self { $(Op::$name(o) => o.streams(),)* }
+            }
+            /// See [`Operator::train_only`].
+            pub fn train_only(&self) -> bool {
+                match self { $(Op::$name(o) => o.train_only(),)* }
+            }
+            /// See [`Operator::eval`].
+            pub fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
+                match self { $(Op::$name(o) => o.eval(e),)* }
+            }
+            /// See [`Operator::vjp`].
+            pub fn vjp<F: Real>(&self, e: &Eval<'_, F>, value: &ArrayD<F>, grad: &ArrayD<F>) -> Grads<F> {
+                match self { $(Op::$name(o) => o.vjp(e, value, grad),)* }
+            }
+            /// See [`Operator::forward`].
+            pub fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
+                match self { $(Op::$name(o) => o.forward(cx),)* }
+            }
+            /// See [`Operator::backward`].
+            pub fn backward(&self, cx: &mut Backward<'_>) {
+                match self { $(Op::$name(o) => o.backward(cx),)* }
+            }
+        }
+    };
+}
+
+operators! {
+    input::Input = "input",
+    conv::Conv = "conv",
+    linear::Linear = "linear",
+    batchnorm::BatchNorm = "batchnorm",
+    fire::Fire = "neuron",
+    folded_fire::FoldedFire = "folded_neuron",
+    add::Add = "add",
+    scale::Scale = "scale",
+    product::Product = "product",
+    dot::Dot = "dot",
+    concat::Concat = "concat",
+    mean::Mean = "mean",
+    max_pool::MaxPool = "max_pool",
+    avg_pool::AvgPool = "avg_pool",
+    relu::Relu = "relu",
+    sigmoid::Sigmoid = "sigmoid",
+}
+
+/// The words of all operators that a `.snn` file can call, and of the settings that stand in calls.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    const INTERNAL: [&str; 6] = ["input", "neuron", "folded_neuron", "add", "scale", "product"];
+    const SETTINGS: [&str; 12] = [
+        "LIF", "IF", "hard", "soft", "triangle", "rectangle", "kaiming_normal", "normal", "truncated_normal", "uniform", "constant", "standard",
+    ];
+    WORDS.iter().copied().filter(|w| !INTERNAL.contains(w)).chain(SETTINGS)
+}

@@ -1,0 +1,7 @@
+//! Programs to execution: devices, executors, training, data and files. Decides nothing about the network.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may stop at the first surprise"))]
+
+pub mod layout;
+pub mod library;
+pub mod reference;

@@ -1,0 +1,133 @@
+//! The reference executor: the unfused graph, operator by operator, in plain loops, in f32 or f64. The oracle of all
+//! tests; it shares no code with fusion, kernels or backends.
+
+use ndarray::{ArrayD, Axis, IxDyn};
+use snnc_compiler::graph::Graph;
+use snnc_compiler::ops::{Eval, Real, Selection, real};
+use snnc_compiler::types::{NodeId, ParamId};
+
+/// What a run gives.
+#[derive(Debug)]
+pub struct Run<F> {
+    /// The value of every node, `[T or 1, B, axes…]`.
+    pub values: Vec<ArrayD<F>>,
+    /// Logits `[B, K]`.
+    pub logits: ArrayD<F>,
+    /// Mean cross entropy, if labels were given.
+    pub loss: Option<F>,
+    /// Gradients with respect to the parameters, if labels were given in training.
+    pub grads: Vec<Option<ArrayD<F>>>,
+    /// New running statistics.
+    pub running: Vec<(ParamId, ArrayD<F>)>,
+    /// Spikes of every neuron: (path, count per time step).
+    pub spikes: Vec<(String, Vec<u64>)>,
+}
+
+/// Brings a batch `[B, axes…]` or, for frames, `[B, T, axes…]` into the executor's order.
+pub fn arrange<F: Real>(graph: &Graph, batch: ArrayD<F>) -> ArrayD<F> {
+    if graph.node(graph.input).signal.varies {
+        let mut order: Vec<usize> = (0..batch.ndim()).collect();
+        order.swap(0, 1);
+        batch.permuted_axes(IxDyn(&order)).as_standard_layout().into_owned()
+    } else {
+        batch.insert_axis(Axis(0))
+    }
+}
+
+/// Runs the graph on a batch in the executor's order. With labels in training, gradients too.
+pub fn run<F: Real>(graph: &Graph, params: &[ArrayD<F>], input: &ArrayD<F>, labels: Option<&[usize]>, train: bool) -> Run<F> {
+    let mut values: Vec<ArrayD<F>> = Vec::with_capacity(graph.nodes.len());
+    let mut running = Vec::new();
+    let mut spikes = Vec::new();
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let value = if id == graph.input {
+            input.clone()
+        } else {
+            let evaluated = node.op.eval(&context(graph, id, &values, params, train));
+            running.extend(evaluated.running.into_iter().map(|(i, v)| (node.params[i], v)));
+            evaluated.value
+        };
+        if node.op.selection() == Selection::Neuron {
+            let counts = value.axis_iter(Axis(0)).map(|step| step.iter().filter(|s| **s != F::zero()).count() as u64).collect();
+            spikes.push((node.path.clone(), counts));
+        }
+        values.push(value);
+    }
+    let logits = values[graph.output.index()].index_axis(Axis(0), 0).to_owned();
+    let mut grads = vec![None; graph.params.len()];
+    let mut loss = None;
+    if let Some(labels) = labels {
+        let (value, dlogits) = cross_entropy(&logits, labels);
+        loss = Some(value);
+        if train {
+            grads = backward(graph, params, &values, dlogits.insert_axis(Axis(0)));
+        }
+    }
+    Run { values, logits, loss, grads, running, spikes }
+}
+
+fn context<'a, F: Real>(graph: &'a Graph, id: NodeId, values: &'a [ArrayD<F>], params: &'a [ArrayD<F>], train: bool) -> Eval<'a, F> {
+    let node = graph.node(id);
+    Eval {
+        inputs: node.inputs.iter().map(|i| &values[i.index()]).collect(),
+        signals: node.inputs.iter().map(|i| &graph.node(*i).signal).collect(),
+        out: &node.signal,
+        params: node.params.iter().map(|p| &params[p.index()]).collect(),
+        train,
+        time: graph.time,
+    }
+}
+
+/// Mean cross entropy of logits `[B, K]` and its gradient.
+fn cross_entropy<F: Real>(logits: &ArrayD<F>, labels: &[usize]) -> (F, ArrayD<F>) {
+    let batch = real::<F>(labels.len() as f64);
+    let mut gradient = ArrayD::zeros(logits.raw_dim());
+    let mut loss = F::zero();
+    for ((row, mut out), &label) in logits.outer_iter().zip(gradient.outer_iter_mut()).zip(labels) {
+        let largest = row.iter().copied().fold(F::neg_infinity(), F::max);
+        let sum: F = row.iter().map(|x| (*x - largest).exp()).sum();
+        for (k, (x, out)) in row.iter().zip(out.iter_mut()).enumerate() {
+            let p = (*x - largest).exp() / sum;
+            *out = (p - if k == label { F::one() } else { F::zero() }) / batch;
+        }
+        loss += (largest + sum.ln() - row[label]) / batch;
+    }
+    (loss, gradient)
+}
+
+fn backward<F: Real>(graph: &Graph, params: &[ArrayD<F>], values: &[ArrayD<F>], dlogits: ArrayD<F>) -> Vec<Option<ArrayD<F>>> {
+    let mut grads: Vec<Option<ArrayD<F>>> = vec![None; graph.params.len()];
+    let mut flowing: Vec<Option<ArrayD<F>>> = vec![None; graph.nodes.len()];
+    flowing[graph.output.index()] = Some(dlogits);
+    for id in graph.ids().rev() {
+        let Some(grad) = flowing[id.index()].take() else { continue };
+        if id == graph.input {
+            continue;
+        }
+        let node = graph.node(id);
+        let value = &values[id.index()];
+        let grad = grad.broadcast(value.raw_dim()).map_or_else(|| grad.clone(), |g| g.to_owned());
+        let result = node.op.vjp(&context(graph, id, values, params, true), value, &grad);
+        for (input, grad) in node.inputs.iter().zip(result.inputs) {
+            let shape = values[input.index()].shape();
+            let grad = if shape[0] == 1 && grad.shape()[0] > 1 { grad.sum_axis(Axis(0)).insert_axis(Axis(0)) } else { grad };
+            accumulate(&mut flowing[input.index()], grad);
+        }
+        for (param, grad) in node.params.iter().zip(result.params) {
+            if let Some(grad) = grad {
+                accumulate(&mut grads[param.index()], grad);
+            }
+        }
+    }
+    grads
+}
+
+fn accumulate<F: Real>(slot: &mut Option<ArrayD<F>>, grad: ArrayD<F>) {
+    *slot = Some(match slot.take() {
+        Some(sum) if sum.shape()[0..1] == grad.shape()[0..1] => sum + grad,
+        Some(sum) if sum.len() >= grad.len() => sum + &grad,
+        Some(sum) => grad + &sum,
+        None => grad,
+    });
+}
