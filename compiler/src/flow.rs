@@ -355,6 +355,19 @@ pub struct Tensor {
     pub label: String,
     /// Holds spikes: zero or one.
     pub spikes: bool,
+    /// For a contraction: what its operand holds, and so how it may be computed.
+    pub operand: Operand,
+}
+
+/// What the operand of a contraction holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Operand {
+    /// Real values: multiplied.
+    Real,
+    /// Spikes: the other operand is added where there is one.
+    Spikes,
+    /// Counts of at most this many spikes: added as often.
+    Count(u64),
 }
 
 /// Where a finished tensor goes.
@@ -397,7 +410,7 @@ impl Flow {
 
     /// Adds a tensor.
     pub fn push(&mut self, def: Def, dims: Dims) -> FlowId {
-        self.tensors.push(Tensor { def, dims, label: self.label.clone(), spikes: false });
+        self.tensors.push(Tensor { def, dims, label: self.label.clone(), spikes: false, operand: Operand::Real });
         FlowId::new(self.tensors.len() - 1)
     }
 

@@ -2,11 +2,16 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may stop at the first surprise"))]
 
+pub mod backend;
 pub mod check;
 pub mod flow;
 pub mod fold;
+pub mod fuse;
 pub mod graph;
+pub mod kernel;
+pub mod lower;
 pub mod ops;
+pub mod program;
 pub mod resolve;
 pub mod types;
 pub mod value;

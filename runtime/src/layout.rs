@@ -47,18 +47,29 @@ impl Layout {
 
     /// The published names of every parameter of a graph, the first being the main one; our own path where no rule fits.
     pub fn names(&self, graph: &Graph) -> Vec<Vec<String>> {
+        let numbers = self.numbers(graph);
+        graph.params.iter().map(|p| self.name(&p.path, &numbers)).collect()
+    }
+
+    /// The published names of every node of a graph, such as its neurons.
+    pub fn node_names(&self, graph: &Graph) -> Vec<String> {
+        let numbers = self.numbers(graph);
+        graph.nodes.iter().map(|n| self.name(&n.path, &numbers).swap_remove(0)).collect()
+    }
+
+    /// What `{k}` is for every match of the numbering pattern. Nodes are in program order, so first appearances number
+    /// the blocks as the network runs them.
+    fn numbers(&self, graph: &Graph) -> BTreeMap<String, usize> {
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
-        let paths: Vec<&str> = graph.nodes.iter().map(|n| n.path.as_str()).collect();
         if let Some(pattern) = &self.number {
-            // Nodes are in program order, so first appearances number the blocks as the network runs them.
-            for path in paths {
-                if let Some(prefix) = prefix(pattern, path) {
+            for node in &graph.nodes {
+                if let Some(prefix) = prefix(pattern, &node.path) {
                     let next = numbers.len();
                     numbers.entry(prefix.to_owned()).or_insert(next);
                 }
             }
         }
-        graph.params.iter().map(|p| self.name(&p.path, &numbers)).collect()
+        numbers
     }
 
     fn name(&self, path: &str, numbers: &BTreeMap<String, usize>) -> Vec<String> {

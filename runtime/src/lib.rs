@@ -2,6 +2,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may stop at the first surprise"))]
 
+pub mod device;
 pub mod layout;
 pub mod library;
 pub mod reference;
+pub mod session;
+pub mod weights;

@@ -1,0 +1,705 @@
+//! Kernels to machine code through Cranelift.
+//!
+//! A function takes the context, the range of its outermost loop and the range's number. Everything it needs it reaches
+//! through the context, so its bytes can stand anywhere: no relocation, no call. Numbers are held in 128-bit vectors: two
+//! per number where eight lanes run at once; otherwise one, all lanes equal.
+
+use super::context;
+use crate::flow::{Bin, Cmp, Un};
+use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Kernel, Place, Stmt, Var};
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::immediates::V128Imm;
+use cranelift_codegen::ir::types::{F32, F32X4, I32, I32X4, I64};
+use cranelift_codegen::ir::{
+    AbiParam, Function, InstBuilder, MemFlagsData, Signature, StackSlot, StackSlotData, StackSlotKind, UserFuncName, Value,
+};
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::Context;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+use rayon::prelude::*;
+use std::collections::HashMap;
+
+/// The code of one kernel.
+#[derive(Clone, Debug)]
+pub struct Code {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Their alignment.
+    pub align: u64,
+}
+
+/// Why no code could be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodeError(pub String);
+
+impl std::fmt::Display for CodeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "no machine code: {}", self.0)
+    }
+}
+
+impl std::error::Error for CodeError {}
+
+/// The instruction set of this machine.
+///
+/// # Errors
+/// If Cranelift does not support it.
+pub fn host() -> Result<OwnedTargetIsa, CodeError> {
+    let mut flags = settings::builder();
+    let verify = if cfg!(debug_assertions) { "true" } else { "false" };
+    let wanted = [("opt_level", "speed"), ("enable_verifier", verify), ("is_pic", "false"), ("unwind_info", "false")];
+    for (name, value) in wanted {
+        flags.set(name, value).map_err(|e| CodeError(e.to_string()))?;
+    }
+    let builder = cranelift_native::builder().map_err(|e| CodeError(e.to_owned()))?;
+    builder.finish(settings::Flags::new(flags)).map_err(|e| CodeError(e.to_string()))
+}
+
+/// The signature of every kernel.
+pub fn signature(isa: &OwnedTargetIsa) -> Signature {
+    let mut signature = Signature::new(isa.default_call_conv());
+    signature.params.push(AbiParam::new(isa.pointer_type()));
+    signature.params.extend([AbiParam::new(I64); 3]);
+    signature
+}
+
+/// Compiles kernels, several at a time.
+///
+/// # Errors
+/// If Cranelift refuses one, which is a bug of this module.
+pub fn compile(kernels: &[Kernel], isa: &OwnedTargetIsa) -> Result<Vec<Code>, CodeError> {
+    kernels.par_iter().map(|k| one(k, isa)).collect()
+}
+
+fn one(kernel: &Kernel, isa: &OwnedTargetIsa) -> Result<Code, CodeError> {
+    let mut function = Function::with_name_signature(UserFuncName::user(0, 0), signature(isa));
+    let mut frontend = FunctionBuilderContext::new();
+    let mut builder = FunctionBuilder::new(&mut function, &mut frontend);
+    let entry = builder.create_block();
+    builder.append_block_params_for_function_params(entry);
+    builder.switch_to_block(entry);
+    builder.seal_block(entry);
+    let [ctx, begin, end, range] = builder.block_params(entry)[..] else {
+        return Err(CodeError("the signature has four parameters".into()));
+    };
+    let flags = MemFlagsData::new().with_notrap();
+    let args = (0..kernel.args).map(|i| builder.ins().load(I64, flags, ctx, context::ARGS + 8 * i as i32)).collect();
+    let room = u32::try_from(kernel.time * 32).map_err(|_| CodeError("too many time steps".into()))?;
+    let scratch = (0..kernel.scratch)
+        .map(|_| builder.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, room, 4)))
+        .collect();
+    let mut emitter = Emitter {
+        b: builder,
+        ctx,
+        begin,
+        end,
+        range,
+        args,
+        scratch,
+        ints: HashMap::new(),
+        vars: HashMap::new(),
+        lane: None,
+        width: 1,
+        flags,
+    };
+    emitter.stmts(&kernel.body);
+    emitter.b.ins().return_(&[]);
+    emitter.b.finalize(isa.frontend_config());
+    let mut context = Context::for_function(function);
+    context.compile(&**isa, &mut ControlPlane::default()).map_err(|e| CodeError(format!("{:?}", e.inner)))?;
+    let code = context.compiled_code().ok_or_else(|| CodeError("nothing was compiled".into()))?;
+    if !code.buffer.relocs().is_empty() {
+        return Err(CodeError("the code is not position-independent".into()));
+    }
+    Ok(Code { bytes: code.code_buffer().to_vec(), align: u64::from(code.buffer.alignment) })
+}
+
+struct Emitter<'a> {
+    b: FunctionBuilder<'a>,
+    ctx: Value,
+    begin: Value,
+    end: Value,
+    range: Value,
+    args: Vec<Value>,
+    scratch: Vec<StackSlot>,
+    ints: HashMap<Int, Variable>,
+    vars: HashMap<Var, Vec<Variable>>,
+    /// The index whose elements are the lanes.
+    lane: Option<Int>,
+    /// Vectors per number.
+    width: usize,
+    flags: MemFlagsData,
+}
+
+impl Emitter<'_> {
+    fn stmts(&mut self, body: &[Stmt]) {
+        for stmt in body {
+            self.stmt(stmt);
+        }
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) {
+        match stmt {
+            Stmt::Let(var, value) => {
+                let values = self.expr(value);
+                let variables: Vec<Variable> = values.iter().map(|_| self.b.declare_var(F32X4)).collect();
+                for (variable, value) in variables.iter().zip(values) {
+                    self.b.def_var(*variable, value);
+                }
+                self.vars.insert(*var, variables);
+            }
+            Stmt::Set(var, value) => {
+                let values = self.expr(value);
+                let variables = self.vars.get(var).cloned().unwrap_or_default();
+                for (variable, value) in variables.into_iter().zip(values) {
+                    self.b.def_var(variable, value);
+                }
+            }
+            Stmt::LetInt(int, value) => {
+                let value = self.int_expr(value);
+                self.let_int(*int, value);
+            }
+            Stmt::SetInt(int, value) => {
+                let value = self.int_expr(value);
+                match self.ints.get(int) {
+                    Some(variable) => self.b.def_var(*variable, value),
+                    None => self.let_int(*int, value),
+                }
+            }
+            Stmt::Store(place, value) => {
+                let values = self.expr(value);
+                self.store(place, &values);
+            }
+            Stmt::Combine { place, value, max } => self.combine(place, value, *max),
+            Stmt::StoreScratch(array, index, value) => {
+                let values = self.expr(value);
+                let base = self.scratch_address(*array, *index);
+                for (i, value) in values.into_iter().enumerate() {
+                    self.b.ins().store(self.flags, value, base, 16 * i as i32);
+                }
+            }
+            Stmt::StoreWord(place, int) => {
+                let address = self.address(place, 8);
+                let value = self.int(*int);
+                self.b.ins().store(self.flags, value, address, 0);
+            }
+            Stmt::For { index, from, to, reverse, lanes, body } => {
+                let (from, to) = (self.bound(*from), self.bound(*to));
+                if *lanes > 1 {
+                    self.wide_loop(*index, from, to, body);
+                } else {
+                    self.counted(*index, from, to, *reverse, 1, body);
+                }
+            }
+            Stmt::While(cond, body) => {
+                let (head, inside, exit) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+                self.b.ins().jump(head, &[]);
+                self.b.switch_to_block(head);
+                let holds = self.cond(cond);
+                self.b.ins().brif(holds, inside, &[], exit, &[]);
+                self.b.switch_to_block(inside);
+                self.b.seal_block(inside);
+                self.stmts(body);
+                self.b.ins().jump(head, &[]);
+                self.b.seal_block(head);
+                self.b.switch_to_block(exit);
+                self.b.seal_block(exit);
+            }
+            Stmt::If(cond, body) => {
+                let (inside, exit) = (self.b.create_block(), self.b.create_block());
+                let holds = self.cond(cond);
+                self.b.ins().brif(holds, inside, &[], exit, &[]);
+                self.b.switch_to_block(inside);
+                self.b.seal_block(inside);
+                self.stmts(body);
+                self.b.ins().jump(exit, &[]);
+                self.b.switch_to_block(exit);
+                self.b.seal_block(exit);
+            }
+        }
+    }
+
+    /// Eight lanes as long as they last, then one element at a time.
+    fn wide_loop(&mut self, index: Int, from: Value, to: Value, body: &[Stmt]) {
+        let count = self.b.ins().isub(to, from);
+        let whole = self.b.ins().band_imm_s(count, -8);
+        let middle = self.b.ins().iadd(from, whole);
+        (self.lane, self.width) = (Some(index), 2);
+        self.counted(index, from, middle, false, 8, body);
+        (self.lane, self.width) = (Some(index), 1);
+        self.counted(index, middle, to, false, 1, body);
+        (self.lane, self.width) = (None, 1);
+    }
+
+    fn counted(&mut self, index: Int, from: Value, to: Value, reverse: bool, step: i64, body: &[Stmt]) {
+        let start = if reverse { self.b.ins().iadd_imm_s(to, -1) } else { from };
+        self.let_int(index, start);
+        let (head, inside, exit) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+        self.b.ins().jump(head, &[]);
+        self.b.switch_to_block(head);
+        let now = self.int(index);
+        let more = if reverse {
+            self.b.ins().icmp(IntCC::SignedGreaterThanOrEqual, now, from)
+        } else {
+            self.b.ins().icmp(IntCC::SignedLessThan, now, to)
+        };
+        self.b.ins().brif(more, inside, &[], exit, &[]);
+        self.b.switch_to_block(inside);
+        self.b.seal_block(inside);
+        self.stmts(body);
+        let now = self.int(index);
+        let next = self.b.ins().iadd_imm_s(now, if reverse { -step } else { step });
+        if let Some(variable) = self.ints.get(&index) {
+            self.b.def_var(*variable, next);
+        }
+        self.b.ins().jump(head, &[]);
+        self.b.seal_block(head);
+        self.b.switch_to_block(exit);
+        self.b.seal_block(exit);
+    }
+
+    fn let_int(&mut self, int: Int, value: Value) {
+        let variable = self.b.declare_var(I64);
+        self.b.def_var(variable, value);
+        self.ints.insert(int, variable);
+    }
+
+    fn int(&mut self, int: Int) -> Value {
+        match self.ints.get(&int) {
+            Some(variable) => self.b.use_var(*variable),
+            None => self.b.ins().iconst(I64, 0),
+        }
+    }
+
+    fn bound(&mut self, bound: Bound) -> Value {
+        match bound {
+            Bound::Const(c) => self.b.ins().iconst(I64, c),
+            Bound::Steps => self.b.ins().load(I64, self.flags, self.ctx, context::STEPS),
+            Bound::Ranges => self.b.ins().load(I64, self.flags, self.ctx, context::RANGES),
+            Bound::Begin => self.begin,
+            Bound::End => self.end,
+        }
+    }
+
+    fn int_expr(&mut self, e: &IntExpr) -> Value {
+        match e {
+            IntExpr::Const(c) => self.b.ins().iconst(I64, *c),
+            IntExpr::Int(i) => self.int(*i),
+            IntExpr::Range => self.range,
+            IntExpr::Affine(terms, offset) => {
+                let start = self.b.ins().iconst(I64, *offset);
+                self.affine(start, terms, 1)
+            }
+            IntExpr::Word(place) => {
+                let address = self.address(place, 8);
+                self.b.ins().load(I64, self.flags, address, 0)
+            }
+            IntExpr::TrailingZeros(i) => {
+                let i = self.int(*i);
+                self.b.ins().ctz(i)
+            }
+            IntExpr::ClearLowest(i) => {
+                let i = self.int(*i);
+                let less = self.b.ins().iadd_imm_s(i, -1);
+                self.b.ins().band(i, less)
+            }
+            IntExpr::Truncate(place) => {
+                let address = self.address(place, 4);
+                let x = self.b.ins().load(F32, self.flags, address, 0);
+                self.b.ins().fcvt_to_sint_sat(I64, x)
+            }
+            IntExpr::Less(i) => {
+                let i = self.int(*i);
+                self.b.ins().iadd_imm_s(i, -1)
+            }
+            IntExpr::Quotient(i, by) => {
+                let i = self.int(*i);
+                if by.count_ones() == 1 {
+                    self.b.ins().sshr_imm_u(i, i64::from(by.trailing_zeros()))
+                } else {
+                    self.b.ins().udiv_imm_u(i, *by)
+                }
+            }
+            IntExpr::Gather(word, spikes, at) => {
+                let parts = self.var(*spikes);
+                let mut bits = self.b.ins().iconst(I64, 0);
+                for (i, part) in parts.into_iter().enumerate() {
+                    let mask = self.nonzero(part);
+                    let mut four = self.b.ins().vhigh_bits(I64, mask);
+                    if self.width == 1 {
+                        four = self.b.ins().band_imm_u(four, 1);
+                    }
+                    let moved = self.b.ins().ishl_imm_u(four, 4 * i as i64);
+                    bits = self.b.ins().bor(bits, moved);
+                }
+                let at = self.int(*at);
+                let moved = self.b.ins().ishl(bits, at);
+                let word = self.int(*word);
+                self.b.ins().bor(word, moved)
+            }
+        }
+    }
+
+    /// start + Σ index · factor · size
+    fn affine(&mut self, start: Value, terms: &[(Int, i64)], size: i64) -> Value {
+        let mut sum = start;
+        for (int, factor) in terms {
+            let index = self.int(*int);
+            let factor = factor * size;
+            let term = if factor == 1 {
+                index
+            } else if factor.count_ones() == 1 {
+                self.b.ins().ishl_imm_u(index, i64::from(factor.trailing_zeros()))
+            } else {
+                self.b.ins().imul_imm_s(index, factor)
+            };
+            sum = self.b.ins().iadd(sum, term);
+        }
+        sum
+    }
+
+    fn address(&mut self, place: &Place, size: i64) -> Value {
+        let base = self.args[place.arg];
+        // What the innermost index adds comes last, so that the rest can be computed before the loop.
+        let mut terms = place.terms.clone();
+        terms.sort_by_key(|(i, _)| (Some(*i) == self.lane, *i));
+        let start = if place.offset == 0 { base } else { self.b.ins().iadd_imm_s(base, place.offset * size) };
+        self.affine(start, &terms, size)
+    }
+
+    fn cond(&mut self, cond: &Cond) -> Value {
+        match cond {
+            Cond::NotZero(i) => {
+                let i = self.int(*i);
+                self.b.ins().icmp_imm_s(IntCC::NotEqual, i, 0)
+            }
+            Cond::Positive(i) => {
+                let i = self.int(*i);
+                self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, i, 0)
+            }
+            Cond::Within(i, n) => {
+                let i = self.int(*i);
+                self.b.ins().icmp_imm_u(IntCC::UnsignedLessThan, i, *n)
+            }
+            Cond::Spike(place) => {
+                let address = self.address(place, 4);
+                let bits = self.b.ins().load(I32, self.flags, address, 0);
+                self.b.ins().icmp_imm_s(IntCC::NotEqual, bits, 0)
+            }
+        }
+    }
+
+    /// How far lanes of a place are apart.
+    fn lane_stride(&self, place: &Place) -> i64 {
+        place.terms.iter().filter(|(i, _)| Some(*i) == self.lane).map(|(_, s)| *s).sum()
+    }
+
+    fn load(&mut self, place: &Place) -> Vec<Value> {
+        let address = self.address(place, 4);
+        if self.width == 1 {
+            let x = self.b.ins().load(F32, self.flags, address, 0);
+            return vec![self.b.ins().splat(F32X4, x)];
+        }
+        match self.lane_stride(place) {
+            1 => (0..self.width).map(|i| self.b.ins().load(F32X4, self.flags, address, 16 * i as i32)).collect(),
+            0 => {
+                let x = self.b.ins().load(F32, self.flags, address, 0);
+                let all = self.b.ins().splat(F32X4, x);
+                vec![all; self.width]
+            }
+            stride => (0..self.width)
+                .map(|i| {
+                    let mut vector = None;
+                    for lane in 0..4 {
+                        let offset = self.lane_offset(stride, 4 * i + lane);
+                        let x = self.b.ins().load(F32, self.flags, address, offset);
+                        vector = Some(match vector {
+                            None => self.b.ins().splat(F32X4, x),
+                            Some(v) => self.b.ins().insertlane(v, x, lane as u8),
+                        });
+                    }
+                    vector.unwrap_or(address)
+                })
+                .collect(),
+        }
+    }
+
+    /// Distances of lanes are small: they are strides of one sample.
+    fn lane_offset(&self, stride: i64, lane: usize) -> i32 {
+        i32::try_from(stride * lane as i64 * 4).unwrap_or(i32::MAX)
+    }
+
+    fn store(&mut self, place: &Place, values: &[Value]) {
+        let address = self.address(place, 4);
+        if self.width == 1 {
+            let x = self.b.ins().extractlane(values[0], 0);
+            self.b.ins().store(self.flags, x, address, 0);
+            return;
+        }
+        match self.lane_stride(place) {
+            1 => {
+                for (i, value) in values.iter().enumerate() {
+                    self.b.ins().store(self.flags, *value, address, 16 * i as i32);
+                }
+            }
+            // Equal places get the last lane's number.
+            stride => {
+                for (i, value) in values.iter().enumerate() {
+                    for lane in 0..4 {
+                        let x = self.b.ins().extractlane(*value, lane as u8);
+                        let offset = self.lane_offset(stride, 4 * i + lane);
+                        self.b.ins().store(self.flags, x, address, offset);
+                    }
+                }
+            }
+        }
+    }
+
+    fn combine(&mut self, place: &Place, value: &Expr, max: bool) {
+        let values = self.expr(value);
+        let bin = if max { Bin::Max } else { Bin::Add };
+        if self.width > 1 && self.lane_stride(place) == 0 {
+            // All lanes go to one place: vectors first, then lanes from the first to the last.
+            let mut all = values[0];
+            for value in &values[1..] {
+                all = self.bin(bin, all, *value);
+            }
+            let mut sum = {
+                let x = self.b.ins().extractlane(all, 0);
+                self.b.ins().splat(F32X4, x)
+            };
+            for lane in 1..4 {
+                let x = self.b.ins().extractlane(all, lane);
+                let x = self.b.ins().splat(F32X4, x);
+                sum = self.bin(bin, sum, x);
+            }
+            let address = self.address(place, 4);
+            let old = self.b.ins().load(F32, self.flags, address, 0);
+            let old = self.b.ins().splat(F32X4, old);
+            let new = self.bin(bin, old, sum);
+            let x = self.b.ins().extractlane(new, 0);
+            self.b.ins().store(self.flags, x, address, 0);
+            return;
+        }
+        let old = self.load(place);
+        let new: Vec<Value> = old.into_iter().zip(values).map(|(o, v)| self.bin(bin, o, v)).collect();
+        self.store(place, &new);
+    }
+
+    fn scratch_address(&mut self, array: usize, index: Int) -> Value {
+        let base = self.b.ins().stack_addr(I64, self.scratch[array], 0);
+        self.affine(base, &[(index, 1)], 32)
+    }
+
+    fn var(&mut self, var: Var) -> Vec<Value> {
+        let variables = self.vars.get(&var).cloned().unwrap_or_default();
+        variables.into_iter().map(|v| self.b.use_var(v)).collect()
+    }
+
+    fn constant(&mut self, c: f32) -> Vec<Value> {
+        let v = self.splat(c);
+        vec![v; self.width]
+    }
+
+    fn splat(&mut self, c: f32) -> Value {
+        let bytes: Vec<u8> = [c; 4].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let data = self.b.func.dfg.constants.insert(V128Imm::from(bytes.as_slice()).into());
+        self.b.ins().vconst(F32X4, data)
+    }
+
+    fn splat_int(&mut self, c: i32) -> Value {
+        let bytes: Vec<u8> = [c; 4].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let data = self.b.func.dfg.constants.insert(V128Imm::from(bytes.as_slice()).into());
+        self.b.ins().vconst(I32X4, data)
+    }
+
+    /// A number of the context, in all lanes.
+    fn context(&mut self, offset: i32) -> Vec<Value> {
+        let x = self.b.ins().load(F32, self.flags, self.ctx, offset);
+        let v = self.b.ins().splat(F32X4, x);
+        vec![v; self.width]
+    }
+
+    fn expr(&mut self, e: &Expr) -> Vec<Value> {
+        match e {
+            Expr::Var(v) => self.var(*v),
+            Expr::Const(c) => self.constant(*c),
+            Expr::Batch => self.context(context::BATCH),
+            Expr::Steps => self.context(context::STEPS_REAL),
+            Expr::Hyper(i) => self.context(context::HYPER + 4 * *i as i32),
+            Expr::Load(place) => self.load(place),
+            Expr::Scratch(array, index) => {
+                let base = self.scratch_address(*array, *index);
+                (0..self.width).map(|i| self.b.ins().load(F32X4, self.flags, base, 16 * i as i32)).collect()
+            }
+            Expr::Masked(a, mask) => {
+                let (a, mask) = (self.expr(a), self.expr(mask));
+                a.into_iter()
+                    .zip(mask)
+                    .map(|(a, m)| {
+                        let m = self.nonzero(m);
+                        let m = self.b.ins().bitcast(F32X4, MemFlagsData::new(), m);
+                        self.b.ins().band(a, m)
+                    })
+                    .collect()
+            }
+            Expr::Un(f, a) => {
+                let a = self.expr(a);
+                a.into_iter().map(|a| self.un(*f, a)).collect()
+            }
+            Expr::Bin(f, a, b) => {
+                let (a, b) = (self.expr(a), self.expr(b));
+                a.into_iter().zip(b).map(|(a, b)| self.bin(*f, a, b)).collect()
+            }
+            Expr::Select(cmp, parts) => {
+                let [a, b, x, y] = &**parts;
+                let [a, b, x, y] = [a, b, x, y].map(|p| self.expr(p));
+                let code = match cmp {
+                    Cmp::Ge => FloatCC::GreaterThanOrEqual,
+                    Cmp::Gt => FloatCC::GreaterThan,
+                    Cmp::Eq => FloatCC::Equal,
+                };
+                (0..a.len()).map(|i| self.choose(code, a[i], b[i], x[i], y[i])).collect()
+            }
+        }
+    }
+
+    fn nonzero(&mut self, x: Value) -> Value {
+        let zero = self.splat(0.0);
+        self.b.ins().fcmp(FloatCC::NotEqual, x, zero)
+    }
+
+    fn choose(&mut self, code: FloatCC, a: Value, b: Value, x: Value, y: Value) -> Value {
+        let mask = self.b.ins().fcmp(code, a, b);
+        let mask = self.b.ins().bitcast(F32X4, MemFlagsData::new(), mask);
+        self.b.ins().bitselect(mask, x, y)
+    }
+
+    fn bin(&mut self, f: Bin, a: Value, b: Value) -> Value {
+        match f {
+            Bin::Add => self.b.ins().fadd(a, b),
+            Bin::Sub => self.b.ins().fsub(a, b),
+            Bin::Mul => self.b.ins().fmul(a, b),
+            Bin::Div => self.b.ins().fdiv(a, b),
+            // The forms that become one instruction.
+            Bin::Min => self.choose(FloatCC::LessThan, a, b, a, b),
+            Bin::Max => self.choose(FloatCC::LessThan, b, a, a, b),
+            Bin::BitAnd => self.b.ins().band(a, b),
+            Bin::BitXor => self.b.ins().bxor(a, b),
+        }
+    }
+
+    fn un(&mut self, f: Un, x: Value) -> Value {
+        match f {
+            Un::Neg => self.b.ins().fneg(x),
+            Un::Abs => self.b.ins().fabs(x),
+            Un::Sqrt => self.b.ins().sqrt(x),
+            Un::Exp => self.exp(x),
+            Un::Ln => self.ln(x),
+            Un::Shift(k) => self.shift(x, k),
+        }
+    }
+
+    fn as_int(&mut self, x: Value) -> Value {
+        self.b.ins().bitcast(I32X4, MemFlagsData::new(), x)
+    }
+
+    fn as_float(&mut self, x: Value) -> Value {
+        self.b.ins().bitcast(F32X4, MemFlagsData::new(), x)
+    }
+
+    /// x · 2^-k: the exponent field less k, or a signed zero where it would leave the normal range.
+    fn shift(&mut self, x: Value, k: i8) -> Value {
+        let bits = self.as_int(x);
+        let field = self.splat_int(0x7f80_0000);
+        let exponent = self.b.ins().band(bits, field);
+        let by = self.splat_int(i32::from(k) << 23);
+        let moved = self.b.ins().isub(bits, by);
+        let least = self.splat_int(i32::from(k.max(0)) << 23);
+        let normal = self.b.ins().icmp(IntCC::SignedGreaterThan, exponent, least);
+        let sign = self.splat_int(i32::MIN);
+        let zero = self.b.ins().band(bits, sign);
+        let result = self.b.ins().bitselect(normal, moved, zero);
+        self.as_float(result)
+    }
+
+    /// Horner's rule.
+    fn polynomial(&mut self, x: Value, coefficients: &[f32]) -> Value {
+        let mut sum = self.splat(coefficients[0]);
+        for c in &coefficients[1..] {
+            let product = self.b.ins().fmul(sum, x);
+            let c = self.splat(*c);
+            sum = self.b.ins().fadd(product, c);
+        }
+        sum
+    }
+
+    /// e^x = 2^n e^r with |r| ≤ ln 2 / 2 and a polynomial of degree 6 (coefficients of Cephes' expf); within 2 ULP.
+    fn exp(&mut self, x: Value) -> Value {
+        let (low, high) = (self.splat(-87.336_54), self.splat(88.722_83));
+        let x = self.bin(Bin::Max, x, low);
+        let x = self.bin(Bin::Min, x, high);
+        let log2e = self.splat(std::f32::consts::LOG2_E);
+        let scaled = self.b.ins().fmul(x, log2e);
+        let n = self.b.ins().nearest(scaled);
+        // ln 2 in two parts, so that n · ln 2 is subtracted exactly.
+        let (big, small) = (self.splat(0.693_359_4), self.splat(-2.121_944_4e-4));
+        let first = self.b.ins().fmul(n, big);
+        let r = self.b.ins().fsub(x, first);
+        let second = self.b.ins().fmul(n, small);
+        let r = self.b.ins().fsub(r, second);
+        let p = self.polynomial(r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5]);
+        let square = self.b.ins().fmul(r, r);
+        let p = self.b.ins().fmul(p, square);
+        let p = self.b.ins().fadd(p, r);
+        let one = self.splat(1.0);
+        let p = self.b.ins().fadd(p, one);
+        let n = self.b.ins().fcvt_to_sint_sat(I32X4, n);
+        // 2^n in two factors: n may be 128.
+        let half = self.b.ins().sshr_imm_u(n, 1);
+        let rest = self.b.ins().isub(n, half);
+        let mut y = p;
+        for part in [half, rest] {
+            let bias = self.splat_int(127);
+            let exponent = self.b.ins().iadd(part, bias);
+            let bits = self.b.ins().ishl_imm_u(exponent, 23);
+            let power = self.as_float(bits);
+            y = self.b.ins().fmul(y, power);
+        }
+        y
+    }
+
+    /// ln x = e ln 2 + ln m with m from √½ to √2 and a polynomial of degree 9 (coefficients of Cephes' logf); x > 0.
+    fn ln(&mut self, x: Value) -> Value {
+        let bits = self.as_int(x);
+        let offset = self.splat_int(0x3f35_04f3);
+        let above = self.b.ins().isub(bits, offset);
+        let e = self.b.ins().sshr_imm_u(above, 23);
+        let moved = self.b.ins().ishl_imm_u(e, 23);
+        let mantissa = self.b.ins().isub(bits, moved);
+        let m = self.as_float(mantissa);
+        let one = self.splat(1.0);
+        let f = self.b.ins().fsub(m, one);
+        let p = self.polynomial(
+            f,
+            &[
+                7.037_683_6e-2, -0.115_146_1, 0.116_769_98, -0.124_201_41, 0.142_493_23, -0.166_680_57, 0.200_007_15, -0.249_999_94,
+                0.333_333_31,
+            ],
+        );
+        let square = self.b.ins().fmul(f, f);
+        let cube = self.b.ins().fmul(square, f);
+        let p = self.b.ins().fmul(p, cube);
+        let e = self.b.ins().fcvt_from_sint(F32X4, e);
+        let (small, big, half) = (self.splat(-2.121_944_4e-4), self.splat(0.693_359_4), self.splat(0.5));
+        let low = self.b.ins().fmul(e, small);
+        let p = self.b.ins().fadd(p, low);
+        let half_square = self.b.ins().fmul(square, half);
+        let p = self.b.ins().fsub(p, half_square);
+        let sum = self.b.ins().fadd(f, p);
+        let high = self.b.ins().fmul(e, big);
+        self.b.ins().fadd(sum, high)
+    }
+}

@@ -1,0 +1,628 @@
+//! One loop of the schedule to kernels: the loop itself, and the sums over its ranges.
+//!
+//! Inside an element the time steps run in passes, each forwards or backwards; between the passes stands what does not
+//! vary over T. A value is computed in the pass that needs it; what a later pass needs of a recurrence goes through an
+//! array of the kernel's own.
+
+use super::{ELEMENTS, Fuser, SAMPLES, Target};
+use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Scalar};
+use crate::kernel::{Bound, Expr, Int, IntExpr, Kernel, Place, Stmt, Var};
+use crate::program::{BufferId, Loop, Purpose, View};
+use std::collections::HashMap;
+
+/// Elements that the innermost loop runs at once.
+const LANES: u8 = 8;
+
+/// Where a statement stands: before pass k (or after the last), or in pass k.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum At {
+    Gap(usize),
+    Pass(usize),
+}
+
+/// When a value is there.
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    /// From this gap on, the same for all time steps.
+    Gap(usize),
+    /// In any pass from this one on, computed where it is needed.
+    From(usize),
+    /// Computed in this pass only.
+    In(usize),
+}
+
+/// One level of the loop nest around an element.
+pub(super) struct Level {
+    /// The axes merged into it, outermost first.
+    axes: Vec<String>,
+    size: usize,
+    pub(super) index: Int,
+}
+
+struct Pass {
+    reverse: bool,
+    body: Vec<Stmt>,
+    index: Int,
+}
+
+pub(super) struct Body<'f, 'a> {
+    pub(super) fuser: &'f mut Fuser<'a>,
+    item: usize,
+    pub(super) batch: Option<Int>,
+    pub(super) levels: Vec<Level>,
+    args: Vec<BufferId>,
+    next_int: u32,
+    next_var: u32,
+    passes: Vec<Pass>,
+    gaps: Vec<Vec<Stmt>>,
+    slots: HashMap<FlowId, Slot>,
+    memo: HashMap<(FlowId, usize, At), Var>,
+    scratch: HashMap<(FlowId, usize), usize>,
+}
+
+/// Emits a loop and the loops that finish its sums.
+pub(super) fn emit(fuser: &mut Fuser<'_>, item: usize, space: &Dims, roots: &[FlowId]) -> Vec<Loop> {
+    let flow = fuser.flow;
+    let label = roots.last().map_or(String::new(), |r| flow.get(*r).label.clone());
+    let time = fuser.time;
+    let mut body = Body {
+        fuser,
+        item,
+        batch: None,
+        levels: vec![],
+        args: vec![],
+        next_int: 0,
+        next_var: 0,
+        passes: vec![],
+        gaps: vec![vec![]],
+        slots: HashMap::new(),
+        memo: HashMap::new(),
+        scratch: HashMap::new(),
+    };
+    if space.batch {
+        body.batch = Some(body.int());
+    }
+    body.make_levels(space, roots);
+    let mut finish = Vec::new();
+    let mut start = Vec::new();
+    for root in roots {
+        body.root(*root, &mut start, &mut finish);
+    }
+    body.finish(start, finish, &label, time)
+}
+
+impl Body<'_, '_> {
+    pub(super) fn int(&mut self) -> Int {
+        self.next_int += 1;
+        Int(self.next_int - 1)
+    }
+
+    pub(super) fn var(&mut self) -> Var {
+        self.next_var += 1;
+        Var(self.next_var - 1)
+    }
+
+    pub(super) fn arg(&mut self, buffer: BufferId) -> usize {
+        if let Some(known) = self.args.iter().position(|a| *a == buffer) {
+            return known;
+        }
+        self.args.push(buffer);
+        self.args.len() - 1
+    }
+
+    /// Axes whose neighbours lie side by side in every tensor involved become one level.
+    fn make_levels(&mut self, space: &Dims, roots: &[FlowId]) {
+        let mut involved: Vec<FlowId> = Vec::new();
+        let mut merge = true;
+        for root in roots {
+            involved.push(*root);
+            involved.extend(self.fuser.reads(*root));
+            merge &= !self.fuser.gathers(*root) && !self.fuser.bits.contains_key(root) && !self.wants_bits(*root);
+        }
+        // Maps inside may broadcast too, but only what they read lies in memory.
+        let views: Vec<View> = involved
+            .iter()
+            .filter_map(|id| self.fuser.views[id.index()].clone())
+            .filter(|v| v.buffer != BufferId(u32::MAX))
+            .collect();
+        let mut levels: Vec<Level> = Vec::new();
+        for axis in &space.axes {
+            let joins = merge
+                && levels.last().is_some_and(|level| {
+                    let before = level.axes.last().map_or("", String::as_str);
+                    views.iter().all(|v| match (v.axis(before), v.axis(&axis.name)) {
+                        (Some((_, outer)), Some((size, inner))) => outer == size * inner,
+                        (None, None) => true,
+                        _ => false,
+                    })
+                });
+            match levels.last_mut() {
+                Some(level) if joins => {
+                    level.axes.push(axis.name.clone());
+                    level.size *= axis.size;
+                }
+                _ => {
+                    let index = self.int();
+                    levels.push(Level { axes: vec![axis.name.clone()], size: axis.size, index });
+                }
+            }
+        }
+        if levels.is_empty() && self.batch.is_none() {
+            let index = self.int();
+            levels.push(Level { axes: vec![], size: 1, index });
+        }
+        self.levels = levels;
+    }
+
+    /// Spikes whose readers want them as bits, too.
+    fn wants_bits(&self, id: FlowId) -> bool {
+        self.fuser.target == Target::Infer && self.fuser.read_as_bits(id)
+    }
+
+    /// The place of an element in a view; `at` tells the time step.
+    pub(super) fn place(&mut self, view: &View, at: At) -> Place {
+        let mut terms = Vec::new();
+        if let (Some(b), true) = (self.batch, view.batch > 0) {
+            terms.push((b, view.batch as i64));
+        }
+        if view.time > 0 {
+            if let At::Pass(k) = at {
+                terms.push((self.passes[k].index, view.time as i64));
+            }
+        }
+        for level in &self.levels {
+            if let Some((_, stride)) = level.axes.last().and_then(|a| view.axis(a)) {
+                if level.size > 1 {
+                    terms.push((level.index, stride as i64));
+                }
+            }
+        }
+        Place { arg: self.arg(view.buffer), terms, offset: view.offset as i64 }
+    }
+
+    /// Index of the level of an axis, or of samples or time.
+    pub(super) fn index_of(&self, label: &str, at: At) -> Option<Int> {
+        match label {
+            "B" => self.batch,
+            "T" => match at {
+                At::Pass(k) => Some(self.passes[k].index),
+                At::Gap(_) => None,
+            },
+            axis => self.levels.iter().find(|l| l.axes.last().is_some_and(|a| a == axis)).map(|l| l.index),
+        }
+    }
+
+    pub(super) fn push(&mut self, at: At, stmt: Stmt) {
+        match at {
+            At::Gap(k) => {
+                while self.gaps.len() <= k {
+                    self.gaps.push(vec![]);
+                }
+                self.gaps[k].push(stmt);
+            }
+            At::Pass(k) => self.passes[k].body.push(stmt),
+        }
+    }
+
+    pub(super) fn bind(&mut self, at: At, value: Expr) -> Var {
+        let var = self.var();
+        self.push(at, Stmt::Let(var, value));
+        var
+    }
+
+    /// The first pass from `from` on that runs in this direction.
+    fn pass(&mut self, from: usize, reverse: Option<bool>) -> usize {
+        if let Some(found) = (from..self.passes.len()).find(|k| reverse.is_none_or(|r| self.passes[*k].reverse == r)) {
+            return found;
+        }
+        let index = self.int();
+        self.passes.push(Pass { reverse: reverse.unwrap_or(false), body: vec![], index });
+        while self.gaps.len() <= self.passes.len() {
+            self.gaps.push(vec![]);
+        }
+        self.passes.len() - 1
+    }
+
+    /// Computed in this loop, rather than read from memory.
+    fn here(&self, id: FlowId) -> bool {
+        if self.fuser.root[id.index()] {
+            return self.fuser.item_of[id.index()] == Some(self.item);
+        }
+        !self.fuser.stored[id.index()]
+    }
+
+    fn slot(&mut self, id: FlowId) -> Slot {
+        if let Some(slot) = self.slots.get(&id) {
+            return *slot;
+        }
+        let flow = self.fuser.flow;
+        let tensor = flow.get(id);
+        let varies = tensor.dims.time;
+        let slot = if !self.here(id) {
+            if varies { Slot::From(0) } else { Slot::Gap(0) }
+        } else {
+            // Operands of windows and contractions lie in memory: they are there from the start.
+            let inputs = if self.fuser.gathers(id) { vec![] } else { tensor.def.inputs() };
+            let (mut gap, mut from) = (0, 0);
+            for input in inputs {
+                match self.slot(input) {
+                    Slot::Gap(g) => gap = gap.max(g),
+                    Slot::From(k) | Slot::In(k) => from = from.max(k),
+                }
+            }
+            let earliest = gap.max(from);
+            match &tensor.def {
+                Def::Scan { reverse, .. } => Slot::In(self.pass(earliest, Some(*reverse))),
+                Def::ScanOutput(of, _) => self.slot(*of),
+                Def::Reduce { input, .. } => match self.slot(*input) {
+                    Slot::Gap(g) => Slot::Gap(g),
+                    Slot::From(k) => Slot::Gap(self.pass(k, None) + 1),
+                    Slot::In(k) => Slot::Gap(k + 1),
+                },
+                Def::Map { .. } if varies => Slot::From(earliest),
+                Def::Map { .. } => Slot::Gap(gap),
+                _ if varies => Slot::In(self.pass(0, None)),
+                _ => Slot::Gap(0),
+            }
+        };
+        self.slots.insert(id, slot);
+        slot
+    }
+
+    /// The variable that holds a tensor's element at a place.
+    pub(super) fn value(&mut self, id: FlowId, at: At) -> Var {
+        self.output(id, 0, at)
+    }
+
+    fn output(&mut self, id: FlowId, output: usize, at: At) -> Var {
+        let flow = self.fuser.flow;
+        if let Def::ScanOutput(of, output) = flow.get(id).def {
+            return self.output(of, output, at);
+        }
+        // What does not vary over T is computed before the passes that read it.
+        let home = match (self.slot(id), at) {
+            (Slot::Gap(g), _) => At::Gap(g),
+            (Slot::In(k), At::Pass(now)) if k != now => {
+                if let Some(known) = self.memo.get(&(id, output, at)) {
+                    return *known;
+                }
+                let source = self.output(id, output, At::Pass(k));
+                let next = self.scratch.len();
+                let array = *self.scratch.entry((id, output)).or_insert(next);
+                if array == next {
+                    let index = self.passes[k].index;
+                    self.push(At::Pass(k), Stmt::StoreScratch(array, index, Expr::Var(source)));
+                }
+                let index = self.passes[now].index;
+                let var = self.bind(at, Expr::Scratch(array, index));
+                self.memo.insert((id, output, at), var);
+                return var;
+            }
+            (_, at) => at,
+        };
+        if let Some(known) = self.memo.get(&(id, output, home)) {
+            return *known;
+        }
+        let var = self.compute(id, output, home);
+        self.memo.insert((id, output, home), var);
+        var
+    }
+
+    fn compute(&mut self, id: FlowId, output: usize, at: At) -> Var {
+        if !self.here(id) {
+            let view = self.fuser.view(id);
+            let place = self.place(&view, at);
+            return self.bind(at, Expr::Load(place));
+        }
+        let flow = self.fuser.flow;
+        match &flow.get(id).def {
+            Def::Map { inputs, body } => {
+                let args: Vec<Expr> = inputs.iter().map(|i| Expr::Var(self.value(*i, at))).collect();
+                self.bind(at, expr(body, &args, &[]))
+            }
+            Def::Scan { inputs, init, next, outputs, .. } => {
+                let args: Vec<Expr> = inputs.iter().map(|i| Expr::Var(self.value(*i, at))).collect();
+                let At::Pass(k) = at else { return self.bind(at, Expr::Const(0.0)) };
+                let mut states = Vec::new();
+                let mut kept = Vec::new();
+                for start in init {
+                    let place = self.state(id, *start as f32);
+                    let value = place.clone().map_or(Expr::Const(*start as f32), Expr::Load);
+                    let var = self.bind(At::Gap(k), value);
+                    states.push(Expr::Var(var));
+                    kept.push((var, place));
+                }
+                let mut first = None;
+                for (i, out) in outputs.iter().enumerate() {
+                    let var = self.bind(at, expr(out, &args, &states));
+                    self.memo.insert((id, i, at), var);
+                    first = first.or((i == output).then_some(var));
+                }
+                let news: Vec<Var> = next.iter().map(|n| self.bind(at, expr(n, &args, &states))).collect();
+                for ((var, place), new) in kept.into_iter().zip(news) {
+                    self.push(at, Stmt::Set(var, Expr::Var(new)));
+                    if let Some(place) = place {
+                        self.push(At::Gap(k + 1), Stmt::Store(place, Expr::Var(var)));
+                    }
+                }
+                first.unwrap_or(Var(0))
+            }
+            // Only a sum over T alone is read in its own loop.
+            Def::Reduce { input, max } => {
+                let pass = match self.slot(*input) {
+                    Slot::From(k) => self.pass(k, None),
+                    Slot::In(k) => k,
+                    Slot::Gap(_) => return self.value(*input, at),
+                };
+                let start = if *max { f32::NEG_INFINITY } else { 0.0 };
+                let place = self.fuser.keeps(id).then(|| self.fuser.view(id)).map(|v| self.place(&v, at));
+                let sum = self.bind(At::Gap(pass), place.clone().map_or(Expr::Const(start), Expr::Load));
+                let value = Expr::Var(self.value(*input, At::Pass(pass)));
+                let bin = if *max { Bin::Max } else { Bin::Add };
+                self.push(At::Pass(pass), Stmt::Set(sum, Expr::Bin(bin, Box::new(Expr::Var(sum)), Box::new(value))));
+                sum
+            }
+            Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. } | Def::PoolGrad { .. } => super::contract::inline(self, id, at),
+            Def::Source(_) | Def::ScanOutput(..) | Def::Concat { .. } | Def::Slice { .. } => self.bind(at, Expr::Const(0.0)),
+        }
+    }
+
+    /// Where a scan keeps its state between calls.
+    fn state(&mut self, id: FlowId, start: f32) -> Option<Place> {
+        if self.fuser.target == Target::Train {
+            return None;
+        }
+        let flow = self.fuser.flow;
+        let dims = Dims { time: false, ..flow.dims(id).clone() };
+        let label = format!("{} state", flow.get(id).label);
+        let buffer = self.fuser.buffer(&label, dims.elements(), dims.batch, Purpose::State(start.to_bits()));
+        let mut stride = 1;
+        let mut axes = Vec::new();
+        for axis in dims.axes.iter().rev() {
+            axes.insert(0, (axis.name.clone(), axis.size, stride));
+            stride *= axis.size;
+        }
+        let view = View { buffer, offset: 0, batch: if dims.batch { stride } else { 0 }, time: 0, axes };
+        Some(self.place(&view, At::Gap(0)))
+    }
+
+    /// Emits what a root leaves behind.
+    fn root(&mut self, id: FlowId, start: &mut Vec<Stmt>, finish: &mut Vec<(Kernel, Vec<BufferId>, usize)>) {
+        let flow = self.fuser.flow;
+        let elementwise = self.fuser.over_time_only(id);
+        if let (Def::Reduce { input, max }, false) = (&flow.get(id).def, elementwise) {
+            return self.reduce(id, *input, *max, start, finish);
+        }
+        let at = match self.slot(id) {
+            Slot::Gap(g) => At::Gap(g),
+            Slot::From(k) => At::Pass(self.pass(k, None)),
+            Slot::In(k) => At::Pass(k),
+        };
+        let var = self.value(id, at);
+        if self.fuser.stored[id.index()] {
+            let view = self.fuser.view(id);
+            let place = self.place(&view, at);
+            self.push(at, Stmt::Store(place, Expr::Var(var)));
+        }
+    }
+
+    fn reduce(&mut self, id: FlowId, input: FlowId, max: bool, start: &mut Vec<Stmt>, finish: &mut Vec<(Kernel, Vec<BufferId>, usize)>) {
+        let flow = self.fuser.flow;
+        let at = match self.slot(input) {
+            Slot::Gap(g) => At::Gap(g),
+            Slot::From(k) => At::Pass(self.pass(k, None)),
+            Slot::In(k) => At::Pass(k),
+        };
+        let value = Expr::Var(self.value(input, at));
+        let dims = flow.dims(id).clone();
+        let result = self.fuser.view(id);
+        let steps = if dims.time { self.fuser.time } else { 1 };
+        let elements = dims.elements() * steps;
+        let first = if max { f32::NEG_INFINITY } else { 0.0 };
+        if dims.batch || self.batch.is_none() {
+            let place = self.place(&result, at);
+            if !self.fuser.keeps(id) {
+                start.push(self.clear(&result, elements, first));
+            }
+            self.push(at, Stmt::Combine { place, value, max });
+            return;
+        }
+        // Every range has sums of its own; a second loop adds them in order.
+        let label = format!("{} ranges", flow.get(id).label);
+        let partial = self.fuser.buffer(&label, elements, false, Purpose::Temporary);
+        self.fuser.program.buffers[partial.index()].ranges = true;
+        let view = View { buffer: partial, offset: 0, ..contiguous(&result) };
+        let range = self.int();
+        start.push(Stmt::LetInt(range, IntExpr::Range));
+        let mut place = self.place(&view, at);
+        place.terms.push((range, elements as i64));
+        let index = self.int();
+        let clear = Place { arg: place.arg, terms: vec![(range, elements as i64), (index, 1)], offset: 0 };
+        start.push(Stmt::For {
+            index,
+            from: Bound::Const(0),
+            to: Bound::Const(elements as i64),
+            reverse: false,
+            lanes: LANES,
+            body: vec![Stmt::Store(clear, Expr::Const(first))],
+        });
+        self.push(at, Stmt::Combine { place, value, max });
+        finish.push((sum_ranges(elements, first, max), vec![partial, result.buffer], elements));
+    }
+
+    /// Sets a result to its start for every sample of the range.
+    fn clear(&mut self, view: &View, elements: usize, first: f32) -> Stmt {
+        let arg = self.arg(view.buffer);
+        let index = self.int();
+        let mut place = Place { arg, terms: vec![(index, 1)], offset: view.offset as i64 };
+        let sample = self.int();
+        if view.batch > 0 {
+            place.terms.push((sample, view.batch as i64));
+        }
+        let elements_loop = Stmt::For {
+            index,
+            from: Bound::Const(0),
+            to: Bound::Const(elements as i64),
+            reverse: false,
+            lanes: LANES,
+            body: vec![Stmt::Store(place, Expr::Const(first))],
+        };
+        if view.batch == 0 {
+            return elements_loop;
+        }
+        Stmt::For { index: sample, from: Bound::Begin, to: Bound::End, reverse: false, lanes: 1, body: vec![elements_loop] }
+    }
+
+    /// Puts the passes into the loop nest.
+    fn finish(mut self, start: Vec<Stmt>, finish: Vec<(Kernel, Vec<BufferId>, usize)>, label: &str, time: usize) -> Vec<Loop> {
+        let mut element: Vec<Stmt> = Vec::new();
+        let passes = std::mem::take(&mut self.passes);
+        let mut gaps = std::mem::take(&mut self.gaps).into_iter();
+        element.extend(gaps.next().unwrap_or_default());
+        for pass in passes {
+            let body = pass.body;
+            if !body.is_empty() {
+                let (from, to) = (Bound::Const(0), Bound::Steps);
+                element.push(Stmt::For { index: pass.index, from, to, reverse: pass.reverse, lanes: 1, body });
+            }
+            element.extend(gaps.next().unwrap_or_default());
+        }
+        let row = self.pack_bits();
+        let levels = std::mem::take(&mut self.levels);
+        let outermost = self.batch.is_none();
+        let mut body = element;
+        let count = levels.len();
+        for (i, level) in levels.iter().enumerate().rev() {
+            let ranged = outermost && i == 0;
+            let innermost = i + 1 == count;
+            let (from, to) = if ranged { (Bound::Begin, Bound::End) } else { (Bound::Const(0), Bound::Const(level.size as i64)) };
+            body = vec![Stmt::For {
+                index: level.index,
+                from,
+                to,
+                reverse: false,
+                lanes: if innermost { LANES } else { 1 },
+                body,
+            }];
+            if innermost {
+                body.extend(row.iter().cloned());
+            }
+        }
+        if let Some(batch) = self.batch {
+            body = vec![Stmt::For { index: batch, from: Bound::Begin, to: Bound::End, reverse: false, lanes: 1, body }];
+        }
+        let sums = !start.is_empty();
+        let body = start.into_iter().chain(body).collect();
+        let kernel = Kernel { args: self.args.len(), scratch: self.scratch.len(), time, body };
+        let (extent, grain) = if self.batch.is_some() {
+            (None, SAMPLES)
+        } else {
+            let inner: usize = levels.iter().skip(1).map(|l| l.size).product();
+            let size = levels.first().map_or(1, |l| l.size);
+            let grain = if sums { size } else { (ELEMENTS / inner.max(1)).max(1) };
+            (Some(size), grain)
+        };
+        let args = std::mem::take(&mut self.args);
+        let mut loops = vec![self.fuser.push_loop(kernel, args, extent, grain, label.to_owned())];
+        for (kernel, args, elements) in finish {
+            loops.push(self.fuser.push_loop(kernel, args, Some(elements), elements, format!("{label} sum")));
+        }
+        loops
+    }
+
+    /// Loops over the time steps of a finished row that turn its spikes into bits.
+    fn pack_bits(&mut self) -> Vec<Stmt> {
+        let mut stmts = Vec::new();
+        let ids: Vec<FlowId> = self.fuser.ids().filter(|id| self.fuser.item_of[id.index()] == Some(self.item)).collect();
+        for id in ids {
+            if !self.wants_bits(id) {
+                continue;
+            }
+            let bits = self.fuser.bits_view(id);
+            let spikes = self.fuser.view(id);
+            let Some(row) = self.levels.last().map(|l| (l.size, l.index)) else { continue };
+            let step = self.int();
+            self.passes.push(Pass { reverse: false, body: vec![], index: step });
+            let at = At::Pass(self.passes.len() - 1);
+            let (from, mut to) = (self.place(&spikes, at), self.place(&bits, at));
+            let strip = |p: &mut Place| p.terms.retain(|(i, _)| *i != row.1);
+            let mut from = from;
+            strip(&mut from);
+            strip(&mut to);
+            let mut body = Vec::new();
+            for (w, first) in (0..row.0).step_by(64).enumerate() {
+                let word = self.int();
+                let (bit, spike) = (self.int(), self.var());
+                body.push(Stmt::LetInt(word, IntExpr::Const(0)));
+                let mut place = from.clone();
+                place.offset += first as i64;
+                place.terms.push((bit, 1));
+                let width = (row.0 - first).min(64) as i64;
+                body.push(Stmt::For {
+                    index: bit,
+                    from: Bound::Const(0),
+                    to: Bound::Const(width),
+                    reverse: false,
+                    lanes: LANES,
+                    body: vec![Stmt::Let(spike, Expr::Load(place)), Stmt::SetInt(word, IntExpr::Gather(word, spike, bit))],
+                });
+                let mut place = to.clone();
+                place.offset += w as i64;
+                body.push(Stmt::StoreWord(place, word));
+            }
+            stmts.push(Stmt::For { index: step, from: Bound::Const(0), to: Bound::Steps, reverse: false, lanes: 1, body });
+        }
+        stmts
+    }
+}
+
+/// The same axes laid out without gaps.
+fn contiguous(view: &View) -> View {
+    let mut view = view.clone();
+    let mut stride = 1;
+    for (_, size, s) in view.axes.iter_mut().rev() {
+        *s = stride;
+        stride *= *size;
+    }
+    if view.time > 0 {
+        view.time = stride;
+    }
+    view
+}
+
+/// Adds the sums of all ranges in order.
+fn sum_ranges(elements: usize, first: f32, max: bool) -> Kernel {
+    let (i, r, sum) = (Int(0), Int(1), Var(0));
+    let part = Place { arg: 0, terms: vec![(r, elements as i64), (i, 1)], offset: 0 };
+    let bin = if max { Bin::Max } else { Bin::Add };
+    let add = Expr::Bin(bin, Box::new(Expr::Var(sum)), Box::new(Expr::Load(part)));
+    let over = Stmt::For { index: r, from: Bound::Const(0), to: Bound::Ranges, reverse: false, lanes: 1, body: vec![Stmt::Set(sum, add)] };
+    let store = Stmt::Store(Place { arg: 1, terms: vec![(i, 1)], offset: 0 }, Expr::Var(sum));
+    let body = vec![Stmt::Let(sum, Expr::Const(first)), over, store];
+    let all = Stmt::For { index: i, from: Bound::Begin, to: Bound::End, reverse: false, lanes: LANES, body };
+    Kernel { args: 2, scratch: 0, time: 0, body: vec![all] }
+}
+
+/// A scalar with its leaves replaced.
+fn expr(body: &Scalar, args: &[Expr], states: &[Expr]) -> Expr {
+    match body {
+        Scalar::Arg(i) => args[*i].clone(),
+        Scalar::State(i) => states[*i].clone(),
+        Scalar::Const(c) => Expr::Const(*c as f32),
+        Scalar::Batch => Expr::Batch,
+        Scalar::Steps => Expr::Steps,
+        Scalar::Hyper(i) => Expr::Hyper(*i),
+        Scalar::Un(f, a) => Expr::Un(*f, Box::new(expr(a, args, states))),
+        Scalar::Bin(f, a, b) => Expr::Bin(*f, Box::new(expr(a, args, states)), Box::new(expr(b, args, states))),
+        Scalar::Select(cmp, parts) => {
+            let [a, b, x, y] = &**parts;
+            let each = [a, b, x, y].map(|p| expr(p, args, states));
+            Expr::Select(*cmp, Box::new(each))
+        }
+    }
+}
+
+/// A spike of a number: its bits where `a >= b`.
+pub(super) fn at_least(x: Expr, least: f32, value: Expr) -> Expr {
+    Expr::Select(Cmp::Ge, Box::new([x, Expr::Const(least), value, Expr::Const(0.0)]))
+}

@@ -1,0 +1,422 @@
+//! Contractions and windows inside a loop: the value of one place (or several lanes) of their result.
+//!
+//! On spikes nothing is multiplied: a weight is added where there is a spike. If the spikes of a row are kept as bits, only
+//! those that are there are visited.
+
+use super::body::{At, Body, at_least};
+use super::{Fuser, Target};
+use crate::flow::{Bin, Cmp, ConvPart, Def, FlowId, Operand, Window};
+use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var};
+use crate::program::{Purpose, View};
+
+impl Fuser<'_> {
+    /// Spikes of a recurrence, channels last, that some contraction over channels reads.
+    pub(super) fn read_as_bits(&self, id: FlowId) -> bool {
+        let tensor = self.flow.get(id);
+        if !tensor.spikes || !matches!(tensor.def, Def::Scan { .. }) || tensor.dims.axes.last().is_none_or(|a| a.name != "C") {
+            return false;
+        }
+        self.ids().any(|reader| {
+            self.event_driven(reader) && {
+                let operand = self.flow.get(reader).def.inputs()[0];
+                operand == id || matches!(&self.flow.get(operand).def, Def::Concat { parts, .. } if parts.contains(&id))
+            }
+        })
+    }
+
+    /// A contraction of spikes with weights over the spikes' channels alone (and a window).
+    fn event_driven(&self, id: FlowId) -> bool {
+        let tensor = self.flow.get(id);
+        if self.target != Target::Infer || tensor.operand != Operand::Spikes {
+            return false;
+        }
+        let operand = match &tensor.def {
+            Def::Conv { a, part: ConvPart::Result, .. } => *a,
+            Def::Product { a, a_labels, b_labels, out_labels, .. } => {
+                let last_only = a_labels.last().is_some_and(|l| b_labels.contains(l) && !out_labels.contains(l));
+                let summed = a_labels.iter().filter(|l| !out_labels.contains(l)).count();
+                if !last_only || summed != 1 || b_labels.len() != 2 {
+                    return false;
+                }
+                *a
+            }
+            _ => return false,
+        };
+        let spiking = |id: FlowId| {
+            let t = self.flow.get(id);
+            t.spikes && matches!(t.def, Def::Scan { .. }) && t.dims.axes.last().is_some_and(|a| a.name == "C")
+        };
+        match &self.flow.get(operand).def {
+            Def::Concat { parts, axis } => axis == "C" && parts.iter().all(|p| spiking(*p)),
+            _ => spiking(operand),
+        }
+    }
+
+    /// The bits of a spike tensor: rows of words, one bit for every channel.
+    pub(super) fn bits_view(&mut self, id: FlowId) -> View {
+        if let Some(view) = self.bits.get(&id) {
+            return view.clone();
+        }
+        let flow = self.flow;
+        let dims = flow.dims(id);
+        let (row, outer) = dims.axes.split_last().map_or((1, &[][..]), |(last, outer)| (last.size, outer));
+        let mut stride = row.div_ceil(64);
+        let mut axes = Vec::new();
+        for axis in outer.iter().rev() {
+            axes.insert(0, (axis.name.clone(), axis.size, stride));
+            stride *= axis.size;
+        }
+        let steps = if dims.time { self.time } else { 1 };
+        let label = format!("{} bits", flow.get(id).label);
+        let buffer = self.buffer(&label, 2 * stride * steps, dims.batch, Purpose::Temporary);
+        let view = View {
+            buffer,
+            offset: 0,
+            batch: if dims.batch { stride * steps } else { 0 },
+            time: if dims.time { stride } else { 0 },
+            axes,
+        };
+        self.bits.insert(id, view.clone());
+        view
+    }
+}
+
+/// An index together with how far it moves a place.
+type Term = (Int, i64);
+
+/// Emits the value of a contraction or window at the place the body is at.
+pub(super) fn inline(body: &mut Body<'_, '_>, id: FlowId, at: At) -> Var {
+    let flow = body.fuser.flow;
+    match &flow.get(id).def {
+        Def::Conv { a, b, window, .. } => conv(body, id, *a, *b, *window, at),
+        Def::Product { a, b, a_labels, b_labels, out_labels } => product(body, id, (*a, a_labels), (*b, b_labels), out_labels, at),
+        Def::Pool { input, max, window } => pool(body, *input, *max, *window, at),
+        Def::PoolGrad { input, grad, max, window } => pool_grad(body, *input, *grad, *max, *window, at),
+        other => unreachable!("{other:?} is no contraction"),
+    }
+}
+
+/// Wraps statements in loops over the taps of a window that lie inside the operand; `f` is given the operand's row and
+/// column and the tap's, as indices.
+fn taps(body: &mut Body<'_, '_>, window: Window, size: [usize; 2], at: At, f: &mut dyn FnMut(&mut Body<'_, '_>, [Int; 2], [Int; 2]) -> Vec<Stmt>) -> Vec<Stmt> {
+    let taps = [body.int(), body.int()];
+    let source = [body.int(), body.int()];
+    let mut stmts = f(body, source, taps);
+    for i in [1, 0] {
+        let place = body.index_of(["H", "W"][i], at);
+        let terms: Vec<Term> = place.map(|p| (p, window.stride[i] as i64)).into_iter().chain([(taps[i], 1)]).collect();
+        let inside = if window.pad == [0, 0] { stmts } else { vec![Stmt::If(Cond::Within(source[i], size[i] as i64), stmts)] };
+        let here = Stmt::LetInt(source[i], IntExpr::Affine(terms, -(window.pad[0] as i64)));
+        let body = [here].into_iter().chain(inside).collect();
+        let to = Bound::Const(window.kernel[i] as i64);
+        stmts = vec![Stmt::For { index: taps[i], from: Bound::Const(0), to, reverse: false, lanes: 1, body }];
+    }
+    stmts
+}
+
+/// The place of a view whose rows and columns are other indices than the body's, without its channels.
+fn at_source(body: &mut Body<'_, '_>, view: &View, source: [Int; 2], at: At) -> Place {
+    let mut terms = Vec::new();
+    if let (Some(b), true) = (body.batch, view.batch > 0) {
+        terms.push((b, view.batch as i64));
+    }
+    if let (Some(t), true) = (body.index_of("T", at), view.time > 0) {
+        terms.push((t, view.time as i64));
+    }
+    for (axis, index) in ["H", "W"].into_iter().zip(source) {
+        if let Some((_, stride)) = view.axis(axis) {
+            terms.push((index, stride as i64));
+        }
+    }
+    // Further axes go with the result's; channels are the contraction's.
+    for (name, _, stride) in &view.axes {
+        if let (Some(index), false) = (body.index_of(name, at), ["H", "W", "C"].contains(&name.as_str())) {
+            terms.push((index, *stride as i64));
+        }
+    }
+    Place { arg: body.arg(view.buffer), terms, offset: view.offset as i64 }
+}
+
+fn conv(body: &mut Body<'_, '_>, id: FlowId, a: FlowId, b: FlowId, window: Window, at: At) -> Var {
+    let flow = body.fuser.flow;
+    let operand = flow.get(id).operand;
+    let weights = body.fuser.view(b);
+    let size = ["H", "W"].map(|n| flow.dims(a).axis(n).map_or(1, |x| x.size));
+    let acc = body.bind(at, Expr::Const(0.0));
+    let event = body.fuser.event_driven(id);
+    let stmts = taps(body, window, size, at, &mut |body, source, taps| {
+        let out = body.index_of("C", at);
+        let stride = |axis: &str| weights.axis(axis).map_or(0, |(_, s)| s as i64);
+        let mut w = Place { arg: body.arg(weights.buffer), terms: vec![(taps[0], stride("kh")), (taps[1], stride("kw"))], offset: weights.offset as i64 };
+        w.terms.extend(out.map(|o| (o, stride("out"))));
+        if event {
+            return events(body, a, &w, stride("in"), acc, |body, view| at_source(body, view, source, at));
+        }
+        let view = body.fuser.view(a);
+        let (channels, spread) = view.axis("C").unwrap_or((1, 1));
+        let mut x = at_source(body, &view, source, at);
+        let channel = body.int();
+        x.terms.push((channel, spread as i64));
+        w.terms.push((channel, stride("in")));
+        let inner = accumulate(body, acc, operand, x, w, true);
+        vec![Stmt::For { index: channel, from: Bound::Const(0), to: Bound::Const(channels as i64), reverse: false, lanes: 1, body: inner }]
+    });
+    for stmt in stmts {
+        body.push(at, stmt);
+    }
+    acc
+}
+
+/// For every bit of the operand's rows: adds the weights of its channel.
+fn events(
+    body: &mut Body<'_, '_>,
+    operand: FlowId,
+    weights: &Place,
+    stride: i64,
+    acc: Var,
+    mut row: impl FnMut(&mut Body<'_, '_>, &View) -> Place,
+) -> Vec<Stmt> {
+    let flow = body.fuser.flow;
+    let parts = match &flow.get(operand).def {
+        Def::Concat { parts, .. } => parts.clone(),
+        _ => vec![operand],
+    };
+    let mut stmts = Vec::new();
+    let mut first = 0i64;
+    for part in parts {
+        let channels = flow.dims(part).axes.last().map_or(1, |a| a.size);
+        let view = body.fuser.bits_view(part);
+        let words = channels.div_ceil(64) as i64;
+        let mut place = row(body, &view);
+        let (index, word, bit) = (body.int(), body.int(), body.int());
+        place.terms.push((index, 1));
+        let mut w = weights.clone();
+        w.offset += first * stride;
+        w.terms.push((index, 64 * stride));
+        w.terms.push((bit, stride));
+        let add = Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(Expr::Load(w)));
+        let each = vec![
+            Stmt::LetInt(bit, IntExpr::TrailingZeros(word)),
+            Stmt::SetInt(word, IntExpr::ClearLowest(word)),
+            Stmt::Set(acc, add),
+        ];
+        let loop_body = vec![Stmt::LetInt(word, IntExpr::Word(place)), Stmt::While(Cond::NotZero(word), each)];
+        stmts.push(Stmt::For { index, from: Bound::Const(0), to: Bound::Const(words), reverse: false, lanes: 1, body: loop_body });
+        first += channels as i64;
+    }
+    stmts
+}
+
+/// Adds one term: `x` is the operand's place, `w` the other one's. `x_scalar`: the operand is the same for all lanes.
+fn accumulate(body: &mut Body<'_, '_>, acc: Var, operand: Operand, x: Place, w: Place, x_scalar: bool) -> Vec<Stmt> {
+    let plus = |value: Expr| Stmt::Set(acc, Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(value)));
+    match operand {
+        Operand::Real => vec![plus(Expr::Bin(Bin::Mul, Box::new(Expr::Load(x)), Box::new(Expr::Load(w))))],
+        Operand::Spikes if x_scalar => vec![Stmt::If(Cond::Spike(x), vec![plus(Expr::Load(w))])],
+        Operand::Spikes => vec![plus(Expr::Masked(Box::new(Expr::Load(w)), Box::new(Expr::Load(x))))],
+        Operand::Count(_) if x_scalar => {
+            let left = body.int();
+            vec![
+                Stmt::LetInt(left, IntExpr::Truncate(x)),
+                Stmt::While(Cond::Positive(left), vec![plus(Expr::Load(w)), Stmt::SetInt(left, IntExpr::Less(left))]),
+            ]
+        }
+        // Every lane has a count of its own: the weight is added once for every possible spike that is there.
+        Operand::Count(most) => (1..=most).map(|n| plus(at_least(Expr::Load(x.clone()), n as f32, Expr::Load(w.clone())))).collect(),
+    }
+}
+
+fn product(
+    body: &mut Body<'_, '_>,
+    id: FlowId,
+    (a, a_labels): (FlowId, &[String]),
+    (b, b_labels): (FlowId, &[String]),
+    out_labels: &[String],
+    at: At,
+) -> Var {
+    let flow = body.fuser.flow;
+    let tensor = flow.get(id);
+    let (a_view, b_view) = (body.fuser.view(a), body.fuser.view(b));
+    let acc = body.bind(at, Expr::Const(0.0));
+    // The result's own axes may be called otherwise than its labels.
+    let out_dims = super::super::ops::linear::labels(&tensor.dims);
+    let mut indices: Vec<(String, Int)> = Vec::new();
+    for (label, name) in out_labels.iter().zip(&out_dims) {
+        if let Some(index) = body.index_of(name, at) {
+            indices.push((label.clone(), index));
+        }
+    }
+    let lanes = tensor.dims.axes.last().and_then(|last| body.index_of(&last.name, at));
+    let mut summed: Vec<(Int, usize)> = Vec::new();
+    let a_terms = spread(&a_view, flow.dims(a), a_labels);
+    for (label, size, _) in &a_terms {
+        if !out_labels.contains(label) && label != "B" && label != "T" {
+            let index = body.int();
+            indices.push((label.clone(), index));
+            summed.push((index, *size));
+        }
+    }
+    let place = |body: &mut Body<'_, '_>, view: &View, terms: &[(String, usize, usize)]| {
+        let terms = terms
+            .iter()
+            .filter_map(|(label, _, stride)| indices.iter().find(|(l, _)| l == label).map(|(_, i)| (*i, *stride as i64)))
+            .collect();
+        Place { arg: body.arg(view.buffer), terms, offset: view.offset as i64 }
+    };
+    if body.fuser.event_driven(id) {
+        let b_terms = spread(&b_view, flow.dims(b), b_labels);
+        let inner = a_labels.last().cloned().unwrap_or_default();
+        let stride = b_terms.iter().find(|(l, ..)| *l == inner).map_or(1, |(.., s)| *s as i64);
+        let mut w = place(body, &b_view, &b_terms);
+        let summed_index = indices.iter().find(|(l, _)| *l == inner).map(|(_, i)| *i);
+        w.terms.retain(|(i, _)| Some(*i) != summed_index);
+        let outer: Vec<(String, Int)> = indices.clone();
+        let stmts = events(body, a, &w, stride, acc, |body, view| {
+            let labels: Vec<String> = a_labels[..a_labels.len() - 1].to_vec();
+            let terms = bits_terms(view, &labels)
+                .iter()
+                .filter_map(|(label, stride)| outer.iter().find(|(l, _)| l == label).map(|(_, i)| (*i, *stride)))
+                .collect();
+            Place { arg: body.arg(view.buffer), terms, offset: view.offset as i64 }
+        });
+        for stmt in stmts {
+            body.push(at, stmt);
+        }
+        return acc;
+    }
+    let b_terms = spread(&b_view, flow.dims(b), b_labels);
+    let (mut x, mut w) = (place(body, &a_view, &a_terms), place(body, &b_view, &b_terms));
+    // The operand with the spikes comes first.
+    if tensor.operand != Operand::Real && !flow.get(a).spikes && flow.get(b).spikes {
+        std::mem::swap(&mut x, &mut w);
+    }
+    let x_scalar = lanes.is_none_or(|l| x.terms.iter().all(|(i, _)| *i != l));
+    let mut stmts = accumulate(body, acc, tensor.operand, x, w, x_scalar);
+    for (index, size) in summed.into_iter().rev() {
+        stmts = vec![Stmt::For { index, from: Bound::Const(0), to: Bound::Const(size as i64), reverse: false, lanes: 1, body: stmts }];
+    }
+    for stmt in stmts {
+        body.push(at, stmt);
+    }
+    acc
+}
+
+/// Label, extent and distance of every dim of a view.
+fn spread(view: &View, dims: &crate::flow::Dims, labels: &[String]) -> Vec<(String, usize, usize)> {
+    let mut strides = Vec::new();
+    if dims.batch {
+        strides.push((1, view.batch));
+    }
+    if dims.time {
+        strides.push((1, view.time));
+    }
+    strides.extend(view.axes.iter().map(|(_, size, stride)| (*size, *stride)));
+    labels.iter().zip(strides).map(|(l, (size, stride))| (l.clone(), size, stride)).collect()
+}
+
+/// The same for bits, whose view has no channels.
+fn bits_terms(view: &View, labels: &[String]) -> Vec<(String, i64)> {
+    let mut strides = Vec::new();
+    if view.batch > 0 {
+        strides.push(view.batch);
+    }
+    if view.time > 0 {
+        strides.push(view.time);
+    }
+    strides.extend(view.axes.iter().map(|(.., stride)| *stride));
+    labels.iter().zip(strides).map(|(l, s)| (l.clone(), s as i64)).collect()
+}
+
+fn pool(body: &mut Body<'_, '_>, input: FlowId, max: bool, window: Window, at: At) -> Var {
+    let flow = body.fuser.flow;
+    let view = body.fuser.view(input);
+    let size = ["H", "W"].map(|n| flow.dims(input).axis(n).map_or(1, |x| x.size));
+    let acc = body.bind(at, Expr::Const(if max { f32::NEG_INFINITY } else { 0.0 }));
+    let stmts = taps(body, window, size, at, &mut |body, source, _| {
+        let x = with_channel(body, &view, source, at);
+        let bin = if max { Bin::Max } else { Bin::Add };
+        vec![Stmt::Set(acc, Expr::Bin(bin, Box::new(Expr::Var(acc)), Box::new(Expr::Load(x))))]
+    });
+    for stmt in stmts {
+        body.push(at, stmt);
+    }
+    acc
+}
+
+fn with_channel(body: &mut Body<'_, '_>, view: &View, source: [Int; 2], at: At) -> Place {
+    let mut place = at_source(body, view, source, at);
+    if let (Some(c), Some((_, stride))) = (body.index_of("C", at), view.axis("C")) {
+        place.terms.push((c, stride as i64));
+    }
+    place
+}
+
+/// Gradient of a pool at one place of its operand: for every window that holds the place, the window's gradient, if the
+/// place is the first with the largest value.
+fn pool_grad(body: &mut Body<'_, '_>, input: FlowId, grad: FlowId, max: bool, window: Window, at: At) -> Var {
+    let flow = body.fuser.flow;
+    let (x_view, g_view) = (body.fuser.view(input), body.fuser.view(grad));
+    let size = ["H", "W"].map(|n| flow.dims(input).axis(n).map_or(1, |x| x.size));
+    let out = ["H", "W"].map(|n| flow.dims(grad).axis(n).map_or(1, |x| x.size));
+    let acc = body.bind(at, Expr::Const(0.0));
+    let here = ["H", "W"].map(|n| body.index_of(n, at).unwrap_or(Int(0)));
+    // The windows that can hold this place: ⌈kernel / stride⌉ of them along each axis, the last starting at or before it.
+    let back = [body.int(), body.int()];
+    let padded = [body.int(), body.int()];
+    let last = [body.int(), body.int()];
+    let which = [body.int(), body.int()];
+    let tap = [body.int(), body.int()];
+    let g = with_channel(body, &g_view, which, at);
+    let add = |value: Expr| Stmt::Set(acc, Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(value)));
+    let mut stmts = if max {
+        // Walk the window in order and remember whether the best so far is this place.
+        let (best, mine, value) = (body.var(), body.var(), body.var());
+        let (ky, kx, sy, sx) = (body.int(), body.int(), body.int(), body.int());
+        let (dy, dx) = (body.int(), body.int());
+        let is_here = body.var();
+        let x = with_channel(body, &x_view, [sy, sx], at);
+        let update = vec![
+            Stmt::Let(value, Expr::Load(x)),
+            Stmt::Let(is_here, Expr::Const(0.0)),
+            Stmt::LetInt(dy, IntExpr::Affine(vec![(sy, 1), (here[0], -1)], 0)),
+            Stmt::LetInt(dx, IntExpr::Affine(vec![(sx, 1), (here[1], -1)], 0)),
+            Stmt::If(Cond::Within(dy, 1), vec![Stmt::If(Cond::Within(dx, 1), vec![Stmt::Set(is_here, Expr::Const(1.0))])]),
+            Stmt::Set(mine, Expr::Select(Cmp::Gt, Box::new([Expr::Var(value), Expr::Var(best), Expr::Var(is_here), Expr::Var(mine)]))),
+            Stmt::Set(best, Expr::Bin(Bin::Max, Box::new(Expr::Var(best)), Box::new(Expr::Var(value)))),
+        ];
+        let mut walk = update;
+        for (i, (k, s)) in [(ky, sy), (kx, sx)].into_iter().enumerate().rev() {
+            let start = IntExpr::Affine(vec![(which[i], window.stride[i] as i64), (k, 1)], -(window.pad[0] as i64));
+            let body = vec![Stmt::LetInt(s, start), Stmt::If(Cond::Within(s, size[i] as i64), walk)];
+            walk = vec![Stmt::For { index: k, from: Bound::Const(0), to: Bound::Const(window.kernel[i] as i64), reverse: false, lanes: 1, body }];
+        }
+        let mut all = vec![Stmt::Let(best, Expr::Const(f32::NEG_INFINITY)), Stmt::Let(mine, Expr::Const(0.0))];
+        all.extend(walk);
+        all.push(add(Expr::Bin(Bin::Mul, Box::new(Expr::Var(mine)), Box::new(Expr::Load(g)))));
+        all
+    } else {
+        vec![add(Expr::Load(g))]
+    };
+    for i in [1, 0] {
+        let stride = window.stride[i] as i64;
+        let inside = vec![Stmt::If(
+            Cond::Within(which[i], out[i] as i64),
+            vec![
+                Stmt::LetInt(tap[i], IntExpr::Affine(vec![(padded[i], 1), (which[i], -stride)], 0)),
+                Stmt::If(Cond::Within(tap[i], window.kernel[i] as i64), stmts),
+            ],
+        )];
+        let mut inner = vec![Stmt::LetInt(which[i], IntExpr::Affine(vec![(last[i], 1), (back[i], -1)], 0))];
+        inner.extend(inside);
+        let count = window.kernel[i].div_ceil(window.stride[i]) as i64;
+        stmts = vec![
+            Stmt::LetInt(padded[i], IntExpr::Affine(vec![(here[i], 1)], window.pad[0] as i64)),
+            Stmt::LetInt(last[i], IntExpr::Quotient(padded[i], stride)),
+            Stmt::For { index: back[i], from: Bound::Const(0), to: Bound::Const(count), reverse: false, lanes: 1, body: inner },
+        ];
+    }
+    for stmt in stmts {
+        body.push(at, stmt);
+    }
+    acc
+}

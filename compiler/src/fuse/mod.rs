@@ -1,0 +1,362 @@
+//! Tensor primitives to a [`Program`]: what is stored, what is recomputed, and which primitives share a loop.
+//!
+//! Everything element-wise that runs over the same samples and axes goes into one loop, scans over T included; only what a
+//! contraction, a window, a view or a later loop reads is stored. Maps are cheap and are computed again where they are
+//! needed. In training a contraction is a step of its own, computed by a library; at inference it is part of the loop
+//! that reads it, and works on spikes.
+
+mod body;
+mod contract;
+mod views;
+
+use crate::flow::{Def, Dims, Flow, FlowId, Sink, Source};
+use crate::kernel::Kernel;
+use crate::program::{Buffer, BufferId, Contract, Group, KernelId, Loop, Program, Purpose, View};
+use std::collections::{BTreeSet, HashMap};
+
+/// A map that would read more stored tensors than this is stored itself.
+const MAX_LEAVES: usize = 8;
+/// Samples in one range of a loop.
+const SAMPLES: usize = 4;
+/// Elements in one range of a loop that does not run over samples.
+const ELEMENTS: usize = 16_384;
+
+/// What the program is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A training step, or a run of the unfolded network: contractions are computed by a library.
+    Train,
+    /// Folded inference: contractions are generated, states are kept between calls.
+    Infer,
+}
+
+/// Groups primitives and lays out memory.
+pub fn fuse(flow: &Flow, target: Target, time: usize) -> Program {
+    let flow = views::with_copies(flow);
+    let mut fuser = Fuser::new(&flow, target, time);
+    fuser.choose_stored();
+    fuser.schedule();
+    fuser.emit()
+}
+
+/// A step of the schedule.
+enum Item {
+    Loop { space: Dims, roots: Vec<FlowId> },
+    Contract(FlowId),
+}
+
+struct Fuser<'a> {
+    flow: &'a Flow,
+    target: Target,
+    time: usize,
+    /// Has a place in memory.
+    stored: Vec<bool>,
+    /// Is computed in a loop of its own right, not inside its readers.
+    root: Vec<bool>,
+    /// The item that computes a root.
+    item_of: Vec<Option<usize>>,
+    items: Vec<Item>,
+    program: Program,
+    kernels: HashMap<String, KernelId>,
+    views: Vec<Option<View>>,
+    /// Spikes that are also kept as bits.
+    bits: HashMap<FlowId, View>,
+}
+
+impl<'a> Fuser<'a> {
+    fn new(flow: &'a Flow, target: Target, time: usize) -> Self {
+        let n = flow.tensors.len();
+        let program = Program {
+            buffers: vec![],
+            kernels: vec![],
+            groups: vec![],
+            sinks: vec![],
+            time,
+            streams: target == Target::Infer,
+        };
+        Fuser {
+            flow,
+            target,
+            time,
+            stored: vec![false; n],
+            root: vec![false; n],
+            item_of: vec![None; n],
+            items: Vec::new(),
+            program,
+            kernels: HashMap::new(),
+            views: vec![None; n],
+            bits: HashMap::new(),
+        }
+    }
+
+    fn ids(&self) -> impl DoubleEndedIterator<Item = FlowId> + use<> {
+        (0..self.flow.tensors.len()).map(FlowId::new)
+    }
+
+    /// Computed by a library, as a step of its own.
+    fn library(&self, id: FlowId) -> bool {
+        self.target == Target::Train && matches!(self.flow.get(id).def, Def::Product { .. } | Def::Conv { .. })
+    }
+
+    /// Reads its operands at other places than its own, so they must lie in memory.
+    fn gathers(&self, id: FlowId) -> bool {
+        matches!(
+            self.flow.get(id).def,
+            Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. } | Def::PoolGrad { .. } | Def::Concat { .. } | Def::Slice { .. }
+        )
+    }
+
+    /// A sum (or maximum) over T alone: every element keeps its own.
+    fn over_time_only(&self, id: FlowId) -> bool {
+        let Def::Reduce { input, .. } = self.flow.get(id).def else { return false };
+        let (from, to) = (self.flow.dims(input), self.flow.dims(id));
+        from.time && !to.time && from.batch == to.batch && from.axes == to.axes
+    }
+
+    fn choose_stored(&mut self) {
+        let mut leaves: Vec<BTreeSet<FlowId>> = vec![BTreeSet::new(); self.flow.tensors.len()];
+        for (_, id) in &self.flow.sinks {
+            self.stored[id.index()] = true;
+        }
+        for id in self.ids() {
+            let tensor = self.flow.get(id);
+            if self.gathers(id) {
+                for input in tensor.def.inputs() {
+                    self.stored[input.index()] = true;
+                }
+            }
+            match &tensor.def {
+                Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } => self.stored[id.index()] = true,
+                Def::Map { inputs, .. } => {
+                    // A small tensor read by a larger loop would be computed again for every sample.
+                    for input in inputs {
+                        let small = !self.flow.dims(*input).batch && tensor.dims.batch;
+                        if small && !matches!(self.flow.get(*input).def, Def::Source(_)) {
+                            self.stored[input.index()] = true;
+                        }
+                    }
+                }
+                Def::Scan { inputs, .. } => {
+                    for input in inputs {
+                        if !self.flow.dims(*input).batch && tensor.dims.batch {
+                            self.stored[input.index()] = true;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        // A second walk: which maps are stored is known now, but for those with too many leaves.
+        for id in self.ids() {
+            let tensor = self.flow.get(id);
+            let is_map = matches!(tensor.def, Def::Map { .. });
+            if is_map && !self.stored[id.index()] {
+                let mut own = BTreeSet::new();
+                for input in tensor.def.inputs() {
+                    own.extend(leaves[input.index()].iter().copied());
+                }
+                if own.len() > MAX_LEAVES {
+                    self.stored[id.index()] = true;
+                }
+                leaves[id.index()] = own;
+            }
+            self.root[id.index()] = match tensor.def {
+                Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::ScanOutput(..) => false,
+                Def::Map { .. } => self.stored[id.index()],
+                _ => true,
+            };
+            if self.stored[id.index()] || self.root[id.index()] {
+                leaves[id.index()] = [id].into();
+            }
+            if let Def::Reduce { .. } | Def::PoolGrad { .. } = tensor.def {
+                self.stored[id.index()] = true;
+            }
+            if self.library(id) {
+                self.stored[id.index()] = true;
+            }
+        }
+    }
+
+    /// The roots and stored tensors that computing `id` reads, not looking through them.
+    fn reads(&self, id: FlowId) -> Vec<FlowId> {
+        let mut found = Vec::new();
+        let mut waiting = self.flow.get(id).def.inputs();
+        while let Some(next) = waiting.pop() {
+            if self.root[next.index()] || self.stored[next.index()] {
+                if !found.contains(&next) {
+                    found.push(next);
+                }
+            } else {
+                waiting.extend(self.flow.get(next).def.inputs());
+            }
+        }
+        found
+    }
+
+    /// The item after which a tensor is in memory; `None` if it is from the start.
+    fn ready(&self, id: FlowId) -> Option<usize> {
+        match &self.flow.get(id).def {
+            Def::Source(_) => None,
+            Def::Slice { of, .. } => self.ready(*of),
+            Def::Concat { parts, .. } => parts.iter().filter_map(|p| self.ready(*p)).max(),
+            Def::ScanOutput(of, _) => self.ready(*of),
+            _ => self.item_of[id.index()],
+        }
+    }
+
+    /// The samples and axes a root's loop runs over.
+    fn space(&self, id: FlowId) -> Dims {
+        let dims = match self.flow.get(id).def {
+            Def::Reduce { input, .. } => self.flow.dims(input),
+            _ => self.flow.dims(id),
+        };
+        Dims { time: false, ..dims.clone() }
+    }
+
+    fn schedule(&mut self) {
+        for id in self.ids() {
+            if !self.root[id.index()] {
+                continue;
+            }
+            if self.library(id) {
+                self.item_of[id.index()] = Some(self.items.len());
+                self.items.push(Item::Contract(id));
+                continue;
+            }
+            let space = self.space(id);
+            let reads = self.reads(id);
+            // Element-wise results of a loop can be read in that loop; all else only after it.
+            let mut first = 0;
+            for read in &reads {
+                if let Some(item) = self.ready(*read) {
+                    let def = &self.flow.get(*read).def;
+                    let own = match def {
+                        Def::Reduce { .. } => self.over_time_only(*read),
+                        Def::Map { .. } | Def::Scan { .. } | Def::Pool { .. } | Def::PoolGrad { .. } => true,
+                        Def::Product { .. } | Def::Conv { .. } => self.target == Target::Infer,
+                        _ => false,
+                    };
+                    let same = own && !self.gathers(id) && self.space(*read) == space;
+                    first = first.max(if same { item } else { item + 1 });
+                }
+            }
+            let joined = (first..self.items.len()).find(|i| match &self.items[*i] {
+                Item::Loop { space: s, roots } => {
+                    *s == space && roots.iter().any(|r| reads.contains(r) || self.reads(*r).iter().any(|x| reads.contains(x)))
+                }
+                Item::Contract(_) => false,
+            });
+            let item = joined.unwrap_or(self.items.len());
+            match self.items.get_mut(item) {
+                Some(Item::Loop { roots, .. }) => roots.push(id),
+                _ => self.items.push(Item::Loop { space, roots: vec![id] }),
+            }
+            self.item_of[id.index()] = Some(item);
+        }
+        // What another item reads must be stored.
+        for id in self.ids().filter(|i| self.root[i.index()]) {
+            for read in self.reads(id) {
+                if self.root[read.index()] && self.item_of[read.index()] != self.item_of[id.index()] {
+                    self.stored[read.index()] = true;
+                }
+            }
+        }
+    }
+
+    fn emit(mut self) -> Program {
+        self.lay_out();
+        let mut pending: Vec<Contract> = Vec::new();
+        for index in 0..self.items.len() {
+            match &self.items[index] {
+                Item::Contract(id) => {
+                    let contract = self.contract(*id);
+                    pending.push(contract);
+                }
+                Item::Loop { space, roots } => {
+                    let (space, roots) = (space.clone(), roots.clone());
+                    let loops = body::emit(&mut self, index, &space, &roots);
+                    let once = self.target == Target::Infer && self.is_static(&roots);
+                    self.program.groups.push(Group { contracts: std::mem::take(&mut pending), loops, once });
+                }
+            }
+        }
+        if !pending.is_empty() {
+            self.program.groups.push(Group { contracts: pending, loops: vec![], once: false });
+        }
+        for (sink, id) in &self.flow.sinks {
+            if let Some(view) = self.views[id.index()].clone() {
+                self.program.sinks.push((sink.clone(), view));
+            }
+        }
+        self.program
+    }
+
+    /// Hangs on nothing that varies over T.
+    fn is_static(&self, roots: &[FlowId]) -> bool {
+        let mut waiting: Vec<FlowId> = roots.to_vec();
+        let mut seen = BTreeSet::new();
+        while let Some(id) = waiting.pop() {
+            if self.flow.dims(id).time {
+                return false;
+            }
+            if seen.insert(id) {
+                waiting.extend(self.flow.get(id).def.inputs());
+            }
+        }
+        true
+    }
+
+    fn view(&self, id: FlowId) -> View {
+        match &self.views[id.index()] {
+            Some(view) => view.clone(),
+            // Only stored tensors are asked for; this is for a compiler bug to be found by `verify`.
+            None => View { buffer: BufferId(u32::MAX), offset: 0, batch: 0, time: 0, axes: vec![] },
+        }
+    }
+
+    fn contract(&self, id: FlowId) -> Contract {
+        match &self.flow.get(id).def {
+            Def::Product { a, b, a_labels, b_labels, out_labels } => Contract::Product {
+                a: self.view(*a),
+                b: self.view(*b),
+                out: self.view(id),
+                a_labels: a_labels.clone(),
+                b_labels: b_labels.clone(),
+                out_labels: out_labels.clone(),
+            },
+            Def::Conv { a, b, part, window } => {
+                Contract::Conv { a: self.view(*a), b: self.view(*b), out: self.view(id), part: *part, window: *window }
+            }
+            other => unreachable!("{other:?} is no contraction"),
+        }
+    }
+
+    fn buffer(&mut self, label: &str, elements: usize, batch: bool, purpose: Purpose) -> BufferId {
+        self.program.buffers.push(Buffer { label: label.to_owned(), elements, batch, ranges: false, purpose });
+        BufferId::new(self.program.buffers.len() - 1)
+    }
+
+    /// The kernel, added once however often it is used.
+    fn kernel(&mut self, kernel: Kernel) -> KernelId {
+        let key = format!("{kernel:?}");
+        if let Some(known) = self.kernels.get(&key) {
+            return *known;
+        }
+        let id = KernelId::new(self.program.kernels.len());
+        self.program.kernels.push(kernel);
+        self.kernels.insert(key, id);
+        id
+    }
+
+    fn push_loop(&mut self, kernel: Kernel, args: Vec<BufferId>, extent: Option<usize>, grain: usize, label: String) -> Loop {
+        Loop { kernel: self.kernel(kernel), args, extent, grain, label }
+    }
+}
+
+/// Where an updated source is written.
+fn updates(flow: &Flow, id: FlowId) -> Option<Source> {
+    flow.sinks.iter().find_map(|(sink, t)| match sink {
+        Sink::Update(source) if *t == id => Some(*source),
+        _ => None,
+    })
+}

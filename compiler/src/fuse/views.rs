@@ -1,0 +1,171 @@
+//! Where tensors lie: views of buffers, parts of a concat inside the whole, updates in place.
+
+use super::{Fuser, updates};
+use crate::flow::{Def, Dims, Flow, FlowId, Operand, Scalar, Source, Tensor};
+use crate::program::{BufferId, Purpose, View};
+use std::collections::{HashMap, HashSet};
+
+/// The flow with a copy wherever a concat cannot have a part written straight into it: a part that lies elsewhere
+/// already, or that does not vary over T where the whole does.
+pub(super) fn with_copies(flow: &Flow) -> Flow {
+    let mut out = Flow { label: flow.label.clone(), ..Flow::default() };
+    let mut map: Vec<FlowId> = Vec::with_capacity(flow.tensors.len());
+    let mut claimed: HashSet<FlowId> = HashSet::new();
+    for tensor in &flow.tensors {
+        let mut tensor = renumbered(tensor, &map);
+        if let Def::Concat { parts, .. } = &mut tensor.def {
+            for part in parts.iter_mut() {
+                let source = out.get(*part);
+                let own = matches!(
+                    source.def,
+                    Def::Map { .. } | Def::Scan { .. } | Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. }
+                );
+                let fits = source.dims.time == tensor.dims.time && source.dims.batch == tensor.dims.batch;
+                let updated = updates(flow, *part).is_some();
+                if own && fits && !updated && claimed.insert(*part) {
+                    continue;
+                }
+                let dims = Dims { time: tensor.dims.time, ..source.dims.clone() };
+                let spikes = source.spikes;
+                out.tensors.push(Tensor {
+                    def: Def::Map { inputs: vec![*part], body: Scalar::Arg(0) },
+                    dims,
+                    label: tensor.label.clone(),
+                    spikes,
+                    operand: Operand::Real,
+                });
+                *part = FlowId::new(out.tensors.len() - 1);
+                claimed.insert(*part);
+            }
+        }
+        out.tensors.push(tensor);
+        map.push(FlowId::new(out.tensors.len() - 1));
+    }
+    out.sinks = flow.sinks.iter().map(|(s, id)| (s.clone(), map[id.index()])).collect();
+    out
+}
+
+fn renumbered(tensor: &Tensor, map: &[FlowId]) -> Tensor {
+    let mut tensor = tensor.clone();
+    let at = |id: &mut FlowId| *id = map[id.index()];
+    match &mut tensor.def {
+        Def::Source(_) => {}
+        Def::Map { inputs, .. } | Def::Scan { inputs, .. } => inputs.iter_mut().for_each(at),
+        Def::ScanOutput(of, _) | Def::Slice { of, .. } => at(of),
+        Def::Reduce { input, .. } | Def::Pool { input, .. } => at(input),
+        Def::Product { a, b, .. } | Def::Conv { a, b, .. } => {
+            at(a);
+            at(b);
+        }
+        Def::PoolGrad { input, grad, .. } => {
+            at(input);
+            at(grad);
+        }
+        Def::Concat { parts, .. } => parts.iter_mut().for_each(at),
+    }
+    tensor
+}
+
+impl Fuser<'_> {
+    /// Gives every stored tensor its view.
+    pub(super) fn lay_out(&mut self) {
+        // A part of a concat lies in it; the whole comes after its parts in the flow, so it is laid out first.
+        let mut part_of: HashMap<FlowId, (FlowId, String, usize)> = HashMap::new();
+        for id in self.ids() {
+            if let Def::Concat { parts, axis } = &self.flow.get(id).def {
+                let mut start = 0;
+                for part in parts {
+                    part_of.insert(*part, (id, axis.clone(), start));
+                    start += self.flow.dims(*part).axis(axis).map_or(0, |a| a.size);
+                }
+            }
+        }
+        for id in self.ids() {
+            if self.stored[id.index()] && self.views[id.index()].is_none() {
+                self.views[id.index()] = Some(self.place(id, &part_of));
+            }
+        }
+    }
+
+    fn place(&mut self, id: FlowId, part_of: &HashMap<FlowId, (FlowId, String, usize)>) -> View {
+        let flow = self.flow;
+        let tensor = flow.get(id);
+        if let Some((whole, axis, start)) = part_of.get(&id) {
+            if self.views[whole.index()].is_none() {
+                self.views[whole.index()] = Some(self.place(*whole, part_of));
+            }
+            return slice(&self.view(*whole), axis, *start, &tensor.dims);
+        }
+        if let Def::Slice { of, axis, start } = &tensor.def {
+            let of_view = self.view(*of);
+            let of_dims = flow.dims(*of);
+            // The same data under other names: one flat axis, or one renamed axis.
+            if tensor.dims.axes.len() == 1 && of_dims.axis(&tensor.dims.axes[0].name).is_none() {
+                let stride = of_view.axes.last().map_or(1, |(.., s)| *s);
+                let only = &tensor.dims.axes[0];
+                return View { axes: vec![(only.name.clone(), only.size, stride)], ..of_view };
+            }
+            return slice(&of_view, axis, *start, &tensor.dims);
+        }
+        // In place, if the new value of a source is all that is stored of it.
+        if let Some(source) = updates(flow, id)
+            && let Some(own) = self.source_view(source)
+        {
+            let same = own.axes.iter().map(|(_, size, _)| size).product::<usize>() == tensor.dims.elements();
+            if same {
+                return fresh(own.buffer, &tensor.dims, self.time);
+            }
+        }
+        let steps = if tensor.dims.time { self.time } else { 1 };
+        let purpose = match tensor.def {
+            Def::Source(source) => Purpose::Source(source),
+            _ if self.keeps(id) => Purpose::State(0),
+            _ => Purpose::Temporary,
+        };
+        let label = tensor.label.clone();
+        let elements = tensor.dims.elements() * steps;
+        let buffer = self.buffer(&label, elements, tensor.dims.batch, purpose);
+        fresh(buffer, &tensor.dims, self.time)
+    }
+
+    /// A sum over T that goes on from call to call.
+    pub(super) fn keeps(&self, id: FlowId) -> bool {
+        let Def::Reduce { input, .. } = self.flow.get(id).def else { return false };
+        self.target == super::Target::Infer && self.flow.dims(input).time && !self.flow.dims(id).time
+    }
+
+    fn source_view(&self, source: Source) -> Option<View> {
+        let at = self.flow.tensors.iter().position(|t| t.def == Def::Source(source))?;
+        self.views[at].clone()
+    }
+}
+
+/// A view of a whole buffer.
+fn fresh(buffer: BufferId, dims: &Dims, time: usize) -> View {
+    let mut stride = 1;
+    let mut axes = Vec::new();
+    for axis in dims.axes.iter().rev() {
+        axes.insert(0, (axis.name.clone(), axis.size, stride));
+        stride *= axis.size;
+    }
+    let steps = if dims.time { time } else { 1 };
+    View {
+        buffer,
+        offset: 0,
+        batch: if dims.batch { stride * steps } else { 0 },
+        time: if dims.time { stride } else { 0 },
+        axes,
+    }
+}
+
+/// Part of a view along an axis.
+fn slice(whole: &View, axis: &str, start: usize, dims: &Dims) -> View {
+    let mut view = whole.clone();
+    for (name, size, stride) in &mut view.axes {
+        if name == axis {
+            view.offset += start * *stride;
+            *size = dims.axis(axis).map_or(*size, |a| a.size);
+        }
+    }
+    view
+}

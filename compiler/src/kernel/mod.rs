@@ -1,0 +1,173 @@
+//! Backend-neutral loop nests: what fusion emits and every backend prints.
+//!
+//! A kernel is called with a range of its outermost loop and the number of that range. Numbers are f32; the innermost
+//! loop may run several elements at once (`lanes`), and then every number inside is one per lane. Bits of spikes and
+//! indices are integers, one per place.
+
+mod print;
+
+pub use print::print;
+
+use crate::flow::{Bin, Cmp, Un};
+use serde::{Deserialize, Serialize};
+
+/// A number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Var(pub u32);
+
+/// An integer: a loop's index, or a word of bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Int(pub u32);
+
+/// A place in the memory of an argument: Σ index · stride + offset, in elements.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// Which argument.
+    pub arg: usize,
+    /// Indices with their strides.
+    pub terms: Vec<(Int, i64)>,
+    /// Constant part.
+    pub offset: i64,
+}
+
+/// The bound of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Bound {
+    /// Known.
+    Const(i64),
+    /// Time steps of this call.
+    Steps,
+    /// Start of the range of this call.
+    Begin,
+    /// End of the range of this call.
+    End,
+    /// Into how many ranges the outermost loop was cut.
+    Ranges,
+}
+
+/// An integer expression.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum IntExpr {
+    /// Known.
+    Const(i64),
+    /// An integer.
+    Int(Int),
+    /// The number of this range.
+    Range,
+    /// Σ index · factor + constant.
+    Affine(Vec<(Int, i64)>, i64),
+    /// A word of 64 bits in memory; the place counts words.
+    Word(Place),
+    /// The number of zeros below the lowest one.
+    TrailingZeros(Int),
+    /// Without its lowest one.
+    ClearLowest(Int),
+    /// The number at a place as an integer.
+    Truncate(Place),
+    /// One less.
+    Less(Int),
+    /// Divided by a constant, rounded down; of a number that is not negative.
+    Quotient(Int, i64),
+    /// `a | (spike << bit)` for lanes of numbers that are zero or one, at this bit.
+    Gather(Int, Var, Int),
+}
+
+/// A condition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cond {
+    /// The integer is not zero.
+    NotZero(Int),
+    /// The integer is more than zero.
+    Positive(Int),
+    /// The integer lies in 0..n.
+    Within(Int, i64),
+    /// The number at a place is not zero.
+    Spike(Place),
+}
+
+/// A number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Expr {
+    /// A variable.
+    Var(Var),
+    /// A constant.
+    Const(f32),
+    /// Samples of this call.
+    Batch,
+    /// Time steps of this call.
+    Steps,
+    /// A number that the caller sets.
+    Hyper(usize),
+    /// A number in memory.
+    Load(Place),
+    /// A number of a kernel's own array, at an index.
+    Scratch(usize, Int),
+    /// The number where the mask is not zero, otherwise zero; by its bits.
+    Masked(Box<Expr>, Box<Expr>),
+    /// A function of one.
+    Un(Un, Box<Expr>),
+    /// A function of two.
+    Bin(Bin, Box<Expr>, Box<Expr>),
+    /// `if a cmp b { x } else { y }`
+    Select(Cmp, Box<[Expr; 4]>),
+}
+
+/// A statement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Stmt {
+    /// Declares a number.
+    Let(Var, Expr),
+    /// Changes a number.
+    Set(Var, Expr),
+    /// Declares an integer.
+    LetInt(Int, IntExpr),
+    /// Changes an integer.
+    SetInt(Int, IntExpr),
+    /// Writes a number.
+    Store(Place, Expr),
+    /// Adds to a number in memory, or takes the larger. Lanes that share the place are combined in order.
+    Combine {
+        /// Where.
+        place: Place,
+        /// What.
+        value: Expr,
+        /// The larger instead of the sum.
+        max: bool,
+    },
+    /// Writes an element of a kernel's own array.
+    StoreScratch(usize, Int, Expr),
+    /// Writes a word of 64 bits; the place counts words.
+    StoreWord(Place, Int),
+    /// A loop.
+    For {
+        /// Its index.
+        index: Int,
+        /// First.
+        from: Bound,
+        /// One past the last.
+        to: Bound,
+        /// Last first.
+        reverse: bool,
+        /// Several elements at once, up to this many.
+        lanes: u8,
+        /// What is done.
+        body: Vec<Stmt>,
+    },
+    /// Repeats while a condition holds.
+    While(Cond, Vec<Stmt>),
+    /// Does something if a condition holds.
+    If(Cond, Vec<Stmt>),
+}
+
+/// A kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// How many arguments it has.
+    pub args: usize,
+    /// How many arrays of its own it has, each with one element per time step (at most `time`) and lane.
+    pub scratch: usize,
+    /// Time steps the arrays have room for.
+    pub time: usize,
+    /// What it does.
+    pub body: Vec<Stmt>,
+}

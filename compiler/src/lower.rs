@@ -1,0 +1,264 @@
+//! Graphs to tensor primitives: inference programs from folded graphs, training programs by differentiation.
+//!
+//! Traversal only: what an operator does, forward and backward, stands in its own file.
+
+use crate::check::{Checked, How};
+use crate::flow::{Operand, Def, Dims, Flow, FlowId, Scalar, Sink, Source, Un};
+use crate::fold::Folded;
+use crate::graph::Graph;
+use crate::ops::{Backward, Forward, Role, Selection};
+use crate::types::{Axis, NodeId, ParamId, Signal};
+use serde::{Deserialize, Serialize};
+
+/// How parameters are updated.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Optimizer {
+    /// m ← μ m + g + λ p; p ← p - lr m (PyTorch's `SGD`).
+    Sgd {
+        /// μ
+        momentum: f64,
+        /// λ
+        weight_decay: f64,
+    },
+    /// Loshchilov and Hutter 2019, algorithm 2, as PyTorch's `AdamW`.
+    AdamW {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to the root.
+        epsilon: f64,
+        /// Weight decay; none on parameters of at most one axis.
+        weight_decay: f64,
+    },
+}
+
+impl Optimizer {
+    /// How many tensors it keeps for a parameter.
+    pub fn moments(&self) -> u8 {
+        match self {
+            Optimizer::Sgd { .. } => 1,
+            Optimizer::AdamW { .. } => 2,
+        }
+    }
+}
+
+/// The numbers that the caller sets for each step, by their place in [`Scalar::Hyper`].
+pub mod hyper {
+    /// Learning rate.
+    pub const RATE: usize = 0;
+    /// 1 / (1 - β₁^t)
+    pub const CORRECT1: usize = 1;
+    /// 1 / (1 - β₂^t)
+    pub const CORRECT2: usize = 2;
+    /// How many there are.
+    pub const COUNT: usize = 3;
+}
+
+/// The primitives of a training step: forward, loss, backward, and updates or gradients.
+#[derive(Clone, Debug)]
+pub struct Differentiated {
+    /// The primitives.
+    pub flow: Flow,
+}
+
+struct Lowered {
+    flow: Flow,
+    values: Vec<FlowId>,
+    saved: Vec<Vec<FlowId>>,
+}
+
+fn lower(graph: &Graph, train: bool, how: Option<&[How]>) -> Lowered {
+    let mut l = Lowered { flow: Flow::default(), values: Vec::new(), saved: Vec::new() };
+    for id in graph.ids() {
+        let node = graph.node(id);
+        l.flow.label.clone_from(&node.path);
+        let first = l.flow.tensors.len();
+        let params = params(graph, id, &mut l.flow, how.is_none());
+        let mut cx = Forward {
+            flow: &mut l.flow,
+            inputs: node.inputs.iter().map(|i| l.values[i.index()]).collect(),
+            signals: signals(graph, id),
+            out: &node.signal,
+            params,
+            train,
+            time: graph.time,
+            saved: vec![],
+            running: vec![],
+        };
+        let value = node.op.forward(&mut cx);
+        let (saved, running) = (cx.saved, cx.running);
+        for (i, new) in running {
+            l.flow.sinks.push((Sink::Update(Source::Param(node.params[i])), new));
+        }
+        let operand = match how.and_then(|h| h.get(id.index())) {
+            Some(How::Accumulate | How::AndCount | How::MaskedAccumulate) => Operand::Spikes,
+            Some(How::AccumulateCount(n)) => Operand::Count(*n),
+            _ => Operand::Real,
+        };
+        l.flow.tensors[first..].iter_mut().for_each(|t| t.operand = operand);
+        if node.op.selection() == Selection::Neuron {
+            l.flow.sinks.push((Sink::Spikes(node.path.clone()), value));
+        }
+        l.saved.push(saved);
+        l.values.push(value);
+    }
+    l.flow.sinks.push((Sink::Logits, l.values[graph.output.index()]));
+    l
+}
+
+fn signals(graph: &Graph, id: NodeId) -> Vec<&Signal> {
+    graph.node(id).inputs.iter().map(|i| &graph.node(*i).signal).collect()
+}
+
+/// The parameters of a node. For inference the data of a weight is kept with its outputs last, so that one spike adds
+/// one contiguous row.
+fn params(graph: &Graph, id: NodeId, flow: &mut Flow, as_written: bool) -> Vec<FlowId> {
+    let dims = |p: ParamId| if as_written { Dims::param(&graph.param(p).axes) } else { Dims::param(&inference_axes(&graph.param(p).axes)) };
+    graph.node(id).params.iter().map(|p| flow.source(Source::Param(*p), dims(*p))).collect()
+}
+
+/// The order in which an inference program keeps the axes of a parameter.
+pub fn inference_axes(axes: &[Axis]) -> Vec<Axis> {
+    let mut axes = axes.to_vec();
+    axes.sort_by_key(|a| ["in", "out"].iter().position(|n| *n == a.name).map_or(0, |i| i + 1));
+    axes
+}
+
+/// The primitives of a folded inference; the spikes of neurons are no results unless `spikes`.
+pub fn infer(folded: &Folded, spikes: bool) -> Flow {
+    let mut flow = lower(&folded.graph, false, Some(&folded.how)).flow;
+    flow.sinks.retain(|(sink, _)| spikes || !matches!(sink, Sink::Spikes(_)));
+    flow
+}
+
+/// The primitives of an unfolded inference, with running statistics, as the network is written.
+pub fn infer_unfolded(checked: &Checked) -> Flow {
+    lower(checked.graph(), false, None).flow
+}
+
+/// Differentiates a checked graph. With an optimizer the parameters are updated in place; without one the gradients
+/// are results.
+pub fn differentiate(checked: &Checked, optimizer: Option<Optimizer>) -> Differentiated {
+    let graph = checked.graph();
+    let Lowered { mut flow, values, saved } = lower(graph, true, None);
+    if optimizer.is_some() {
+        flow.sinks.retain(|(sink, _)| !matches!(sink, Sink::Spikes(_)));
+    }
+    flow.label = "loss".into();
+    let dlogits = loss(graph, &mut flow, values[graph.output.index()]);
+    let mut grads: Vec<Option<FlowId>> = vec![None; graph.nodes.len()];
+    let mut param_grads: Vec<Option<FlowId>> = vec![None; graph.params.len()];
+    grads[graph.output.index()] = Some(dlogits);
+    let wanted = trained_before(graph);
+    for id in graph.ids().rev() {
+        let Some(grad) = grads[id.index()] else { continue };
+        let node = graph.node(id);
+        flow.label = format!("grad.{}", node.path);
+        let params = params(graph, id, &mut flow, true);
+        let mut cx = Backward {
+            inputs: node.inputs.iter().map(|i| values[i.index()]).collect(),
+            signals: signals(graph, id),
+            out: &node.signal,
+            time: graph.time,
+            value: values[id.index()],
+            saved: &saved[id.index()],
+            grad,
+            wanted: node.inputs.iter().map(|i| wanted[i.index()]).collect(),
+            input_grads: vec![None; node.inputs.len()],
+            param_grads: vec![None; params.len()],
+            params,
+            flow: &mut flow,
+        };
+        node.op.backward(&mut cx);
+        let (input_grads, own_grads) = (cx.input_grads, cx.param_grads);
+        for (input, grad) in node.inputs.iter().zip(input_grads) {
+            join(&mut flow, &mut grads[input.index()], grad);
+        }
+        for (param, grad) in node.params.iter().zip(own_grads) {
+            join(&mut flow, &mut param_grads[param.index()], grad);
+        }
+    }
+    for (i, grad) in param_grads.into_iter().enumerate() {
+        let id = ParamId::new(i);
+        let (Some(grad), Role::Trained) = (grad, graph.param(id).role) else { continue };
+        flow.label = format!("update.{}", graph.param(id).path);
+        match optimizer {
+            None => flow.sinks.push((Sink::Gradient(id), grad)),
+            Some(optimizer) => update(graph, &mut flow, id, grad, optimizer),
+        }
+    }
+    Differentiated { flow }
+}
+
+fn join(flow: &mut Flow, slot: &mut Option<FlowId>, grad: Option<FlowId>) {
+    if let Some(grad) = grad {
+        *slot = Some(slot.map_or(grad, |sum| flow.add(sum, grad)));
+    }
+}
+
+/// For every node, whether a trained parameter lies at it or before it.
+fn trained_before(graph: &Graph) -> Vec<bool> {
+    let mut wanted = vec![false; graph.nodes.len()];
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let own = node.params.iter().any(|p| graph.param(*p).role == Role::Trained);
+        wanted[id.index()] = own || node.inputs.iter().any(|i| wanted[i.index()]);
+    }
+    wanted
+}
+
+/// Mean cross entropy with a target distribution, and its gradient with respect to the logits.
+fn loss(graph: &Graph, flow: &mut Flow, logits: FlowId) -> FlowId {
+    let dims = flow.dims(logits).clone();
+    let target = flow.source(Source::Target, dims.clone());
+    let rows = Dims { axes: vec![], ..dims.clone() };
+    debug_assert_eq!(graph.classes(), dims.elements());
+    let largest = flow.push(Def::Reduce { input: logits, max: true }, rows.clone());
+    let powers = flow.map(&[logits, largest], (Scalar::Arg(0) - Scalar::Arg(1)).un(Un::Exp));
+    let sum = flow.sum_to(powers, &rows);
+    let terms = flow.map(
+        &[logits, largest, sum, target],
+        Scalar::Arg(3) * (Scalar::Arg(1) + Scalar::Arg(2).un(Un::Ln) - Scalar::Arg(0)) / Scalar::Batch,
+    );
+    let loss = flow.sum_to(terms, &Dims::param(&[]));
+    flow.sinks.push((Sink::Loss, loss));
+    flow.map(
+        &[logits, largest, sum, target],
+        ((Scalar::Arg(0) - Scalar::Arg(1)).un(Un::Exp) / Scalar::Arg(2) - Scalar::Arg(3)) / Scalar::Batch,
+    )
+}
+
+fn update(graph: &Graph, flow: &mut Flow, id: ParamId, grad: FlowId, optimizer: Optimizer) {
+    // The same data under one flat axis: the gradient's axes may be named after the signal's.
+    let elements = graph.param(id).elements();
+    let dims = Dims::param(&[Axis::new("flat", elements)]);
+    let flat = |flow: &mut Flow, of: FlowId| flow.push(Def::Slice { of, axis: "flat".into(), start: 0 }, dims.clone());
+    let own = flow.source(Source::Param(id), Dims::param(&graph.param(id).axes));
+    let (p, g) = (flat(flow, own), flat(flow, grad));
+    let m = flow.source(Source::Moment(id, 0), dims.clone());
+    let rate = Scalar::Hyper(hyper::RATE);
+    let decays = graph.param(id).axes.len() > 1;
+    let (arg_p, arg_g, arg_m) = (Scalar::Arg(0), Scalar::Arg(1), Scalar::Arg(2));
+    match optimizer {
+        Optimizer::Sgd { momentum, weight_decay } => {
+            let g_all = if weight_decay == 0.0 { arg_g } else { arg_g + arg_p.clone() * weight_decay };
+            let new_m = flow.map(&[p, g, m], arg_m * momentum + g_all);
+            let new_p = flow.map(&[p, new_m], arg_p - rate * Scalar::Arg(1));
+            flow.sinks.push((Sink::Update(Source::Moment(id, 0)), new_m));
+            flow.sinks.push((Sink::Update(Source::Param(id)), new_p));
+        }
+        Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
+            let v = flow.source(Source::Moment(id, 1), dims.clone());
+            let new_m = flow.map(&[p, g, m], arg_m * beta1 + arg_g.clone() * (1.0 - beta1));
+            let new_v = flow.map(&[p, g, v], Scalar::Arg(2) * beta2 + arg_g.clone() * arg_g * (1.0 - beta2));
+            let root = (Scalar::Arg(2) * Scalar::Hyper(hyper::CORRECT2)).un(Un::Sqrt) + epsilon;
+            let step = rate.clone() * (Scalar::Arg(1) * Scalar::Hyper(hyper::CORRECT1)) / root;
+            let kept = if decays && weight_decay > 0.0 { arg_p.clone() - rate * arg_p * weight_decay } else { arg_p };
+            let new_p = flow.map(&[p, new_m, new_v], kept - step);
+            flow.sinks.push((Sink::Update(Source::Moment(id, 0)), new_m));
+            flow.sinks.push((Sink::Update(Source::Moment(id, 1)), new_v));
+            flow.sinks.push((Sink::Update(Source::Param(id)), new_p));
+        }
+    }
+}

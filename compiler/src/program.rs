@@ -1,0 +1,187 @@
+//! A program: buffers, and groups of contractions with one loop each, in order. Serialisable; knows no device.
+
+use crate::flow::{ConvPart, Sink, Source, Window};
+use crate::kernel::Kernel;
+use crate::types::index;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+
+index!(
+    /// A buffer of a [`Program`].
+    BufferId, "@"
+);
+index!(
+    /// A kernel of a [`Program`].
+    KernelId, "k"
+);
+
+/// What a buffer is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Given by the caller.
+    Source(Source),
+    /// Between groups.
+    Temporary,
+    /// Kept between calls of a streaming program; starts at these bits.
+    State(u32),
+}
+
+/// Memory for one tensor, or for several side by side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buffer {
+    /// Path of the node it was first needed for.
+    pub label: String,
+    /// Elements of four bytes per sample (or in all, if it does not vary over samples).
+    pub elements: usize,
+    /// Varies over samples.
+    pub batch: bool,
+    /// Varies over ranges of the outermost loop: partial sums.
+    pub ranges: bool,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// A tensor in a buffer: where it starts and how far its dims are apart, in elements.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// First element.
+    pub offset: usize,
+    /// Distance of samples; 0 if it does not vary over them.
+    pub batch: usize,
+    /// Distance of time steps; 0 if it does not vary over them.
+    pub time: usize,
+    /// Name, extent and distance of every axis in physical order.
+    pub axes: Vec<(String, usize, usize)>,
+}
+
+impl View {
+    /// The extent and distance of an axis.
+    pub fn axis(&self, name: &str) -> Option<(usize, usize)> {
+        self.axes.iter().find(|(n, ..)| n == name).map(|(_, size, stride)| (*size, *stride))
+    }
+}
+
+/// A contraction that a library computes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Contract {
+    /// Σ over labels that the result lacks; a label for every dim, `B` and `T` first where a view has them.
+    Product {
+        /// Left.
+        a: View,
+        /// Right.
+        b: View,
+        /// Result.
+        out: View,
+        /// Labels of a.
+        a_labels: Vec<String>,
+        /// Labels of b.
+        b_labels: Vec<String>,
+        /// Labels of the result.
+        out_labels: Vec<String>,
+    },
+    /// A product of a convolution.
+    Conv {
+        /// Left, as in [`crate::flow::Def::Conv`].
+        a: View,
+        /// Right.
+        b: View,
+        /// Result.
+        out: View,
+        /// Which product.
+        part: ConvPart,
+        /// Geometry.
+        window: Window,
+    },
+}
+
+/// A kernel with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loop {
+    /// The kernel.
+    pub kernel: KernelId,
+    /// The buffer of each argument.
+    pub args: Vec<BufferId>,
+    /// Extent of the outermost loop; `None` for the number of samples.
+    pub extent: Option<usize>,
+    /// Elements in one range of the outermost loop.
+    pub grain: usize,
+    /// What it computes, for people.
+    pub label: String,
+}
+
+/// Contractions and the loop they feed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Contractions, in order.
+    pub contracts: Vec<Contract>,
+    /// Loops run after them; one, and the sums over its ranges.
+    pub loops: Vec<Loop>,
+    /// Hangs on static input only: a streaming program runs it at the first call.
+    pub once: bool,
+}
+
+/// A program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    /// Memory.
+    pub buffers: Vec<Buffer>,
+    /// Kernels, each once.
+    pub kernels: Vec<Kernel>,
+    /// The groups in order.
+    pub groups: Vec<Group>,
+    /// Results.
+    pub sinks: Vec<(Sink, View)>,
+    /// Time steps it has room for.
+    pub time: usize,
+    /// Time steps may be fed a few at a time.
+    pub streams: bool,
+}
+
+impl Program {
+    /// The buffer with this id.
+    pub fn buffer(&self, id: BufferId) -> &Buffer {
+        &self.buffers[id.index()]
+    }
+
+    /// The buffer of a source, if the program reads or writes it.
+    pub fn source(&self, source: Source) -> Option<BufferId> {
+        self.buffers.iter().position(|b| b.purpose == Purpose::Source(source)).map(BufferId::new)
+    }
+}
+
+/// The program as stable text.
+pub fn print(program: &Program) -> String {
+    let mut out = format!("program (T = {})\n", program.time);
+    for (i, b) in program.buffers.iter().enumerate() {
+        let over = if b.batch { " per sample" } else if b.ranges { " per range" } else { "" };
+        let _ = writeln!(out, "  @{i}: {} elements{over}, {:?}  // {}", b.elements, b.purpose, b.label);
+    }
+    for (i, group) in program.groups.iter().enumerate() {
+        let _ = writeln!(out, "group {i}{}", if group.once { " once" } else { "" });
+        for contract in &group.contracts {
+            let _ = match contract {
+                Contract::Product { a, b, out: o, a_labels, b_labels, out_labels } => writeln!(
+                    out,
+                    "  contract {}[{}] = {}[{}] . {}[{}]",
+                    o.buffer, out_labels.join(" "), a.buffer, a_labels.join(" "), b.buffer, b_labels.join(" ")
+                ),
+                Contract::Conv { a, b, out: o, part, window } => writeln!(
+                    out,
+                    "  contract {} = conv {:?}({}, {}) kernel {:?} stride {:?} pad {:?}",
+                    o.buffer, part, a.buffer, b.buffer, window.kernel, window.stride, window.pad
+                ),
+            };
+        }
+        for l in &group.loops {
+            let args: Vec<String> = l.args.iter().map(ToString::to_string).collect();
+            let _ = writeln!(out, "  loop {}({})  // {}", l.kernel, args.join(", "), l.label);
+        }
+    }
+    for (i, kernel) in program.kernels.iter().enumerate() {
+        let _ = writeln!(out, "kernel k{i} ({} arguments)", kernel.args);
+        out.push_str(&crate::kernel::print(kernel));
+    }
+    out
+}

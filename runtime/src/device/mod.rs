@@ -1,0 +1,4 @@
+//! Where programs run.
+
+pub mod cpu;
+mod contract;

@@ -1,0 +1,362 @@
+//! A network ready to run: its program loaded, its weights in place.
+
+use crate::device::cpu::{Call, Executable, memory};
+use crate::weights::Weights;
+use snnc_compiler::backend::context::HYPERS;
+use snnc_compiler::check::Checked;
+use snnc_compiler::flow::{Dims, Flow, Sink, Source};
+use snnc_compiler::fold::{Folded, fold, prepare};
+use snnc_compiler::fuse::{Target, fuse};
+use snnc_compiler::graph::Graph;
+use snnc_compiler::lower::{self, Optimizer};
+use snnc_compiler::program::Program;
+use snnc_compiler::types::{ParamId, Signal};
+use thiserror::Error;
+
+/// Why a network cannot be run.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// More memory than the machine has.
+    #[error("`{model}` needs {} for a batch of {batch}, but this machine has {}; the largest are {}", bytes(*.needed), bytes(*.limit), list(.largest))]
+    Memory {
+        /// The network.
+        model: String,
+        /// Samples.
+        batch: usize,
+        /// Bytes needed.
+        needed: u128,
+        /// Bytes there are.
+        limit: u128,
+        /// The largest buffers.
+        largest: Vec<(String, u128)>,
+    },
+    /// No machine code.
+    #[error(transparent)]
+    Code(#[from] snnc_compiler::backend::clif::CodeError),
+}
+
+fn bytes(n: u128) -> String {
+    let units = ["B", "KB", "MB", "GB", "TB", "PB"];
+    let (mut x, mut unit) = (n as f64, 0);
+    while x >= 1000.0 && unit + 1 < units.len() {
+        x /= 1000.0;
+        unit += 1;
+    }
+    format!("{x:.1} {}", units[unit])
+}
+
+fn list(largest: &[(String, u128)]) -> String {
+    largest.iter().map(|(label, n)| format!("`{label}` ({})", bytes(*n))).collect::<Vec<_>>().join(", ")
+}
+
+/// The memory of this machine, in bytes; what Linux says, elsewhere no limit.
+fn machine_memory() -> u128 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    let kilobytes = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u128>().ok());
+    kilobytes.map_or(u128::MAX, |k| k * 1024)
+}
+
+/// Refuses a program that this machine cannot hold.
+fn fits(graph: &Graph, program: &Program, batch: usize) -> Result<(), SessionError> {
+    let (needed, largest) = memory(program, batch);
+    let limit = machine_memory();
+    if needed > limit {
+        return Err(SessionError::Memory { model: graph.name.clone(), batch, needed, limit, largest });
+    }
+    Ok(())
+}
+
+/// Refuses a graph whose parameters alone are too large, before anything is made of them.
+///
+/// # Errors
+/// [`SessionError::Memory`].
+pub fn fits_at_all(graph: &Graph, batch: usize) -> Result<(), SessionError> {
+    let mut sizes: Vec<(String, u128)> = graph.params.iter().map(|p| (p.path.clone(), p.axes.iter().map(|a| a.size as u128).product::<u128>() * 4)).collect();
+    for node in &graph.nodes {
+        let steps = if node.signal.varies { graph.time as u128 } else { 1 };
+        sizes.push((node.path.clone(), node.signal.axes.iter().map(|a| a.size as u128).product::<u128>() * steps * 4 * batch as u128));
+    }
+    sizes.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    // One tensor at a time must fit; the exact plan is checked when the program is there.
+    let needed = sizes.first().map_or(0, |(_, n)| *n).max(graph.params.iter().map(|p| p.elements() as u128 * 4).sum());
+    sizes.truncate(3);
+    let limit = machine_memory();
+    if needed > limit {
+        return Err(SessionError::Memory { model: graph.name.clone(), batch, needed, limit, largest: sizes });
+    }
+    Ok(())
+}
+
+/// Writes a batch `[B, (T,) axes…]` in logical order into the physical order `[B][T][axes]`, T first or not at all.
+fn arrange(signal: &Signal, steps: usize, batch: &[f32], samples: usize, out: &mut [f32], capacity: usize) {
+    let physical = Dims::of(signal).axes;
+    let logical: Vec<usize> = signal.axes.iter().map(|a| a.size).collect();
+    let mut strides = vec![1; logical.len()];
+    for i in (0..logical.len().saturating_sub(1)).rev() {
+        strides[i] = strides[i + 1] * logical[i + 1];
+    }
+    let order: Vec<(usize, usize)> =
+        physical.iter().map(|a| (a.size, signal.position(&a.name).map_or(1, |i| strides[i]))).collect();
+    let elements = signal.elements();
+    let images = if signal.varies { steps } else { 1 };
+    for sample in 0..samples {
+        for step in 0..images {
+            let from = &batch[(sample * images + step) * elements..][..elements];
+            let room = if signal.varies { capacity } else { 1 };
+            let to = &mut out[(sample * room + step) * elements..][..elements];
+            let mut next = 0;
+            walk(from, 0, &order, &mut |x| {
+                to[next] = x;
+                next += 1;
+            });
+        }
+    }
+}
+
+fn walk(from: &[f32], at: usize, order: &[(usize, usize)], f: &mut dyn FnMut(f32)) {
+    match order {
+        [] => f(from[at]),
+        [(size, stride), rest @ ..] => (0..*size).for_each(|i| walk(from, at + i * stride, rest, f)),
+    }
+}
+
+/// Spikes of every neuron: (path, count per time step).
+pub type SpikeCounts = Vec<(String, Vec<u64>)>;
+
+fn spike_counts(executable: &Executable, call: &Call) -> SpikeCounts {
+    let mut counts = Vec::new();
+    for (sink, view) in &executable.program().sinks {
+        let Sink::Spikes(path) = sink else { continue };
+        let values = executable.read(view, call);
+        let per = values.len() / call.batch / call.steps;
+        let mut steps = vec![0u64; call.steps];
+        for (i, chunk) in values.chunks(per).enumerate() {
+            steps[i % call.steps] += chunk.iter().filter(|s| **s != 0.0).count() as u64;
+        }
+        counts.push((path.clone(), steps));
+    }
+    counts
+}
+
+fn sink(executable: &Executable, wanted: &Sink, call: &Call) -> Vec<f32> {
+    let view = executable.program().sinks.iter().find(|(s, _)| s == wanted).map(|(_, v)| v);
+    view.map(|v| executable.read(v, call)).unwrap_or_default()
+}
+
+/// A folded network: inference without multiplications outside the encoder.
+#[derive(Debug)]
+pub struct Inference {
+    executable: Executable,
+    input: Signal,
+    time: usize,
+    classes: usize,
+    done: usize,
+    samples: usize,
+}
+
+/// The program of a folded network.
+pub fn inference_program(folded: &Folded, spikes: bool) -> (Flow, Program) {
+    let flow = lower::infer(folded, spikes);
+    let program = fuse(&flow, Target::Infer, folded.graph.time);
+    (flow, program)
+}
+
+impl Inference {
+    /// Folds a checked network and loads it for batches of up to `batch` samples.
+    ///
+    /// # Errors
+    /// If it does not fit into memory, or no code can be made.
+    pub fn new(checked: &Checked, weights: &Weights, batch: usize, spikes: bool) -> Result<Inference, SessionError> {
+        fits_at_all(checked.graph(), batch)?;
+        let folded = fold(checked);
+        let (_, program) = inference_program(&folded, spikes);
+        fits(checked.graph(), &program, batch)?;
+        let mut executable = Executable::load(program, batch)?;
+        let originals = weights.arrays::<f64>(checked.graph());
+        for (i, (param, value)) in folded.graph.params.iter().zip(&folded.prepare).enumerate() {
+            let Some(buffer) = executable.program().source(Source::Param(ParamId::new(i))) else { continue };
+            let axes: Vec<(String, usize)> =
+                lower::inference_axes(&param.axes).into_iter().map(|a| (a.name, a.size)).collect();
+            let values = prepare(value, &originals, &axes);
+            for (slot, x) in executable.buffer_mut(buffer).iter_mut().zip(values.iter()) {
+                *slot = *x as f32;
+            }
+        }
+        let graph = checked.graph();
+        let input = graph.node(graph.input).signal.clone();
+        Ok(Inference { executable, input, time: graph.time, classes: graph.classes(), done: 0, samples: 0 })
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Samples there is room for.
+    pub fn batch(&self) -> usize {
+        self.executable.batch()
+    }
+
+    /// Values of one sample of the input, all time steps of frames included.
+    pub fn sample_size(&self) -> usize {
+        self.input.elements() * if self.input.varies { self.time } else { 1 }
+    }
+
+    /// Forgets all time steps so far.
+    pub fn reset(&mut self) {
+        self.executable.reset();
+        self.done = 0;
+    }
+
+    /// Runs all time steps on a batch `[B, (T,) axes…]` and gives logits `[B, K]`.
+    pub fn run(&mut self, batch: &[f32], samples: usize) -> Vec<f32> {
+        self.reset();
+        self.step(batch, samples, self.time)
+    }
+
+    /// Runs some time steps on from where the last call stopped; the logits are those of all steps so far, as parts of
+    /// the whole: after the last step they are the network's. A batch of frames holds just these steps.
+    pub fn step(&mut self, batch: &[f32], samples: usize, steps: usize) -> Vec<f32> {
+        let steps = steps.min(self.time - self.done);
+        if let Some(buffer) = self.executable.program().source(Source::Input) {
+            arrange(&self.input, steps, batch, samples, self.executable.buffer_mut(buffer), self.time);
+        }
+        let call = Call { batch: samples, steps, hyper: [0.0; HYPERS] };
+        self.executable.run(&call);
+        self.done += steps;
+        self.samples = samples;
+        sink(&self.executable, &Sink::Logits, &call)
+    }
+
+    /// Spikes of the last call, if the session was made to count them.
+    pub fn spikes(&self, steps: usize) -> SpikeCounts {
+        let call = Call { batch: self.samples, steps, hyper: [0.0; HYPERS] };
+        spike_counts(&self.executable, &call)
+    }
+}
+
+/// A network as written, for training steps or for runs with running statistics.
+#[derive(Debug)]
+pub struct Unfolded {
+    executable: Executable,
+    params: usize,
+    input: Signal,
+    time: usize,
+    classes: usize,
+    moments: u8,
+}
+
+/// What the unfolded network is run for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mode {
+    /// With running statistics.
+    Eval,
+    /// Forward and backward, gradients as results.
+    Gradients,
+    /// Forward, backward and update.
+    Train(Optimizer),
+}
+
+/// The primitives and the program of an unfolded network.
+pub fn unfolded_program(checked: &Checked, mode: Mode) -> (Flow, Program) {
+    let flow = match mode {
+        Mode::Eval => lower::infer_unfolded(checked),
+        Mode::Gradients => lower::differentiate(checked, None).flow,
+        Mode::Train(optimizer) => lower::differentiate(checked, Some(optimizer)).flow,
+    };
+    let program = fuse(&flow, Target::Train, checked.graph().time);
+    (flow, program)
+}
+
+impl Unfolded {
+    /// Loads a network for batches of up to `batch` samples.
+    ///
+    /// # Errors
+    /// If it does not fit into memory, or no code can be made.
+    pub fn new(checked: &Checked, weights: &Weights, batch: usize, mode: Mode) -> Result<Unfolded, SessionError> {
+        fits_at_all(checked.graph(), batch)?;
+        let (_, program) = unfolded_program(checked, mode);
+        fits(checked.graph(), &program, batch)?;
+        let graph = checked.graph();
+        let moments = if let Mode::Train(o) = mode { o.moments() } else { 0 };
+        let mut session = Unfolded {
+            executable: Executable::load(program, batch)?,
+            params: graph.params.len(),
+            input: graph.node(graph.input).signal.clone(),
+            time: graph.time,
+            classes: graph.classes(),
+            moments,
+        };
+        session.set_weights(weights);
+        Ok(session)
+    }
+
+    fn set_weights(&mut self, weights: &Weights) {
+        for (i, values) in weights.values.iter().enumerate() {
+            let Some(buffer) = self.executable.program().source(Source::Param(ParamId::new(i))) else { continue };
+            self.executable.buffer_mut(buffer).copy_from_slice(values);
+        }
+    }
+
+    /// Values of a source: a parameter, or a moment of the optimizer.
+    pub fn source(&self, source: Source) -> Option<&[f32]> {
+        self.executable.program().source(source).map(|b| self.executable.buffer(b))
+    }
+
+    /// Sets the values of a source.
+    pub fn set_source(&mut self, source: Source, values: &[f32]) {
+        if let Some(buffer) = self.executable.program().source(source) {
+            self.executable.buffer_mut(buffer).copy_from_slice(values);
+        }
+    }
+
+    /// How many tensors the optimizer keeps for each parameter.
+    pub fn moments(&self) -> u8 {
+        self.moments
+    }
+
+    /// The parameters as they are now, where the program has them; `before` gives the rest.
+    pub fn weights(&self, before: &Weights) -> Weights {
+        let value = |i: usize| self.source(Source::Param(ParamId::new(i))).map_or_else(|| before.values[i].clone(), <[f32]>::to_vec);
+        Weights { values: (0..self.params).map(value).collect() }
+    }
+
+    /// Runs one step on a batch `[B, (T,) axes…]` with targets `[B, K]` and gives logits `[B, K]`.
+    pub fn run(&mut self, batch: &[f32], targets: &[f32], samples: usize, hyper: [f32; HYPERS]) -> Vec<f32> {
+        if let Some(buffer) = self.executable.program().source(Source::Input) {
+            arrange(&self.input, self.time, batch, samples, self.executable.buffer_mut(buffer), self.time);
+        }
+        if let Some(buffer) = self.executable.program().source(Source::Target) {
+            self.executable.buffer_mut(buffer)[..targets.len()].copy_from_slice(targets);
+        }
+        let call = self.call(samples, hyper);
+        self.executable.run(&call);
+        sink(&self.executable, &Sink::Logits, &call)
+    }
+
+    fn call(&self, samples: usize, hyper: [f32; HYPERS]) -> Call {
+        Call { batch: samples, steps: self.time, hyper }
+    }
+
+    /// The mean loss of the last step.
+    pub fn loss(&self, samples: usize) -> f32 {
+        sink(&self.executable, &Sink::Loss, &self.call(samples, [0.0; HYPERS])).first().copied().unwrap_or(f32::NAN)
+    }
+
+    /// The gradient of a parameter after a step in [`Mode::Gradients`].
+    pub fn gradient(&self, param: ParamId, samples: usize) -> Option<Vec<f32>> {
+        let values = sink(&self.executable, &Sink::Gradient(param), &self.call(samples, [0.0; HYPERS]));
+        (!values.is_empty()).then_some(values)
+    }
+
+    /// Spikes of the last step; none in [`Mode::Train`].
+    pub fn spikes(&self, samples: usize) -> SpikeCounts {
+        spike_counts(&self.executable, &self.call(samples, [0.0; HYPERS]))
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+}

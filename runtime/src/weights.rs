@@ -1,0 +1,214 @@
+//! Parameters of a network as numbers: first values, files, names.
+
+use crate::layout::Layout;
+use ndarray::{ArrayD, IxDyn};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use snnc_compiler::graph::{Graph, Param};
+use snnc_compiler::ops::{Init, Real, real};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use thiserror::Error;
+
+/// What is wrong with a file of tensors.
+#[derive(Debug, Error)]
+pub enum WeightsError {
+    /// It cannot be read.
+    #[error("cannot read `{path}`: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no safetensors file, or cut short.
+    #[error("`{path}` is damaged or no safetensors file: {reason}")]
+    Format {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Tensors do not fit the network; all of them are listed.
+    #[error("the tensors of `{path}` do not fit `{model}`:\n  {}", .problems.join("\n  "))]
+    Mismatch {
+        /// The file.
+        path: String,
+        /// The network.
+        model: String,
+        /// One line each.
+        problems: Vec<String>,
+    },
+}
+
+/// The values of a graph's parameters, in its order; data in the order of each parameter's axes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights {
+    /// One list for every parameter.
+    pub values: Vec<Vec<f32>>,
+}
+
+impl Weights {
+    /// First values, as the network's initialisers say. Each parameter has a stream of its own, so that adding one
+    /// changes no other.
+    pub fn initial(graph: &Graph, seed: u64) -> Weights {
+        let values = graph.params.iter().map(|p| first(p, seed)).collect();
+        Weights { values }
+    }
+
+    /// Reads a safetensors file, with names of a layout or our own.
+    ///
+    /// # Errors
+    /// If it cannot be read, or anything is missing, has another shape, or is not finite: all at once.
+    pub fn read(path: &Path, graph: &Graph, layout: Option<&Layout>) -> Result<Weights, WeightsError> {
+        let tensors = read_tensors(path)?;
+        Self::from_tensors(&tensors, &path.to_string_lossy(), graph, layout)
+    }
+
+    /// Takes a network's parameters from named tensors.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    pub fn from_tensors(tensors: &Tensors, path: &str, graph: &Graph, layout: Option<&Layout>) -> Result<Weights, WeightsError> {
+        let names = names(graph, layout);
+        let mut problems = Vec::new();
+        let mut values = Vec::new();
+        for (param, names) in graph.params.iter().zip(&names) {
+            let Some((name, tensor)) = names.iter().find_map(|n| tensors.get(n).map(|t| (n, t))) else {
+                let near = snnc_compiler::value::nearest(&names[0], tensors.keys().map(String::as_str));
+                problems.push(match near {
+                    Some(near) => format!("missing: {} (there is {near})", names[0]),
+                    None => format!("missing: {}", names[0]),
+                });
+                continue;
+            };
+            // Published checkpoints keep trailing axes of extent 1 where we keep none, and the other way round.
+            let squeeze = |shape: &[usize]| shape.iter().copied().filter(|s| *s != 1).collect::<Vec<_>>();
+            let tokens = tensor.data.len() == param.elements() && param.axes.len() == 2 && tensor.shape.len() == 1;
+            if squeeze(&tensor.shape) != squeeze(&param.shape()) && !tokens {
+                problems.push(format!("{name} has shape {:?}, not {:?}", tensor.shape, param.shape()));
+            } else if let Some(at) = tensor.data.iter().position(|x| !x.is_finite()) {
+                problems.push(format!("{name} has the value {} at index {at}", tensor.data[at]));
+            } else {
+                values.push(tensor.data.clone());
+            }
+        }
+        if problems.is_empty() {
+            return Ok(Weights { values });
+        }
+        let more = problems.len().saturating_sub(20);
+        problems.truncate(20);
+        if more > 0 {
+            problems.push(format!("and {more} more"));
+        }
+        Err(WeightsError::Mismatch { path: path.to_owned(), model: graph.name.clone(), problems })
+    }
+
+    /// The parameters as named tensors.
+    pub fn tensors(&self, graph: &Graph) -> Tensors {
+        let named = graph.params.iter().zip(&self.values);
+        named.map(|(p, v)| (p.path.clone(), Tensor { shape: p.shape(), data: v.clone() })).collect()
+    }
+
+    /// The parameters as arrays.
+    pub fn arrays<F: Real>(&self, graph: &Graph) -> Vec<ArrayD<F>> {
+        let array = |(p, v): (&Param, &Vec<f32>)| {
+            let data = v.iter().map(|x| real::<F>(f64::from(*x))).collect();
+            ArrayD::from_shape_vec(IxDyn(&p.shape()), data).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&p.shape())))
+        };
+        graph.params.iter().zip(&self.values).map(array).collect()
+    }
+}
+
+/// The names of every parameter in a layout; the first is the main one.
+pub fn names(graph: &Graph, layout: Option<&Layout>) -> Vec<Vec<String>> {
+    match layout {
+        Some(layout) => layout.names(graph),
+        None => graph.params.iter().map(|p| vec![p.path.clone()]).collect(),
+    }
+}
+
+fn first(param: &Param, seed: u64) -> Vec<f32> {
+    // FNV-1a over the path: stable from release to release.
+    let hash = param.path.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ hash);
+    let count = param.elements();
+    match param.init {
+        Init::Constant(c) => vec![c as f32; count],
+        Init::Uniform(bound) => (0..count).map(|_| ((rng.random::<f64>() * 2.0 - 1.0) * bound) as f32).collect(),
+        Init::Normal(deviation) => (0..count).map(|_| (normal(&mut rng) * deviation) as f32).collect(),
+        Init::TruncatedNormal(deviation) => (0..count)
+            .map(|_| {
+                let mut x = normal(&mut rng);
+                while x.abs() > 2.0 {
+                    x = normal(&mut rng);
+                }
+                (x * deviation) as f32
+            })
+            .collect(),
+    }
+}
+
+/// Box and Muller 1958.
+pub(crate) fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    let u: f64 = 1.0 - rng.random::<f64>();
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * rng.random::<f64>()).cos()
+}
+
+/// A tensor of a file, as f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Extents.
+    pub shape: Vec<usize>,
+    /// Row-major.
+    pub data: Vec<f32>,
+}
+
+/// Tensors by name.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// Reads a safetensors file; floats and integers become f32.
+///
+/// # Errors
+/// If it cannot be read or is damaged.
+pub fn read_tensors(path: &Path) -> Result<Tensors, WeightsError> {
+    let shown = path.to_string_lossy().into_owned();
+    let bytes = std::fs::read(path).map_err(|source| WeightsError::Read { path: shown.clone(), source })?;
+    let damaged = |reason: String| WeightsError::Format { path: shown.clone(), reason };
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
+    let mut out = Tensors::new();
+    for (name, view) in file.tensors() {
+        let data = numbers(&view).ok_or_else(|| damaged(format!("tensor `{name}` has type {:?}, which is not read", view.dtype())))?;
+        out.insert(name, Tensor { shape: view.shape().to_vec(), data });
+    }
+    Ok(out)
+}
+
+fn numbers(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    let bytes = view.data();
+    Some(match view.dtype() {
+        Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F64 => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+        Dtype::I64 => bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect(),
+        Dtype::I32 => bytes.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect(),
+        Dtype::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
+        _ => return None,
+    })
+}
+
+/// The bytes of a safetensors file with these tensors; the same tensors give the same bytes.
+///
+/// # Errors
+/// If the format cannot hold them.
+pub fn to_bytes(tensors: &Tensors) -> Result<Vec<u8>, String> {
+    let bytes: Vec<(&String, &Tensor, Vec<u8>)> =
+        tensors.iter().map(|(n, t)| (n, t, t.data.iter().flat_map(|x| x.to_le_bytes()).collect())).collect();
+    let mut views = Vec::new();
+    for (name, tensor, data) in &bytes {
+        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), data).map_err(|e| e.to_string())?;
+        views.push(((*name).clone(), view));
+    }
+    safetensors::serialize(views, None::<HashMap<String, String>>).map_err(|e| e.to_string())
+}

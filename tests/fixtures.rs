@@ -1,0 +1,198 @@
+//! The published networks' own values: logits, spikes, gradients, running statistics, on every executor.
+
+use ndarray::{ArrayD, IxDyn};
+use snnc_compiler::check::Checked;
+use snnc_compiler::flow::Source;
+use snnc_compiler::ops::{Real, Role, Selection, real};
+use snnc_compiler::types::ParamId;
+use snnc_runtime::layout::Layout;
+use snnc_runtime::reference;
+use snnc_runtime::session::{Inference, Mode, SpikeCounts, Unfolded};
+use snnc_runtime::weights::{Tensors, Weights, read_tensors};
+use snnc_tests::{distance, zoo};
+use std::path::Path;
+
+struct Fixture {
+    checked: Checked,
+    tensors: Tensors,
+    weights: Weights,
+    layout: Layout,
+}
+
+struct Outcome {
+    logits: Vec<f64>,
+    loss: f64,
+    spikes: SpikeCounts,
+    grads: Vec<Option<Vec<f64>>>,
+    running: Vec<(ParamId, Vec<f64>)>,
+}
+
+fn load(file: &str, model: &str, set: &[(&str, &str)]) -> Fixture {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(file);
+    let tensors = read_tensors(&path).unwrap();
+    let checked = zoo(model, set, Some(4));
+    let layout = Layout::named("mixer-snn").unwrap();
+    let state = tensors.iter().filter_map(|(n, t)| Some((n.strip_prefix("state.")?.to_owned(), t.clone()))).collect();
+    let weights = Weights::from_tensors(&state, file, checked.graph(), Some(&layout)).unwrap();
+    Fixture { checked, tensors, weights, layout }
+}
+
+fn spe() -> Fixture {
+    load("mixer_mlp_spe.safetensors", "mixer/mlp_spe_published", &[("dim", "12"), ("depths", "[1, 2, 1, 1]"), ("image", "64"), ("classes", "10")])
+}
+
+fn plain() -> Fixture {
+    load("mixer_mlp.safetensors", "mixer/mlp_published", &[("dim", "8"), ("depths", "[1, 1, 2, 1]"), ("image", "64"), ("classes", "10")])
+}
+
+impl Fixture {
+    fn values(&self, name: &str) -> Vec<f64> {
+        self.tensors[name].data.iter().map(|x| f64::from(*x)).collect()
+    }
+
+    fn labels(&self) -> Vec<usize> {
+        self.tensors["labels"].data.iter().map(|x| *x as usize).collect()
+    }
+
+    fn reference<F: Real>(&self, train: bool) -> Outcome {
+        let graph = self.checked.graph();
+        let input = &self.tensors["input"];
+        let data = input.data.iter().map(|x| real::<F>(f64::from(*x))).collect();
+        let batch = ArrayD::from_shape_vec(IxDyn(&input.shape), data).unwrap();
+        let params = self.weights.arrays::<F>(graph);
+        let run = reference::run(graph, &params, &reference::arrange(graph, batch), Some(&self.labels()), train);
+        let list = |a: &ArrayD<F>| a.iter().map(|x| x.to_f64().unwrap()).collect::<Vec<f64>>();
+        Outcome {
+            logits: list(&run.logits),
+            loss: run.loss.unwrap().to_f64().unwrap(),
+            spikes: run.spikes,
+            grads: run.grads.iter().map(|g| g.as_ref().map(list)).collect(),
+            running: run.running.iter().map(|(id, v)| (*id, list(v))).collect(),
+        }
+    }
+
+    fn cpu(&self, train: bool) -> Outcome {
+        let graph = self.checked.graph();
+        let labels = self.labels();
+        let samples = labels.len();
+        let mode = if train { Mode::Gradients } else { Mode::Eval };
+        let mut session = Unfolded::new(&self.checked, &self.weights, samples, mode).unwrap();
+        let mut targets = vec![0.0; samples * graph.classes()];
+        labels.iter().enumerate().for_each(|(i, k)| targets[i * graph.classes() + k] = 1.0);
+        let logits = session.run(&self.tensors["input"].data, &targets, samples, [0.0; 10]);
+        let list = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+        let ids = || (0..graph.params.len()).map(ParamId::new);
+        let running = ids().filter(|id| graph.param(*id).role != Role::Trained);
+        Outcome {
+            logits: list(&logits),
+            loss: f64::from(session.loss(samples)),
+            spikes: session.spikes(samples),
+            grads: ids().map(|id| session.gradient(id, samples).map(|g| list(&g))).collect(),
+            running: running.map(|id| (id, list(session.source(Source::Param(id)).unwrap()))).collect(),
+        }
+    }
+
+    fn compare(&self, run: &Outcome, train: bool) {
+        let graph = self.checked.graph();
+        let mode = if train { "train" } else { "eval" };
+        let published = self.layout.node_names(graph);
+        let mut neurons = 0;
+        for (node, name) in graph.nodes.iter().zip(&published).filter(|(n, _)| n.op.selection() == Selection::Neuron) {
+            let counts = &run.spikes.iter().find(|(p, _)| *p == node.path).unwrap().1;
+            let expected = &self.tensors[&format!("{mode}.spikes.{name}")].data;
+            assert_eq!(counts.iter().sum::<u64>(), expected[0] as u64, "{mode} spikes of {name} ({})", node.path);
+            neurons += 1;
+        }
+        let listed = self.tensors.keys().filter(|n| n.starts_with(&format!("{mode}.spikes."))).count();
+        assert_eq!(neurons, listed, "every neuron module is compared");
+        let off = distance(&run.logits, &self.values(&format!("{mode}.logits")), 0.0);
+        assert!(off < 1e-5, "{mode} logits are off by {off:e}");
+        if !train {
+            return;
+        }
+        let off = distance(&[run.loss], &self.values("train.loss"), 0.0);
+        assert!(off < 1e-5, "loss is off by {off:e}");
+        let largest = |prefix: &str| {
+            let all = self.tensors.iter().filter(|(n, _)| n.starts_with(prefix)).flat_map(|(_, t)| &t.data);
+            f64::from(all.fold(0.0f32, |m, x| m.max(x.abs())))
+        };
+        let names = self.layout.names(graph);
+        let floor = 0.03 * largest("grad.");
+        let mut compared = 0;
+        for (i, names) in names.iter().enumerate() {
+            let Some(name) = names.iter().map(|n| format!("grad.{n}")).find(|n| self.tensors.contains_key(n)) else {
+                assert_ne!(graph.params[i].role, Role::Trained, "no gradient of {names:?} in the fixture");
+                continue;
+            };
+            let grad = run.grads[i].as_ref().unwrap_or_else(|| panic!("no gradient of {names:?}"));
+            let off = distance(grad, &self.values(&name), floor);
+            assert!(off < 1e-4, "{name} is off by {off:e}");
+            compared += 1;
+        }
+        assert_eq!(compared, self.tensors.keys().filter(|n| n.starts_with("grad.")).count());
+        let floor = 0.03 * largest("after.");
+        for (id, values) in &run.running {
+            let name = format!("after.{}", names[id.index()][0]);
+            let Some(expected) = self.tensors.get(&name) else {
+                assert_eq!(graph.param(*id).role, Role::Batches, "{name} is not in the fixture");
+                continue;
+            };
+            let expected: Vec<f64> = expected.data.iter().map(|x| f64::from(*x)).collect();
+            let off = distance(values, &expected, floor);
+            assert!(off < 1e-5, "{name} is off by {off:e}");
+        }
+    }
+}
+
+#[test]
+fn mlp_spe_on_the_reference_in_f64() {
+    let f = spe();
+    f.compare(&f.reference::<f64>(false), false);
+    f.compare(&f.reference::<f64>(true), true);
+}
+
+#[test]
+fn mlp_spe_on_the_reference_in_f32() {
+    let f = spe();
+    f.compare(&f.reference::<f32>(false), false);
+    f.compare(&f.reference::<f32>(true), true);
+}
+
+#[test]
+fn mlp_spe_on_the_cpu() {
+    let f = spe();
+    f.compare(&f.cpu(false), false);
+    f.compare(&f.cpu(true), true);
+}
+
+#[test]
+fn mlp_on_the_reference_in_f64() {
+    let f = plain();
+    f.compare(&f.reference::<f64>(false), false);
+    f.compare(&f.reference::<f64>(true), true);
+}
+
+#[test]
+fn mlp_on_the_reference_in_f32() {
+    let f = plain();
+    f.compare(&f.reference::<f32>(false), false);
+    f.compare(&f.reference::<f32>(true), true);
+}
+
+#[test]
+fn mlp_on_the_cpu() {
+    let f = plain();
+    f.compare(&f.cpu(false), false);
+    f.compare(&f.cpu(true), true);
+}
+
+#[test]
+fn folded_inference_gives_the_published_logits() {
+    for f in [spe(), plain()] {
+        let samples = f.labels().len();
+        let mut session = Inference::new(&f.checked, &f.weights, samples, false).unwrap();
+        let logits: Vec<f64> = session.run(&f.tensors["input"].data, samples).iter().map(|x| f64::from(*x)).collect();
+        let off = distance(&logits, &f.values("eval.logits"), 0.0);
+        assert!(off < 1e-5, "folded logits are off by {off:e}");
+    }
+}

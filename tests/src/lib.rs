@@ -1,2 +1,0 @@
-//! t
-#![allow(clippy::unwrap_used, reason = "tests")]

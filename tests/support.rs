@@ -1,0 +1,83 @@
+//! The few functions that all suites share: open, check, compare, render.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use snnc_compiler::check::{Checked, check};
+use snnc_compiler::graph::{Graph, Settings, build, instantiate};
+use snnc_compiler::resolve::resolve;
+use snnc_grammar::{Diagnostic, SourceMap};
+use snnc_runtime::library::{Library, open};
+
+/// A text, taken through the compiler as far as it goes: the graph, or what was wrong.
+pub fn build_text(name: &str, text: &str, variant: Option<&str>, settings: &Settings) -> (SourceMap, Result<Graph, Vec<Diagnostic>>) {
+    let mut sources = SourceMap::default();
+    let file = sources.add(name, text);
+    let graph = resolve(&mut sources, file, &Library).and_then(|package| {
+        let instance = instantiate(&mut sources, &package, variant, settings)?;
+        build(&package, &instance)
+    });
+    (sources, graph)
+}
+
+/// A text that is right, checked.
+pub fn checked_text(text: &str, settings: &Settings) -> Checked {
+    let (sources, graph) = build_text("test.snn", text, None, settings);
+    match graph {
+        Ok(graph) => check(graph),
+        Err(errors) => panic!("{}", render(&sources, &errors)),
+    }
+}
+
+/// A model of the zoo with settings `name=value`, checked.
+pub fn zoo(path: &str, set: &[(&str, &str)], time: Option<usize>) -> Checked {
+    let mut sources = SourceMap::default();
+    let file = open(&mut sources, path).unwrap();
+    let set = set.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let settings = Settings { set, time };
+    let graph = resolve(&mut sources, file, &Library).and_then(|package| {
+        let instance = instantiate(&mut sources, &package, None, &settings)?;
+        build(&package, &instance)
+    });
+    match graph {
+        Ok(graph) => check(graph),
+        Err(errors) => panic!("{}", render(&sources, &errors)),
+    }
+}
+
+/// Diagnostics as users see them, without colour.
+pub fn render(sources: &SourceMap, diagnostics: &[Diagnostic]) -> String {
+    let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor()).with_width(100).with_links(false);
+    let mut out = String::new();
+    for diagnostic in diagnostics {
+        handler.render_report(&mut out, &diagnostic.report(sources)).unwrap();
+        out.push('\n');
+    }
+    out
+}
+
+/// The largest difference, relative to the larger of the tensor's largest magnitude and `floor`.
+pub fn distance(ours: &[f64], theirs: &[f64], floor: f64) -> f64 {
+    assert_eq!(ours.len(), theirs.len(), "different numbers of elements");
+    let scale = theirs.iter().fold(floor, |m, x| m.max(x.abs()));
+    let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, |m: f64, x| if x.is_nan() { f64::INFINITY } else { m.max(x) });
+    if scale == 0.0 { worst } else { worst / scale }
+}
+
+/// A deterministic stream of numbers in [0, 1) for test data (SplitMix64).
+#[derive(Debug)]
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    /// The next number.
+    pub fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// A whole number below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        ((self.uniform() * n as f64) as usize).min(n - 1)
+    }
+}
