@@ -95,6 +95,9 @@ impl Builder<'_> {
         if let Some(size) = frame.axes.get(name) {
             return Ok(Value::Int(*size));
         }
+        if ops::SETTINGS.contains(&name) {
+            return Ok(Value::Setting(Setting { name: name.to_owned(), plain: vec![], named: vec![], span }));
+        }
         if ops::arity(name).is_some() || NEURONS.contains(&name) || self.package.scopes.get(&frame.file).is_some_and(|s| s.contains_key(name)) {
             return Err(Diagnostic::error("build::type", span, format!("`{name}` is applied to a signal, it is no value"), "used as a value"));
         }

@@ -133,7 +133,7 @@ impl Operator for Linear {
             a: cx.inputs[0],
             b: cx.params[0],
             a_labels: relabel(x_labels, &self.from.name, "in"),
-            b_labels: vec!["out".into(), "in".into()],
+            b_labels: labels(cx.flow.dims(cx.params[0])),
             out_labels,
         };
         let y = cx.flow.push(product, dims);
@@ -144,7 +144,7 @@ impl Operator for Linear {
         let x_dims = cx.flow.dims(cx.inputs[0]).clone();
         let x_labels = relabel(labels(&x_dims), &self.from.name, "in");
         let g_labels = relabel(labels(cx.flow.dims(cx.grad)), &self.to.name, "out");
-        let w_labels = vec!["out".to_owned(), "in".to_owned()];
+        let w_labels = labels(cx.flow.dims(cx.params[0]));
         if cx.wanted[0] {
             let def = Def::Product {
                 a: cx.grad,

@@ -353,8 +353,9 @@ operators! {
 /// The words of all operators that a `.snn` file can call, and of the settings that stand in calls.
 pub fn names() -> impl Iterator<Item = &'static str> {
     const INTERNAL: [&str; 6] = ["input", "neuron", "folded_neuron", "add", "scale", "product"];
-    const SETTINGS: [&str; 12] = [
-        "LIF", "IF", "hard", "soft", "triangle", "rectangle", "kaiming_normal", "normal", "truncated_normal", "uniform", "constant", "standard",
-    ];
-    WORDS.iter().copied().filter(|w| !INTERNAL.contains(w)).chain(SETTINGS)
+    WORDS.iter().copied().filter(|w| !INTERNAL.contains(w)).chain(neuron::NEURONS).chain(SETTINGS)
 }
+
+/// The words of settings that are no operators too.
+pub const SETTINGS: [&str; 10] =
+    ["hard", "soft", "triangle", "rectangle", "kaiming_normal", "normal", "truncated_normal", "uniform", "constant", "standard"];

@@ -1,0 +1,63 @@
+//! The CPU's generated code against the reference: the same spikes at every neuron and time step.
+
+use crate::folds::random_parameters;
+use ndarray::{ArrayD, IxDyn};
+use snnc_compiler::check::Checked;
+use snnc_runtime::reference;
+use snnc_runtime::session::{Inference, Mode, Unfolded};
+use snnc_runtime::weights::Weights;
+use snnc_tests::{Numbers, distance, zoo};
+
+/// A batch of samples in logical order.
+pub fn random_batch(checked: &Checked, samples: usize, seed: u64) -> ArrayD<f32> {
+    let graph = checked.graph();
+    let signal = &graph.node(graph.input).signal;
+    let mut shape = vec![samples];
+    shape.extend(signal.varies.then_some(graph.time));
+    shape.extend(signal.axes.iter().map(|a| a.size));
+    let mut numbers = Numbers(seed);
+    ArrayD::from_shape_simple_fn(IxDyn(&shape), || (numbers.uniform() * 4.0 - 2.0) as f32)
+}
+
+pub fn weights(checked: &Checked, seed: u64) -> Weights {
+    let values = random_parameters(checked, seed).iter().map(|p| p.iter().map(|x| *x as f32).collect()).collect();
+    Weights { values }
+}
+
+/// Spikes and logits of the reference in f64, of the unfolded network, and of the folded one.
+pub fn agrees(checked: &Checked, seed: u64) {
+    let graph = checked.graph();
+    let samples = 3;
+    let weights = weights(checked, seed);
+    let batch = random_batch(checked, samples, seed + 1);
+    let wide = reference::arrange(graph, batch.mapv(f64::from));
+    let expected = reference::run(graph, &weights.arrays::<f64>(graph), &wide, None, false);
+    let logits: Vec<f64> = expected.logits.iter().copied().collect();
+    let flat: Vec<f32> = batch.iter().copied().collect();
+    let close = |ours: &[f32], what: &str| {
+        let ours: Vec<f64> = ours.iter().map(|x| f64::from(*x)).collect();
+        let off = distance(&ours, &logits, 1e-3);
+        assert!(off < 1e-5, "{what} logits are off by {off:e}");
+    };
+    let mut unfolded = Unfolded::new(checked, &weights, samples, Mode::Eval).unwrap();
+    let ours = unfolded.run(&flat, &[], samples, [0.0; 10]);
+    assert_eq!(unfolded.spikes(samples), expected.spikes, "spikes of the unfolded network");
+    close(&ours, "unfolded");
+    let mut folded = Inference::new(checked, &weights, samples, true).unwrap();
+    let ours = folded.run(&flat, samples);
+    assert_eq!(folded.spikes(graph.time), expected.spikes, "spikes of the folded network");
+    close(&ours, "folded");
+}
+
+#[test]
+fn the_quick_start() {
+    agrees(&zoo("quickstart/digits", &[], None), 1);
+}
+
+#[test]
+fn every_mixer_form() {
+    for model in ["mlp_spe", "mlp_spe_published", "mlp", "mlp_published"] {
+        let set = [("dim", "6"), ("depths", "[1, 1, 1, 1]"), ("image", "32"), ("classes", "4")];
+        agrees(&zoo(&format!("mixer/{model}"), &set, Some(3)), 2);
+    }
+}
