@@ -4,6 +4,8 @@
 
 pub mod backend;
 pub mod check;
+pub mod dump;
+pub mod explain;
 pub mod flow;
 pub mod fold;
 pub mod fuse;
@@ -12,6 +14,7 @@ pub mod kernel;
 pub mod lower;
 pub mod ops;
 pub mod program;
+pub mod recipe;
 pub mod resolve;
 pub mod types;
 pub mod value;

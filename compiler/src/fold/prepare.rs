@@ -69,6 +69,24 @@ impl Expr {
         Expr::Rename(Box::new(self.clone()), from.to_owned(), to.to_owned())
     }
 
+    /// As text, with the paths of the original parameters.
+    pub fn text(&self, originals: &[crate::graph::Param]) -> String {
+        let t = |e: &Expr| e.text(originals);
+        match self {
+            Expr::Const(c) => format!("{c}"),
+            Expr::Param(id, _) => originals.get(id.index()).map_or_else(|| id.to_string(), |p| p.path.clone()),
+            Expr::Add(a, b) => format!("({} + {})", t(a), t(b)),
+            Expr::Sub(a, b) => format!("({} - {})", t(a), t(b)),
+            Expr::Mul(a, b) => format!("{} * {}", t(a), t(b)),
+            Expr::Div(a, b) => format!("({}) / ({})", t(a), t(b)),
+            Expr::Sqrt(a) => format!("sqrt({})", t(a)),
+            Expr::Sign(a, _) => format!("sign({})", t(a)),
+            Expr::Magnitude(a, _) => format!("magnitude({})", t(a)),
+            Expr::Sum(a, axes) => format!("sum[{}]({})", axes.join(", "), t(a)),
+            Expr::Rename(a, ..) => t(a),
+        }
+    }
+
     /// Adds the names of its axes to a list.
     pub fn axes(&self, names: &mut Vec<String>) {
         match self {

@@ -1,0 +1,278 @@
+//! The arguments of all commands.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Compiler for spiking neural networks: checks that inference multiplies nothing, trains, runs.
+#[derive(Debug, Parser)]
+#[command(name = "snnc", version, about, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Threads to use; results do not hang on it.
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check files: diagnostics, and for every model whether inference is multiplication-free.
+    #[command(after_help = "Examples:\n  snnc check zoo/\n  snnc check my.snn --format json\n  snnc check mixer/mlp_spe#MlpSpeB --set expand=4\n\n\
+                            Exit code: 0 clean, 1 findings, 2 usage.")]
+    Check(CheckArgs),
+    /// Format files in place.
+    #[command(after_help = "Examples:\n  snnc fmt my.snn\n  snnc fmt --check zoo/")]
+    Fmt(FmtArgs),
+    /// Explain a diagnostic code.
+    #[command(after_help = "Examples:\n  snnc explain check::real_operand\n  snnc explain")]
+    Explain(ExplainArgs),
+    /// Write a model to start from.
+    #[command(after_help = "Example:\n  snnc new my_model")]
+    New(NewArgs),
+    /// Print what a stage of the compiler makes of a model.
+    #[command(after_help = "Examples:\n  snnc dump quickstart/digits --stage graph\n  snnc dump quickstart/digits --stage program --mode train")]
+    Dump(DumpArgs),
+    /// Layers, shapes, parameters, operations and energy of a model.
+    #[command(after_help = "Examples:\n  snnc summary mixer/mlp_spe#MlpSpeT\n  snnc summary my.snn --rate 0.1 --format json")]
+    Summary(SummaryArgs),
+    /// Train a model with its recipe.
+    #[command(after_help = "Examples:\n  snnc train quickstart/digits\n  snnc train quickstart/digits -o runs/a --epochs 3 --seed 7\n  \
+                            snnc train quickstart/digits -o runs/a --resume\n\nCtrl-C finishes the step and saves; --resume goes on bit for bit.")]
+    Train(TrainArgs),
+    /// Accuracy of trained weights, as written and folded.
+    #[command(after_help = "Example:\n  snnc eval quickstart/digits --weights runs/digits")]
+    Eval(EvalArgs),
+    /// Classify pictures with the folded network.
+    #[command(after_help = "Examples:\n  snnc predict quickstart/digits --weights runs/digits eight.png\n  \
+                            snnc predict quickstart/digits --weights runs/digits --sample 0 --sample 1")]
+    Predict(PredictArgs),
+    /// One step on a batch: logits, loss, spikes, gradients, running statistics, for comparing with another framework.
+    #[command(after_help = "Example:\n  snnc trace mixer/mlp_spe_published --set dim=12 --layout mixer-snn --weights W.safetensors \
+                            --batch B.safetensors --mode train --backend cpu -o OUT.safetensors\n\n\
+                            The batch holds `input` [B, C, H, W] (or [B, T, C, H, W] for frames) and `labels` [B]. The output holds `logits`\n\
+                            [B, K], `loss` [1] (mean cross entropy), `spikes.<neuron>` [T], and in train mode `grad.<parameter>` and\n`running.<buffer>`.")]
+    Trace(TraceArgs),
+    /// List the built-in models with their published facts.
+    #[command(after_help = "Examples:\n  snnc zoo\n  snnc zoo --format json")]
+    Zoo(ZooArgs),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Human,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// A `.snn` file or a model of the zoo, with `#Variant` where it holds several.
+    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SettingArgs {
+    /// Set a parameter, e.g. `--set dim=96` or `--set depths=[2,2]`.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Time steps.
+    #[arg(long, value_name = "T")]
+    pub(crate) time: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Files, folders, or models of the zoo.
+    #[arg(required = true)]
+    pub(crate) paths: Vec<String>,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FmtArgs {
+    /// Files or folders.
+    #[arg(required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Change nothing; exit with 1 if something would change.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The code, with or without `snnc::`; without it all codes are listed.
+    pub(crate) code: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewArgs {
+    /// Name of the file, without ending.
+    pub(crate) name: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stage {
+    /// The tree.
+    Ast,
+    /// The typed graph.
+    Graph,
+    /// What becomes of every multiplication.
+    Plan,
+    /// The folded graph.
+    Folded,
+    /// Tensor primitives.
+    Flow,
+    /// Buffers, groups and kernels.
+    Program,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Folded inference.
+    Infer,
+    /// A training step.
+    Train,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DumpArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Which stage.
+    #[arg(long, value_enum)]
+    pub(crate) stage: Stage,
+    /// For flow and program: of what.
+    #[arg(long, value_enum, default_value = "infer")]
+    pub(crate) mode: Mode,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SummaryArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Firing rate that additions are estimated with.
+    #[arg(long, default_value_t = 0.15, value_parser = rate)]
+    pub(crate) rate: f64,
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|r| (0.0..=1.0).contains(r)).ok_or_else(|| "a rate lies between 0 and 1".into())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Data set; the recipe's by default.
+    #[arg(long)]
+    pub(crate) data: Option<String>,
+    /// Recipe; the model's first by default.
+    #[arg(long)]
+    pub(crate) recipe: Option<String>,
+    /// Folder for checkpoints and the trained model; by default a new one under `runs`.
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on from the newest checkpoint in the folder.
+    #[arg(long, requires = "out")]
+    pub(crate) resume: bool,
+    /// Epochs; the recipe's by default.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) epochs: Option<u32>,
+    /// Seed; the recipe's by default.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// A safetensors file, or the folder of a training run.
+    #[arg(long, short)]
+    pub(crate) weights: PathBuf,
+    /// Data set; the recipe's by default.
+    #[arg(long)]
+    pub(crate) data: Option<String>,
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PredictArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// A safetensors file, or the folder of a training run.
+    #[arg(long, short)]
+    pub(crate) weights: PathBuf,
+    /// PNG or JPEG files; brought to the model's size and channels, 0 to 1.
+    #[arg(required_unless_present = "sample")]
+    pub(crate) images: Vec<PathBuf>,
+    /// Take this picture of the test set of the model's data instead.
+    #[arg(long, value_name = "INDEX")]
+    pub(crate) sample: Vec<usize>,
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TraceMode {
+    /// Running statistics.
+    Eval,
+    /// Batch statistics, and gradients.
+    Train,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// The oracle, operator by operator in f64.
+    Reference,
+    /// Generated machine code in f32.
+    Cpu,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TraceArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// A safetensors file.
+    #[arg(long, short)]
+    pub(crate) weights: PathBuf,
+    /// A safetensors file with `input` and `labels`.
+    #[arg(long, short)]
+    pub(crate) batch: PathBuf,
+    /// What is run.
+    #[arg(long, value_enum, default_value = "eval")]
+    pub(crate) mode: TraceMode,
+    /// Where it is run.
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub(crate) backend: Backend,
+    /// Names of a published checkpoint layout.
+    #[arg(long)]
+    pub(crate) layout: Option<String>,
+    /// The safetensors file to write.
+    #[arg(short, long)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ZooArgs {
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+}

@@ -1,0 +1,36 @@
+//! `snnc dump`
+
+use crate::args::{DumpArgs, Mode, Stage};
+use crate::{Failure, model};
+use snnc_compiler::fold::fold;
+use snnc_compiler::lower::Optimizer;
+use snnc_compiler::{dump, graph, program};
+use snnc_grammar::parse;
+use snnc_runtime::session::{self, inference_program, unfolded_program};
+
+pub(crate) fn run(args: &DumpArgs) -> Result<(), Failure> {
+    let loaded = model::load(&args.model)?;
+    let checked = &loaded.checked;
+    let optimizer = || loaded.recipe(None).map_or(Optimizer::Sgd { momentum: 0.9, weight_decay: 0.0 }, |r| r.optimizer);
+    match args.stage {
+        Stage::Ast => {
+            let module = parse(&loaded.sources, loaded.package.root).map_err(|_| Failure::Findings)?;
+            println!("{:#?}", module.items);
+        }
+        Stage::Graph => print!("{}", graph::print(checked.graph())),
+        Stage::Plan => print!("{}", dump::plan(checked)),
+        Stage::Folded => print!("{}", dump::folded(&fold(checked))),
+        Stage::Flow | Stage::Program => {
+            let (flow, program) = match args.mode {
+                Mode::Infer => inference_program(&fold(checked), false),
+                Mode::Train => unfolded_program(checked, session::Mode::Train(optimizer())),
+            };
+            if args.stage == Stage::Flow {
+                print!("{}", dump::flow(&flow));
+            } else {
+                print!("{}", program::print(&program));
+            }
+        }
+    }
+    Ok(())
+}

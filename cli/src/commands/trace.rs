@@ -1,0 +1,25 @@
+//! `snnc trace`
+
+use crate::args::{Backend, TraceArgs, TraceMode};
+use crate::{Failure, model};
+use snnc_runtime::layout::Layout;
+use snnc_runtime::trace::{Device, trace};
+use snnc_runtime::train::checkpoint::replace;
+use snnc_runtime::weights::{Weights, read_tensors, to_bytes};
+
+pub(crate) fn run(args: &TraceArgs) -> Result<(), Failure> {
+    let loaded = model::load(&args.model)?;
+    let layout = args.layout.as_deref().map(Layout::named).transpose().map_err(Failure::Usage)?;
+    let weights = Weights::read(&args.weights, loaded.checked.graph(), layout.as_ref()).map_err(Failure::failed)?;
+    let batch = read_tensors(&args.batch).map_err(Failure::failed)?;
+    let device = match args.backend {
+        Backend::Reference => Device::Reference,
+        Backend::Cpu => Device::Cpu,
+    };
+    let train = args.mode == TraceMode::Train;
+    let out = trace(&loaded.checked, &weights, &batch, layout.as_ref(), train, device).map_err(Failure::failed)?;
+    let bytes = to_bytes(&out).map_err(Failure::Failed)?;
+    replace(&args.out, &bytes).map_err(Failure::failed)?;
+    println!("wrote {} ({} tensors)", args.out.display(), out.len());
+    Ok(())
+}

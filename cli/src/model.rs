@@ -1,0 +1,87 @@
+//! From a MODEL on the command line to a checked graph.
+
+use crate::args::{ModelArgs, SettingArgs};
+use crate::{Failure, report};
+use snnc_compiler::check::{Checked, check};
+use snnc_compiler::graph::{Instance, Settings, build, instantiate};
+use snnc_compiler::recipe::{Recipe, recipe};
+use snnc_compiler::resolve::{Package, resolve};
+use snnc_grammar::{Diagnostic, Severity, SourceMap};
+use snnc_runtime::library::{Library, open};
+
+/// A model as the command line names it.
+pub(crate) struct Loaded {
+    pub(crate) sources: SourceMap,
+    pub(crate) package: Package,
+    pub(crate) instance: Instance,
+    pub(crate) checked: Checked,
+}
+
+/// `--set` and `--time` as the compiler takes them.
+pub(crate) fn settings(args: &SettingArgs) -> Result<Settings, Failure> {
+    let mut set = Vec::new();
+    for text in &args.set {
+        let (name, value) = text.split_once('=').ok_or_else(|| Failure::Usage(format!("`--set {text}`: write `--set NAME=VALUE`")))?;
+        set.push((name.trim().to_owned(), value.trim().to_owned()));
+    }
+    Ok(Settings { set, time: args.time })
+}
+
+/// The path and the variant of `path#Variant`.
+pub(crate) fn split(model: &str) -> (&str, Option<&str>) {
+    match model.rsplit_once('#') {
+        Some((path, variant)) => (path, Some(variant)),
+        None => (model, None),
+    }
+}
+
+/// Opens, links and builds a model and checks it; a violated verdict is no error here.
+pub(crate) fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
+    let settings = settings(&args.settings)?;
+    let (path, variant) = split(&args.model);
+    let mut sources = SourceMap::default();
+    let result = (|| -> Result<(Package, Instance, Checked), Vec<Diagnostic>> {
+        let file = open(&mut sources, path).map_err(|e| vec![e])?;
+        let package = resolve(&mut sources, file, &Library)?;
+        let instance = instantiate(&mut sources, &package, variant, &settings)?;
+        let checked = check(build(&package, &instance)?);
+        Ok((package, instance, checked))
+    })();
+    match result {
+        Ok((package, instance, checked)) => Ok(Loaded { sources, package, instance, checked }),
+        Err(errors) => match report::show(&sources, &errors) {
+            Err(failure) => Err(failure),
+            Ok(()) => Err(Failure::Findings),
+        },
+    }
+}
+
+impl Loaded {
+    /// The model's recipe.
+    pub(crate) fn recipe(&self, name: Option<&str>) -> Result<Recipe, Failure> {
+        let graph = self.checked.graph();
+        recipe(&self.package, &graph.model, &graph.name, name).map_err(|errors| match report::show(&self.sources, &errors) {
+            Err(failure) => failure,
+            Ok(()) => Failure::Findings,
+        })
+    }
+
+    /// One line about the verdict.
+    pub(crate) fn verdict_line(&self) -> String {
+        let findings = self.checked.findings();
+        let admitted = findings.residues.iter().filter(|r| r.admitted).count();
+        let extra = match admitted {
+            0 => String::new(),
+            1 => format!(", 1 admitted residue ({} multiplications)", report::grouped(findings.admitted())),
+            n => format!(", {n} admitted residues ({} multiplications)", report::grouped(findings.admitted())),
+        };
+        format!("{}: {}{extra}; encoder {:.2} % of all operations", self.checked.graph().name, findings.verdict, 100.0 * findings.encoder_share())
+    }
+
+    /// Refuses to go on with a model whose check found errors.
+    pub(crate) fn refuse_errors(&self) -> Result<(), Failure> {
+        let errors: Vec<Diagnostic> =
+            self.checked.findings().diagnostics.iter().filter(|d| d.severity == Severity::Error).cloned().collect();
+        report::show(&self.sources, &errors)
+    }
+}

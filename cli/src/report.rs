@@ -1,0 +1,96 @@
+//! How diagnostics and tables look.
+
+use crate::Failure;
+use miette::{GraphicalReportHandler, GraphicalTheme};
+use serde_json::{Value, json};
+use snnc_grammar::{Diagnostic, Severity, SourceMap};
+use std::io::IsTerminal;
+
+/// Prints diagnostics to stderr; fails if one is an error.
+pub(crate) fn show(sources: &SourceMap, diagnostics: &[Diagnostic]) -> Result<(), Failure> {
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
+    for diagnostic in diagnostics {
+        let mut text = String::new();
+        if handler.render_report(&mut text, &diagnostic.report(sources)).is_err() {
+            text = format!("{}: {}", diagnostic.code, diagnostic.message);
+        }
+        eprintln!("{text}");
+    }
+    let mut failure = Ok(());
+    for diagnostic in diagnostics.iter().filter(|d| d.severity == Severity::Error) {
+        // What is wrong with the command line itself is the command line's fault.
+        let outside = sources.get(diagnostic.span().file).is_some_and(|s| s.name == "--set");
+        if diagnostic.code == "io::read" || outside || diagnostic.code == "build::unknown_model" {
+            return Err(Failure::Usage(format!("{} (see above)", summary(diagnostic))));
+        }
+        failure = Err(Failure::Findings);
+    }
+    failure
+}
+
+fn summary(diagnostic: &Diagnostic) -> &str {
+    &diagnostic.message
+}
+
+/// A diagnostic for programs.
+pub(crate) fn json(sources: &SourceMap, diagnostic: &Diagnostic) -> Value {
+    let label = |l: &snnc_grammar::Label| {
+        json!({ "place": sources.place(l.span), "start": l.span.start, "end": l.span.end, "text": l.text })
+    };
+    json!({
+        "code": format!("snnc::{}", diagnostic.code),
+        "severity": if diagnostic.severity == Severity::Error { "error" } else { "warning" },
+        "message": diagnostic.message,
+        "labels": diagnostic.labels.iter().map(label).collect::<Vec<_>>(),
+        "help": diagnostic.help,
+    })
+}
+
+/// Columns padded to the widest cell; numbers (cells that start with a digit) to the right.
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = (0..header.len())
+        .map(|i| rows.iter().map(|r| r[i].chars().count()).chain([header[i].len()]).max().unwrap_or(0))
+        .collect();
+    let mut out = String::new();
+    let mut line = |cells: Vec<&str>, numbers: bool| {
+        let cells: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(c, w)| {
+                if numbers && c.starts_with(|c: char| c.is_ascii_digit()) { format!("{c:>w$}") } else { format!("{c:<w$}") }
+            })
+            .collect();
+        out.push_str(cells.join("  ").trim_end());
+        out.push('\n');
+    };
+    line(header.to_vec(), false);
+    for row in rows {
+        line(row.iter().map(String::as_str).collect(), true);
+    }
+    out
+}
+
+/// 25,223,796
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// 1.53 G
+pub(crate) fn short(x: f64) -> String {
+    for (unit, size) in [("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)] {
+        if x >= size {
+            return format!("{:.2} {unit}", x / size);
+        }
+    }
+    format!("{x:.0}")
+}

@@ -1,0 +1,152 @@
+//! One step on a given batch, with everything it computes, for comparing with another framework.
+
+use crate::layout::Layout;
+use crate::reference;
+use crate::session::{Mode, SessionError, SpikeCounts, Unfolded};
+use crate::weights::{Tensor, Tensors, Weights, names};
+use ndarray::{ArrayD, IxDyn};
+use snnc_compiler::backend::context::HYPERS;
+use snnc_compiler::check::Checked;
+use snnc_compiler::flow::Source;
+use snnc_compiler::ops::Role;
+use snnc_compiler::types::ParamId;
+use thiserror::Error;
+
+/// Where a trace is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The reference, in f64.
+    Reference,
+    /// Generated code, in f32.
+    Cpu,
+}
+
+/// Why there is no trace.
+#[derive(Debug, Error)]
+pub enum TraceError {
+    /// The batch file lacks something or has another shape.
+    #[error("the batch does not fit: {0}")]
+    Batch(String),
+    /// The network cannot be run.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+struct Traced {
+    logits: Vec<f32>,
+    loss: f32,
+    spikes: SpikeCounts,
+    grads: Vec<Option<Vec<f32>>>,
+    running: Vec<(ParamId, Vec<f32>)>,
+}
+
+/// Runs one step on a batch with `input` `[B, C, H, W]` (or `[B, T, C, H, W]` for frames) and `labels` `[B]`. Gives `logits`
+/// `[B, K]`, `loss` `[1]`, `spikes.<path>` `[T]`, and in training `grad.<name>` and `running.<name>`, under every alias of a layout.
+///
+/// # Errors
+/// If the batch does not fit the network, or that cannot be run.
+pub fn trace(checked: &Checked, weights: &Weights, batch: &Tensors, layout: Option<&Layout>, train: bool, device: Device) -> Result<Tensors, TraceError> {
+    let graph = checked.graph();
+    let (input, labels) = read_batch(checked, batch)?;
+    let samples = labels.len();
+    let traced = match device {
+        Device::Reference => on_reference(checked, weights, input, &labels, train),
+        Device::Cpu => on_cpu(checked, weights, input, &labels, train)?,
+    };
+    let mut out = Tensors::new();
+    out.insert("logits".into(), Tensor { shape: vec![samples, graph.classes()], data: traced.logits });
+    out.insert("loss".into(), Tensor { shape: vec![1], data: vec![traced.loss] });
+    for (path, counts) in traced.spikes {
+        let data = counts.iter().map(|c| *c as f32).collect::<Vec<_>>();
+        out.insert(format!("spikes.{path}"), Tensor { shape: vec![data.len()], data });
+    }
+    if train {
+        let names = names(graph, layout);
+        let mut put = |prefix: &str, id: usize, data: &[f32]| {
+            for name in &names[id] {
+                out.insert(format!("{prefix}.{name}"), Tensor { shape: graph.params[id].shape(), data: data.to_vec() });
+            }
+        };
+        for (i, grad) in traced.grads.iter().enumerate() {
+            if let Some(grad) = grad {
+                put("grad", i, grad);
+            }
+        }
+        for (id, values) in &traced.running {
+            put("running", id.index(), values);
+        }
+    }
+    Ok(out)
+}
+
+fn read_batch<'a>(checked: &Checked, batch: &'a Tensors) -> Result<(&'a Tensor, Vec<usize>), TraceError> {
+    let graph = checked.graph();
+    let missing = |name: &str| TraceError::Batch(format!("there is no tensor `{name}`"));
+    let input = batch.get("input").ok_or_else(|| missing("input"))?;
+    let labels = batch.get("labels").ok_or_else(|| missing("labels"))?;
+    let signal = &graph.node(graph.input).signal;
+    let samples = labels.data.len();
+    let mut shape = vec![samples];
+    shape.extend(signal.varies.then_some(graph.time));
+    shape.extend(signal.axes.iter().map(|a| a.size));
+    if input.shape != shape || samples == 0 {
+        return Err(TraceError::Batch(format!("`input` has shape {:?}, but {samples} labels and the model ask for {shape:?}", input.shape)));
+    }
+    let classes = graph.classes();
+    let label = |x: &f32| {
+        let whole = x.fract() == 0.0 && *x >= 0.0 && (*x as usize) < classes;
+        whole.then_some(*x as usize).ok_or_else(|| TraceError::Batch(format!("the label {x} is none of {classes} classes")))
+    };
+    Ok((input, labels.data.iter().map(label).collect::<Result<_, _>>()?))
+}
+
+fn on_reference(checked: &Checked, weights: &Weights, input: &Tensor, labels: &[usize], train: bool) -> Traced {
+    let graph = checked.graph();
+    let data = input.data.iter().map(|x| f64::from(*x)).collect();
+    let batch = ArrayD::from_shape_vec(IxDyn(&input.shape), data).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&input.shape)));
+    let input = reference::arrange(graph, batch);
+    let run = reference::run(graph, &weights.arrays::<f64>(graph), &input, Some(labels), train);
+    let list = |a: &ArrayD<f64>| a.iter().map(|x| *x as f32).collect::<Vec<_>>();
+    Traced {
+        logits: list(&run.logits),
+        loss: run.loss.map_or(f32::NAN, |l| l as f32),
+        grads: run.grads.iter().map(|g| g.as_ref().map(list)).collect(),
+        running: run.running.iter().map(|(id, v)| (*id, list(v))).collect(),
+        spikes: run.spikes,
+    }
+}
+
+fn on_cpu(checked: &Checked, weights: &Weights, input: &Tensor, labels: &[usize], train: bool) -> Result<Traced, TraceError> {
+    let graph = checked.graph();
+    let (samples, classes) = (labels.len(), graph.classes());
+    let mode = if train { Mode::Gradients } else { Mode::Eval };
+    let mut session = Unfolded::new(checked, weights, samples, mode)?;
+    let mut targets = vec![0.0; samples * classes];
+    labels.iter().enumerate().for_each(|(row, label)| targets[row * classes + label] = 1.0);
+    let logits = session.run(&input.data, &targets, samples, [0.0; HYPERS]);
+    let loss = if train { session.loss(samples) } else { cross_entropy(&logits, labels) };
+    let ids = || (0..graph.params.len()).map(ParamId::new);
+    let running = ids().filter(|id| train && graph.param(*id).role != Role::Trained);
+    Ok(Traced {
+        loss,
+        spikes: session.spikes(samples),
+        grads: ids().map(|id| if train { session.gradient(id, samples) } else { None }).collect(),
+        running: running.filter_map(|id| Some((id, session.source(Source::Param(id))?.to_vec()))).collect(),
+        logits,
+    })
+}
+
+/// The mean cross entropy of logits; the program of a run without training has no loss.
+fn cross_entropy(logits: &[f32], labels: &[usize]) -> f32 {
+    let classes = logits.len() / labels.len();
+    let total: f64 = logits
+        .chunks(classes)
+        .zip(labels)
+        .map(|(row, label)| {
+            let largest = row.iter().fold(f32::NEG_INFINITY, |m, x| m.max(*x));
+            let sum: f64 = row.iter().map(|x| f64::from(x - largest).exp()).sum();
+            f64::from(largest) + sum.ln() - f64::from(row[*label])
+        })
+        .sum();
+    (total / labels.len() as f64) as f32
+}

@@ -1,0 +1,284 @@
+//! Checkpoints: a folder for each, with `model.safetensors`, `optimizer.safetensors` and `state.json`. Written beside,
+//! synced, and renamed into place, so that whatever happens the newest complete one is found again.
+
+use crate::weights::{Tensor, Tensors, Weights, WeightsError, read_tensors, to_bytes};
+use serde::{Deserialize, Serialize};
+use snnc_compiler::graph::{Graph, print};
+use snnc_compiler::recipe::Recipe;
+use snnc_compiler::types::ParamId;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Version of the format.
+const VERSION: u32 = 1;
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// Why saving or loading failed.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// A file or folder.
+    #[error("cannot {what} `{path}`: {source}")]
+    Io {
+        /// What was done.
+        what: &'static str,
+        /// With which file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Nothing to resume.
+    #[error("there is no checkpoint in `{folder}`")]
+    None {
+        /// The folder.
+        folder: String,
+    },
+    /// Something is there already.
+    #[error("`{folder}` holds checkpoints already; pass `--resume` to go on, or choose another folder")]
+    Occupied {
+        /// The folder.
+        folder: String,
+    },
+    /// Made by another network or recipe.
+    #[error("the checkpoint `{path}` is of another {what}; resume with the same file, settings and recipe")]
+    Other {
+        /// The checkpoint.
+        path: String,
+        /// What differs.
+        what: &'static str,
+    },
+    /// Damaged state.
+    #[error("the checkpoint `{path}` is damaged: {reason}")]
+    Damaged {
+        /// The checkpoint.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Damaged tensors.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+/// Where training is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Version of the format.
+    pub version: u32,
+    /// Name of the variant.
+    pub model: String,
+    /// Hash of the graph.
+    pub graph: String,
+    /// The recipe.
+    pub recipe: Recipe,
+    /// Epochs done.
+    pub epoch: usize,
+    /// Steps done in this epoch.
+    pub step: usize,
+    /// Updates done in all.
+    pub updates: u64,
+    /// Sum of losses in this epoch.
+    pub loss_sum: f64,
+    /// Right predictions in this epoch.
+    pub right: usize,
+    /// Samples seen in this epoch.
+    pub seen: usize,
+}
+
+impl State {
+    /// The start.
+    pub fn new(graph: &Graph, recipe: &Recipe) -> State {
+        State {
+            version: VERSION,
+            model: graph.name.clone(),
+            graph: format!("{:016x}", hash(&print(graph))),
+            recipe: recipe.clone(),
+            epoch: 0,
+            step: 0,
+            updates: 0,
+            loss_sum: 0.0,
+            right: 0,
+            seen: 0,
+        }
+    }
+
+    /// The start of the next epoch.
+    pub fn next_epoch(&mut self) {
+        *self = State { epoch: self.epoch + 1, step: 0, loss_sum: 0.0, right: 0, seen: 0, ..self.clone() };
+    }
+}
+
+/// FNV-1a.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A checkpoint read back.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Parameters and running statistics.
+    pub weights: Weights,
+    /// Tensors of the optimizer: (parameter, which) with values.
+    pub moments: Vec<((ParamId, u8), Vec<f32>)>,
+    /// Where training was.
+    pub state: State,
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
+    let path = path.to_string_lossy().into_owned();
+    move |source| CheckpointError::Io { what, path, source }
+}
+
+/// Makes the folder of a new run.
+///
+/// # Errors
+/// If it cannot be made, or holds checkpoints already.
+pub fn prepare(folder: &Path) -> Result<(), CheckpointError> {
+    fs::create_dir_all(folder).map_err(failed("make the folder", folder))?;
+    if !complete(folder)?.is_empty() {
+        return Err(CheckpointError::Occupied { folder: folder.to_string_lossy().into_owned() });
+    }
+    Ok(())
+}
+
+/// The checkpoints of a folder, oldest first, with the number of updates in their names.
+fn complete(folder: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed("read the folder", folder))? {
+        let path = entry.map_err(failed("read the folder", folder))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if let Some(updates) = name.strip_prefix("step-").and_then(|n| n.parse().ok()) {
+            found.push((updates, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Saves a checkpoint; older ones are removed once it is in place.
+///
+/// # Errors
+/// If it cannot be written; those there are stay untouched.
+pub fn save(folder: &Path, graph: &Graph, weights: &Weights, moments: &[(String, Vec<f32>)], state: &State) -> Result<(), CheckpointError> {
+    let target = folder.join(format!("step-{:09}", state.updates));
+    let old = complete(folder)?;
+    let beside = folder.join(format!(".writing-{}", std::process::id()));
+    let written = write(&beside, graph, weights, moments, state).and_then(|()| {
+        if target.exists() {
+            // The same state saved twice: the older copy gives way.
+            fs::remove_dir_all(&target).map_err(failed("replace", &target))?;
+        }
+        fs::rename(&beside, &target).map_err(failed("rename into place", &target))?;
+        sync(folder)
+    });
+    if let Err(error) = written {
+        let _ = fs::remove_dir_all(&beside);
+        return Err(error);
+    }
+    for (_, path) in old.into_iter().filter(|(_, p)| *p != target) {
+        let _ = fs::remove_dir_all(path);
+    }
+    // What runs that were killed left behind.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(".writing-") {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn write(beside: &Path, graph: &Graph, weights: &Weights, moments: &[(String, Vec<f32>)], state: &State) -> Result<(), CheckpointError> {
+    let _ = fs::remove_dir_all(beside);
+    fs::create_dir_all(beside).map_err(failed("make the folder", beside))?;
+    let damaged = |reason: String| CheckpointError::Damaged { path: beside.to_string_lossy().into_owned(), reason };
+    let model = to_bytes(&weights.tensors(graph)).map_err(damaged)?;
+    let tensors: Tensors =
+        moments.iter().map(|(n, v)| (n.clone(), Tensor { shape: vec![v.len()], data: v.clone() })).collect();
+    let optimizer = to_bytes(&tensors).map_err(damaged)?;
+    let json = serde_json::to_vec_pretty(state).map_err(|e| damaged(e.to_string()))?;
+    for (name, bytes) in [(MODEL, model), (OPTIMIZER, optimizer), (STATE, json)] {
+        put(&beside.join(name), &bytes)?;
+    }
+    sync(beside)
+}
+
+/// Writes a file and waits until it is on the disk.
+fn put(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let mut file = File::create(path).map_err(failed("write", path))?;
+    file.write_all(bytes).map_err(failed("write", path))?;
+    file.sync_all().map_err(failed("sync", path))
+}
+
+fn sync(folder: &Path) -> Result<(), CheckpointError> {
+    File::open(folder).and_then(|f| f.sync_all()).map_err(failed("sync the folder", folder))
+}
+
+/// Writes a file beside its place and renames it there.
+///
+/// # Errors
+/// If it cannot be written; a file that was there stays.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let beside = path.with_file_name(format!(".{name}.writing-{}", std::process::id()));
+    let done = put(&beside, bytes).and_then(|()| fs::rename(&beside, path).map_err(failed("rename into place", path)));
+    if done.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    done
+}
+
+impl Checkpoint {
+    /// The newest checkpoint of a folder; it must be of this graph and recipe.
+    ///
+    /// # Errors
+    /// If there is none, it is damaged, or of something else.
+    pub fn newest(folder: &Path, graph: &Graph, expected: &State) -> Result<Checkpoint, CheckpointError> {
+        let shown = folder.to_string_lossy().into_owned();
+        if !folder.is_dir() {
+            return Err(CheckpointError::None { folder: shown });
+        }
+        let (_, path) = complete(folder)?.pop().ok_or(CheckpointError::None { folder: shown })?;
+        let at = path.to_string_lossy().into_owned();
+        let text = fs::read(path.join(STATE)).map_err(failed("read", &path.join(STATE)))?;
+        let damaged = |reason: String| CheckpointError::Damaged { path: at.clone(), reason };
+        let state: State = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+        if state.version != VERSION {
+            return Err(CheckpointError::Other { path: at, what: "version" });
+        }
+        if state.graph != expected.graph {
+            return Err(CheckpointError::Other { path: at, what: "network" });
+        }
+        if state.recipe != expected.recipe {
+            return Err(CheckpointError::Other { path: at, what: "recipe" });
+        }
+        let weights = Weights::read(&path.join(MODEL), graph, None)?;
+        let mut moments = Vec::new();
+        for (name, tensor) in read_tensors(&path.join(OPTIMIZER))? {
+            let found = name.rsplit_once('.').and_then(|(p, n)| {
+                let param = graph.params.iter().position(|q| q.path == p)?;
+                Some((ParamId::new(param), n.parse().ok()?))
+            });
+            let Some((param, moment)) = found else { return Err(damaged(format!("unknown tensor `{name}`"))) };
+            if tensor.data.len() != graph.param(param).elements() {
+                return Err(damaged(format!("`{name}` has {} values", tensor.data.len())));
+            }
+            moments.push(((param, moment), tensor.data));
+        }
+        Ok(Checkpoint { weights, moments, state })
+    }
+}
+
+/// The model file of a run's folder, or the file itself.
+pub fn model_file(path: &Path) -> PathBuf {
+    if !path.is_dir() {
+        return path.to_owned();
+    }
+    let own = path.join(MODEL);
+    if own.is_file() {
+        return own;
+    }
+    complete(path).ok().and_then(|mut c| c.pop()).map_or(own, |(_, p)| p.join(MODEL))
+}
