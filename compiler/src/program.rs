@@ -80,6 +80,10 @@ pub enum Contract {
         b_labels: Vec<String>,
         /// Labels of the result.
         out_labels: Vec<String>,
+        /// a holds spikes: most of its values are zero, the others one.
+        a_spikes: bool,
+        /// b holds spikes.
+        b_spikes: bool,
     },
     /// A product of a convolution.
     Conv {
@@ -93,6 +97,8 @@ pub enum Contract {
         part: ConvPart,
         /// Geometry.
         window: Window,
+        /// The operand holds spikes.
+        spikes: bool,
     },
 }
 
@@ -162,12 +168,12 @@ pub fn print(program: &Program) -> String {
         let _ = writeln!(out, "group {i}{}", if group.once { " once" } else { "" });
         for contract in &group.contracts {
             let _ = match contract {
-                Contract::Product { a, b, out: o, a_labels, b_labels, out_labels } => writeln!(
+                Contract::Product { a, b, out: o, a_labels, b_labels, out_labels, .. } => writeln!(
                     out,
                     "  contract {}[{}] = {}[{}] . {}[{}]",
                     o.buffer, out_labels.join(" "), a.buffer, a_labels.join(" "), b.buffer, b_labels.join(" ")
                 ),
-                Contract::Conv { a, b, out: o, part, window } => writeln!(
+                Contract::Conv { a, b, out: o, part, window, .. } => writeln!(
                     out,
                     "  contract {} = conv {:?}({}, {}) kernel {:?} stride {:?} pad {:?}",
                     o.buffer, part, a.buffer, b.buffer, window.kernel, window.stride, window.pad

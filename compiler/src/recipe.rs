@@ -265,12 +265,12 @@ fn schedule(value: &Value, span: Span) -> Result<Schedule, Diagnostic> {
     let epochs = f.needed("epochs", 1.0..=1e6)? as usize;
     let warmup = f.number("warmup", 0.0, 0.0..=1e6)? as usize;
     let (warmup_from, floor) = (f.number("warmup_from", 0.0, 0.0..=1e3)?, f.number("floor", 0.0, 0.0..=1e3)?);
-    let every_step = match f.take("per") {
+    let every_step = match f.take("every") {
         None => false,
         Some(v) => match word(&v, span)?.as_str() {
             "step" => true,
             "epoch" => false,
-            other => return Err(wrong(span, format!("`per` is \"step\" or \"epoch\", not \"{other}\""))),
+            other => return Err(wrong(span, format!("`every` is \"step\" or \"epoch\", not \"{other}\""))),
         },
     };
     let cosine = f.setting.name == "cosine";

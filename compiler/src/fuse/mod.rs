@@ -9,7 +9,7 @@ mod body;
 mod contract;
 mod views;
 
-use crate::flow::{Def, Dims, Flow, FlowId, Sink, Source};
+use crate::flow::{ConvPart, Def, Dims, Flow, FlowId, Sink, Source};
 use crate::kernel::Kernel;
 use crate::program::{Buffer, BufferId, Contract, Group, KernelId, Loop, Program, Purpose, View};
 use std::collections::{BTreeSet, HashMap};
@@ -323,9 +323,12 @@ impl<'a> Fuser<'a> {
                 a_labels: a_labels.clone(),
                 b_labels: b_labels.clone(),
                 out_labels: out_labels.clone(),
+                a_spikes: self.flow.get(*a).spikes,
+                b_spikes: self.flow.get(*b).spikes,
             },
             Def::Conv { a, b, part, window } => {
-                Contract::Conv { a: self.view(*a), b: self.view(*b), out: self.view(id), part: *part, window: *window }
+                let spikes = *part != ConvPart::Operand && self.flow.get(*a).spikes;
+                Contract::Conv { a: self.view(*a), b: self.view(*b), out: self.view(id), part: *part, window: *window, spikes }
             }
             other => unreachable!("{other:?} is no contraction"),
         }

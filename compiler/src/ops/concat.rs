@@ -71,7 +71,10 @@ impl Operator for Concat {
 
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
         let dims = cx.dims();
-        cx.flow.push(Def::Concat { parts: cx.inputs.clone(), axis: self.axis.clone() }, dims)
+        let spikes = cx.inputs.iter().all(|i| cx.flow.get(*i).spikes);
+        let id = cx.flow.push(Def::Concat { parts: cx.inputs.clone(), axis: self.axis.clone() }, dims);
+        cx.flow.tensors[id.index()].spikes = spikes;
+        id
     }
 
     fn backward(&self, cx: &mut Backward<'_>) {

@@ -166,8 +166,12 @@ impl Executable {
         out
     }
 
-    /// Runs all groups.
+    /// Runs all groups. All of them run on the pool's threads: handing each over from another one would cost a switch.
     pub fn run(&mut self, call: &Call) {
+        rayon::scope(|_| self.run_groups(call));
+    }
+
+    fn run_groups(&mut self, call: &Call) {
         debug_assert!(call.batch <= self.batch && call.steps <= self.program.time);
         let pointers: Vec<Pointer> = self.buffers.iter_mut().map(|b| Pointer(b.as_mut_ptr())).collect();
         for group in &self.program.groups {
