@@ -38,7 +38,11 @@ fn load(file: &str, model: &str, set: &[(&str, &str)]) -> Fixture {
 }
 
 fn spe() -> Fixture {
-    load("mixer_mlp_spe.safetensors", "mixer/mlp_spe_published", &[("dim", "12"), ("depths", "[1, 2, 1, 1]"), ("image", "64"), ("classes", "10")])
+    load(
+        "mixer_mlp_spe.safetensors",
+        "mixer/mlp_spe_published",
+        &[("dim", "12"), ("depths", "[1, 2, 1, 1]"), ("image", "64"), ("classes", "10")],
+    )
 }
 
 fn plain() -> Fixture {

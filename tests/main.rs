@@ -2,5 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod agreement;
+mod diagnostics;
 mod fixtures;
 mod folds;
+mod language;
+mod operators;
+mod streaming;
+mod verdicts;

@@ -58,7 +58,8 @@ pub fn render(sources: &SourceMap, diagnostics: &[Diagnostic]) -> String {
 pub fn distance(ours: &[f64], theirs: &[f64], floor: f64) -> f64 {
     assert_eq!(ours.len(), theirs.len(), "different numbers of elements");
     let scale = theirs.iter().fold(floor, |m, x| m.max(x.abs()));
-    let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, |m: f64, x| if x.is_nan() { f64::INFINITY } else { m.max(x) });
+    let worst =
+        ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, |m: f64, x| if x.is_nan() { f64::INFINITY } else { m.max(x) });
     if scale == 0.0 { worst } else { worst / scale }
 }
 

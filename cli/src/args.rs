@@ -18,8 +18,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Check files: diagnostics, and for every model whether inference is multiplication-free.
-    #[command(after_help = "Examples:\n  snnc check zoo/\n  snnc check my.snn --format json\n  snnc check mixer/mlp_spe#MlpSpeB --set expand=4\n\n\
-                            Exit code: 0 clean, 1 findings, 2 usage.")]
+    #[command(
+        after_help = "Examples:\n  snnc check zoo/\n  snnc check my.snn --format json\n  snnc check mixer/mlp_spe#MlpSpeB --set expand=4\n\n\
+                            Exit code: 0 clean, 1 findings, 2 usage."
+    )]
     Check(CheckArgs),
     /// Format files in place.
     #[command(after_help = "Examples:\n  snnc fmt my.snn\n  snnc fmt --check zoo/")]
@@ -31,7 +33,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  snnc new my_model")]
     New(NewArgs),
     /// Print what a stage of the compiler makes of a model.
-    #[command(after_help = "Examples:\n  snnc dump quickstart/digits --stage graph\n  snnc dump quickstart/digits --stage program --mode train")]
+    #[command(
+        after_help = "Examples:\n  snnc dump quickstart/digits --stage graph\n  snnc dump quickstart/digits --stage program --mode train"
+    )]
     Dump(DumpArgs),
     /// Layers, shapes, parameters, operations and energy of a model.
     #[command(after_help = "Examples:\n  snnc summary mixer/mlp_spe#MlpSpeT\n  snnc summary my.snn --rate 0.1 --format json")]

@@ -3,17 +3,16 @@
 use crate::args::{ModelArgs, SettingArgs};
 use crate::{Failure, report};
 use snnc_compiler::check::{Checked, check};
-use snnc_compiler::graph::{Instance, Settings, build, instantiate};
+use snnc_compiler::graph::{Settings, build, instantiate};
 use snnc_compiler::recipe::{Recipe, recipe};
 use snnc_compiler::resolve::{Package, resolve};
-use snnc_grammar::{Diagnostic, Severity, SourceMap};
+use snnc_grammar::{Diagnostic, SourceMap};
 use snnc_runtime::library::{Library, open};
 
 /// A model as the command line names it.
 pub(crate) struct Loaded {
     pub(crate) sources: SourceMap,
     pub(crate) package: Package,
-    pub(crate) instance: Instance,
     pub(crate) checked: Checked,
 }
 
@@ -40,15 +39,15 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
     let settings = settings(&args.settings)?;
     let (path, variant) = split(&args.model);
     let mut sources = SourceMap::default();
-    let result = (|| -> Result<(Package, Instance, Checked), Vec<Diagnostic>> {
+    let result = (|| -> Result<(Package, Checked), Vec<Diagnostic>> {
         let file = open(&mut sources, path).map_err(|e| vec![e])?;
         let package = resolve(&mut sources, file, &Library)?;
         let instance = instantiate(&mut sources, &package, variant, &settings)?;
         let checked = check(build(&package, &instance)?);
-        Ok((package, instance, checked))
+        Ok((package, checked))
     })();
     match result {
-        Ok((package, instance, checked)) => Ok(Loaded { sources, package, instance, checked }),
+        Ok((package, checked)) => Ok(Loaded { sources, package, checked }),
         Err(errors) => match report::show(&sources, &errors) {
             Err(failure) => Err(failure),
             Ok(()) => Err(Failure::Findings),
@@ -75,13 +74,11 @@ impl Loaded {
             1 => format!(", 1 admitted residue ({} multiplications)", report::grouped(findings.admitted())),
             n => format!(", {n} admitted residues ({} multiplications)", report::grouped(findings.admitted())),
         };
-        format!("{}: {}{extra}; encoder {:.2} % of all operations", self.checked.graph().name, findings.verdict, 100.0 * findings.encoder_share())
-    }
-
-    /// Refuses to go on with a model whose check found errors.
-    pub(crate) fn refuse_errors(&self) -> Result<(), Failure> {
-        let errors: Vec<Diagnostic> =
-            self.checked.findings().diagnostics.iter().filter(|d| d.severity == Severity::Error).cloned().collect();
-        report::show(&self.sources, &errors)
+        format!(
+            "{}: {}{extra}; encoder {:.2} % of all operations",
+            self.checked.graph().name,
+            findings.verdict,
+            100.0 * findings.encoder_share()
+        )
     }
 }

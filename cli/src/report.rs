@@ -36,9 +36,8 @@ fn summary(diagnostic: &Diagnostic) -> &str {
 
 /// A diagnostic for programs.
 pub(crate) fn json(sources: &SourceMap, diagnostic: &Diagnostic) -> Value {
-    let label = |l: &snnc_grammar::Label| {
-        json!({ "place": sources.place(l.span), "start": l.span.start, "end": l.span.end, "text": l.text })
-    };
+    let label =
+        |l: &snnc_grammar::Label| json!({ "place": sources.place(l.span), "start": l.span.start, "end": l.span.end, "text": l.text });
     json!({
         "code": format!("snnc::{}", diagnostic.code),
         "severity": if diagnostic.severity == Severity::Error { "error" } else { "warning" },
@@ -50,17 +49,14 @@ pub(crate) fn json(sources: &SourceMap, diagnostic: &Diagnostic) -> Value {
 
 /// Columns padded to the widest cell; numbers (cells that start with a digit) to the right.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let widths: Vec<usize> = (0..header.len())
-        .map(|i| rows.iter().map(|r| r[i].chars().count()).chain([header[i].len()]).max().unwrap_or(0))
-        .collect();
+    let widths: Vec<usize> =
+        (0..header.len()).map(|i| rows.iter().map(|r| r[i].chars().count()).chain([header[i].len()]).max().unwrap_or(0)).collect();
     let mut out = String::new();
     let mut line = |cells: Vec<&str>, numbers: bool| {
         let cells: Vec<String> = cells
             .iter()
             .zip(&widths)
-            .map(|(c, w)| {
-                if numbers && c.starts_with(|c: char| c.is_ascii_digit()) { format!("{c:>w$}") } else { format!("{c:<w$}") }
-            })
+            .map(|(c, w)| if numbers && c.starts_with(|c: char| c.is_ascii_digit()) { format!("{c:>w$}") } else { format!("{c:<w$}") })
             .collect();
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');

@@ -3,7 +3,7 @@
 //! Traversal only: what an operator does, forward and backward, stands in its own file.
 
 use crate::check::{Checked, How};
-use crate::flow::{Operand, Def, Dims, Flow, FlowId, Scalar, Sink, Source, Un};
+use crate::flow::{Def, Dims, Flow, FlowId, Operand, Scalar, Sink, Source, Un};
 use crate::fold::Folded;
 use crate::graph::Graph;
 use crate::ops::{Backward, Forward, Role, Selection};

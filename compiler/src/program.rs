@@ -161,7 +161,13 @@ impl Program {
 pub fn print(program: &Program) -> String {
     let mut out = format!("program (T = {})\n", program.time);
     for (i, b) in program.buffers.iter().enumerate() {
-        let over = if b.batch { " per sample" } else if b.ranges { " per range" } else { "" };
+        let over = if b.batch {
+            " per sample"
+        } else if b.ranges {
+            " per range"
+        } else {
+            ""
+        };
         let _ = writeln!(out, "  @{i}: {} elements{over}, {:?}  // {}", b.elements, b.purpose, b.label);
     }
     for (i, group) in program.groups.iter().enumerate() {
@@ -171,7 +177,12 @@ pub fn print(program: &Program) -> String {
                 Contract::Product { a, b, out: o, a_labels, b_labels, out_labels, .. } => writeln!(
                     out,
                     "  contract {}[{}] = {}[{}] . {}[{}]",
-                    o.buffer, out_labels.join(" "), a.buffer, a_labels.join(" "), b.buffer, b_labels.join(" ")
+                    o.buffer,
+                    out_labels.join(" "),
+                    a.buffer,
+                    a_labels.join(" "),
+                    b.buffer,
+                    b_labels.join(" ")
                 ),
                 Contract::Conv { a, b, out: o, part, window, .. } => writeln!(
                     out,

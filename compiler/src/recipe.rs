@@ -73,7 +73,8 @@ pub fn recipe(package: &Package, model: &str, variant: &str, name: Option<&str>)
         let known: Vec<&str> = package.recipes.iter().map(|r| r.name.name.as_str()).collect();
         let top = Span { file: package.root, start: 0, end: 0 };
         let message = name.map_or_else(|| format!("there is no recipe for `{model}`"), |n| format!("there is no recipe `{n}`"));
-        let help = if known.is_empty() { format!("add `recipe name for {model} {{ … }}`") } else { format!("there are: {}", known.join(", ")) };
+        let help =
+            if known.is_empty() { format!("add `recipe name for {model} {{ … }}`") } else { format!("there are: {}", known.join(", ")) };
         return Err(vec![Diagnostic::error("recipe::unknown", top, message, "in this file").help(help)]);
     };
     read(tree)
@@ -199,7 +200,10 @@ impl Fields {
             Value::Setting(s) if names.contains(&s.name.as_str()) => Ok(Fields { setting: s.clone(), asked: vec![] }),
             v => {
                 let found = if let Value::Setting(s) = v { format!("`{}`", s.name) } else { format!("a value of type {}", v.type_name()) };
-                Err(wrong(span, format!("expected {}, not {found}", names.iter().map(|n| format!("`{n}(…)`")).collect::<Vec<_>>().join(" or "))))
+                Err(wrong(
+                    span,
+                    format!("expected {}, not {found}", names.iter().map(|n| format!("`{n}(…)`")).collect::<Vec<_>>().join(" or ")),
+                ))
             }
         }
     }

@@ -63,15 +63,8 @@ pub fn resolve(sources: &mut SourceMap, root: FileId, loader: &dyn Loader) -> Re
         errors.extend(names(module, &scopes));
     }
     errors.extend(recursion(&scopes));
-    let mut package = Package {
-        doc: String::new(),
-        models: vec![],
-        variants: vec![],
-        recipes: vec![],
-        strict: None,
-        scopes: HashMap::new(),
-        root,
-    };
+    let mut package =
+        Package { doc: String::new(), models: vec![], variants: vec![], recipes: vec![], strict: None, scopes: HashMap::new(), root };
     if let Some(module) = modules.get(&root) {
         package.doc.clone_from(&module.doc);
         for item in &module.items {
@@ -111,7 +104,8 @@ impl Linker<'_> {
             }
             let shown = path.join("::");
             let Some((name, bytes)) = self.loader.load(&from, &path) else {
-                let mut error = Diagnostic::error("resolve::unknown_module", used.span, format!("there is no module `{shown}`"), "used here");
+                let mut error =
+                    Diagnostic::error("resolve::unknown_module", used.span, format!("there is no module `{shown}`"), "used here");
                 let known = self.loader.known();
                 if let Some(near) = nearest(&shown, known.iter().map(String::as_str)) {
                     error = error.help(format!("did you mean `{near}`?"));
@@ -168,8 +162,13 @@ impl Linker<'_> {
                 };
                 if let Some(first) = seen.insert(&name.name, name) {
                     self.errors.push(
-                        Diagnostic::error("resolve::duplicate", name.span, format!("`{}` is defined twice", name.name), "defined again here")
-                            .label(first.span, "first defined here"),
+                        Diagnostic::error(
+                            "resolve::duplicate",
+                            name.span,
+                            format!("`{}` is defined twice", name.name),
+                            "defined again here",
+                        )
+                        .label(first.span, "first defined here"),
                     );
                 }
                 if let Item::Block(b) = item {
@@ -205,8 +204,13 @@ impl Linker<'_> {
                     let scope = scopes.entry(*file).or_default();
                     if let Some(other) = scope.insert(name.name.clone(), def.clone()) {
                         self.errors.push(
-                            Diagnostic::error("resolve::duplicate", name.span, format!("`{}` is defined twice", name.name), "imported here")
-                                .label(other.block.name.span, "and defined here"),
+                            Diagnostic::error(
+                                "resolve::duplicate",
+                                name.span,
+                                format!("`{}` is defined twice", name.name),
+                                "imported here",
+                            )
+                            .label(other.block.name.span, "and defined here"),
                         );
                     }
                 }
@@ -392,7 +396,8 @@ fn unknown(name: &Ident, what: &str, known: &[&str], errors: &mut Vec<Diagnostic
     if known.contains(&name.name.as_str()) {
         return;
     }
-    let mut error = Diagnostic::error("resolve::unknown_name", name.span, format!("there is no {what} `{}`", name.name), "not found in this file");
+    let mut error =
+        Diagnostic::error("resolve::unknown_name", name.span, format!("there is no {what} `{}`", name.name), "not found in this file");
     if let Some(near) = nearest(&name.name, known.iter().copied()) {
         error = error.help(format!("did you mean `{near}`?"));
     }

@@ -128,9 +128,7 @@ pub fn binary(op: BinaryOp, a: Value, b: Value, span: Span) -> Result<Value, Dia
     if a == Value::Poison || b == Value::Poison {
         return Ok(Value::Poison);
     }
-    let mismatch = || {
-        bad_type(span, format!("`{}` does not take values of types {} and {}", op.symbol(), a.type_name(), b.type_name()))
-    };
+    let mismatch = || bad_type(span, format!("`{}` does not take values of types {} and {}", op.symbol(), a.type_name(), b.type_name()));
     let by_zero = || Diagnostic::error("build::arithmetic", span, "division by zero", "the divisor is zero");
     Ok(match (op, &a, &b) {
         (Eq, ..) => Value::Bool(a == b || (a.as_float().is_some() && a.as_float() == b.as_float())),

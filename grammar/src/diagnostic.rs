@@ -68,7 +68,12 @@ impl Diagnostic {
         let mut others: Vec<_> = self.labels.iter().map(|l| l.span.file).filter(|f| *f != primary).collect();
         others.dedup();
         let mut seen = Vec::new();
-        others.retain(|f| !seen.contains(f) && { seen.push(*f); true });
+        others.retain(|f| {
+            !seen.contains(f) && {
+                seen.push(*f);
+                true
+            }
+        });
         let related = others
             .into_iter()
             .map(|file| Elsewhere { labels: self.labels.iter().filter(|l| l.span.file == file).collect(), sources })

@@ -261,7 +261,9 @@ fn describe(rule: &Rule) -> String {
         Rule::name | Rule::name_or_keyword | Rule::name_expr => "a name".into(),
         Rule::axis_name | Rule::axis_decl | Rule::axes => "an axis".into(),
         Rule::expr | Rule::or_expr | Rule::and_expr | Rule::cmp_expr | Rule::shift_expr | Rule::add_expr => "an expression".into(),
-        Rule::mul_expr | Rule::unary | Rule::postfix | Rule::number | Rule::string | Rule::boolean | Rule::list => "an expression".into(),
+        Rule::mul_expr | Rule::unary | Rule::postfix | Rule::number | Rule::string | Rule::boolean | Rule::list | Rule::tuple => {
+            "an expression".into()
+        }
         Rule::unary_op => "an expression".into(),
         Rule::or_op | Rule::and_op | Rule::cmp_op | Rule::shift_op | Rule::add_op | Rule::mul_op => "an operator".into(),
         Rule::argument | Rule::named | Rule::arrow => "an argument".into(),
@@ -673,7 +675,8 @@ impl At<'_> {
                 ExprKind::Str(unescape(body))
             }
             Rule::boolean => ExprKind::Bool(pair.as_str().trim() == "true"),
-            Rule::list => ExprKind::List(inner(pair).map(|p| self.expr(p)).collect::<Built<_>>()?),
+            // `(1, 2)` is `[1, 2]`.
+            Rule::list | Rule::tuple => ExprKind::List(inner(pair).map(|p| self.expr(p)).collect::<Built<_>>()?),
             Rule::name_expr => ExprKind::Name(pair.as_str().trim().to_owned()),
             Rule::call => ExprKind::Call(self.call(pair)?),
             _ => return self.need(None, at),

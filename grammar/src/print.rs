@@ -12,7 +12,7 @@ pub fn print(module: &Module, text: &str) -> String {
     let mut p = Printer { out: String::new(), indent: 0, comments: &module.comments, text, last: 0, fresh: true };
     let mut previous: Option<&Item> = None;
     for item in &module.items {
-        let tight = matches!((previous, item), (Some(Item::Use(_)), Item::Use(_)));
+        let tight = matches!((previous, item), (Some(Item::Use(_)), Item::Use(_)) | (Some(Item::Variant(_)), Item::Variant(_)));
         p.item(item, previous.is_some() && !tight);
         previous = Some(item);
     }
@@ -108,11 +108,7 @@ impl Printer<'_> {
                 if let Some(facts) = &v.published {
                     let facts: Vec<_> = facts.iter().map(fact).collect();
                     let flat = format!("{text} published {{ {} }}", facts.join(", "));
-                    text = if flat.len() <= WIDTH {
-                        flat
-                    } else {
-                        format!("{text} published {{\n    {},\n}}", facts.join(",\n    "))
-                    };
+                    text = if flat.len() <= WIDTH { flat } else { format!("{text} published {{\n    {},\n}}", facts.join(",\n    ")) };
                 }
                 self.comments_before(span.end);
                 self.line(&text);
@@ -220,9 +216,7 @@ impl Printer<'_> {
                 format!("require {}{message}", expr_text(condition))
             }
             StmtKind::Nodes(names, ty) => format!("nodes {}: {}", join(names, ", "), signal_type(ty)),
-            StmtKind::Edge { from, to, chain } => {
-                self.bound(&format!("{} -> {} : ", join(from, ", "), join(to, ", ")), chain)
-            }
+            StmtKind::Edge { from, to, chain } => self.bound(&format!("{} -> {} : ", join(from, ", "), join(to, ", ")), chain),
         };
         self.comments_before(end);
         self.line(&text);
@@ -261,11 +255,8 @@ fn type_text(ty: &Type) -> String {
 }
 
 fn signal_type(ty: &SignalType) -> String {
-    let axes: Vec<String> = ty
-        .axes
-        .iter()
-        .map(|a| a.name.as_ref().map_or(String::new(), |n| format!("{} = ", n.name)) + &expr_text(&a.size))
-        .collect();
+    let axes: Vec<String> =
+        ty.axes.iter().map(|a| a.name.as_ref().map_or(String::new(), |n| format!("{} = ", n.name)) + &expr_text(&a.size)).collect();
     format!("{}[{}]", ty.kind.name, axes.join(", "))
 }
 

@@ -47,13 +47,15 @@ pub fn open(sources: &mut SourceMap, path: &str) -> Result<FileId, Diagnostic> {
         diagnostic
     };
     let name = path.trim_end_matches(".snn");
-    if !Path::new(path).exists() && let Some(text) = snnc_zoo::model(name) {
+    if !Path::new(path).exists()
+        && let Some(text) = snnc_zoo::model(name)
+    {
         return Ok(sources.add(format!("<models/{name}.snn>"), text));
     }
     let too_large = fs::metadata(path).is_ok_and(|m| m.len() > snnc_grammar::MAX_BYTES as u64);
     if too_large {
         let message = format!("`{path}` has more than {} bytes, which is no model", snnc_grammar::MAX_BYTES);
-        return Err(problem(sources, message));
+        return Err(Diagnostic { code: "syntax::too_large", ..problem(sources, message) });
     }
     match fs::read(path) {
         Ok(bytes) => match snnc_grammar::decode(&bytes) {

@@ -72,7 +72,8 @@ fn fits(graph: &Graph, program: &Program, batch: usize) -> Result<(), SessionErr
 /// # Errors
 /// [`SessionError::Memory`].
 pub fn fits_at_all(graph: &Graph, batch: usize) -> Result<(), SessionError> {
-    let mut sizes: Vec<(String, u128)> = graph.params.iter().map(|p| (p.path.clone(), p.axes.iter().map(|a| a.size as u128).product::<u128>() * 4)).collect();
+    let mut sizes: Vec<(String, u128)> =
+        graph.params.iter().map(|p| (p.path.clone(), p.axes.iter().map(|a| a.size as u128).product::<u128>() * 4)).collect();
     for node in &graph.nodes {
         let steps = if node.signal.varies { graph.time as u128 } else { 1 };
         sizes.push((node.path.clone(), node.signal.axes.iter().map(|a| a.size as u128).product::<u128>() * steps * 4 * batch as u128));
@@ -96,8 +97,7 @@ fn arrange(signal: &Signal, steps: usize, batch: &[f32], samples: usize, out: &m
     for i in (0..logical.len().saturating_sub(1)).rev() {
         strides[i] = strides[i + 1] * logical[i + 1];
     }
-    let order: Vec<(usize, usize)> =
-        physical.iter().map(|a| (a.size, signal.position(&a.name).map_or(1, |i| strides[i]))).collect();
+    let order: Vec<(usize, usize)> = physical.iter().map(|a| (a.size, signal.position(&a.name).map_or(1, |i| strides[i]))).collect();
     let elements = signal.elements();
     let images = if signal.varies { steps } else { 1 };
     for sample in 0..samples {
@@ -176,8 +176,7 @@ impl Inference {
         let originals = weights.arrays::<f64>(checked.graph());
         for (i, (param, value)) in folded.graph.params.iter().zip(&folded.prepare).enumerate() {
             let Some(buffer) = executable.program().source(Source::Param(ParamId::new(i))) else { continue };
-            let axes: Vec<(String, usize)> =
-                lower::inference_axes(&param.axes).into_iter().map(|a| (a.name, a.size)).collect();
+            let axes: Vec<(String, usize)> = lower::inference_axes(&param.axes).into_iter().map(|a| (a.name, a.size)).collect();
             let values = prepare(value, &originals, &axes);
             for (slot, x) in executable.buffer_mut(buffer).iter_mut().zip(values.iter()) {
                 *slot = *x as f32;

@@ -45,7 +45,14 @@ struct Traced {
 ///
 /// # Errors
 /// If the batch does not fit the network, or that cannot be run.
-pub fn trace(checked: &Checked, weights: &Weights, batch: &Tensors, layout: Option<&Layout>, train: bool, device: Device) -> Result<Tensors, TraceError> {
+pub fn trace(
+    checked: &Checked,
+    weights: &Weights,
+    batch: &Tensors,
+    layout: Option<&Layout>,
+    train: bool,
+    device: Device,
+) -> Result<Tensors, TraceError> {
     let graph = checked.graph();
     let (input, labels) = read_batch(checked, batch)?;
     let samples = labels.len();
@@ -90,7 +97,10 @@ fn read_batch<'a>(checked: &Checked, batch: &'a Tensors) -> Result<(&'a Tensor, 
     shape.extend(signal.varies.then_some(graph.time));
     shape.extend(signal.axes.iter().map(|a| a.size));
     if input.shape != shape || samples == 0 {
-        return Err(TraceError::Batch(format!("`input` has shape {:?}, but {samples} labels and the model ask for {shape:?}", input.shape)));
+        return Err(TraceError::Batch(format!(
+            "`input` has shape {:?}, but {samples} labels and the model ask for {shape:?}",
+            input.shape
+        )));
     }
     let classes = graph.classes();
     let label = |x: &f32| {

@@ -26,11 +26,7 @@ pub(crate) fn accuracies(loaded: &Loaded, weights: &Weights, data: &Dataset) -> 
     let a = Evaluator::Unfolded(Box::new(unfolded)).predict(data, &data.test, BATCH);
     let b = Evaluator::Folded(Box::new(folded)).predict(data, &data.test, BATCH);
     let labels = &data.test.labels;
-    Ok(Accuracies {
-        unfolded: accuracy(&a, labels),
-        folded: accuracy(&b, labels),
-        same: a.iter().zip(&b).filter(|(x, y)| x == y).count(),
-    })
+    Ok(Accuracies { unfolded: accuracy(&a, labels), folded: accuracy(&b, labels), same: a.iter().zip(&b).filter(|(x, y)| x == y).count() })
 }
 
 pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
@@ -43,7 +39,12 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     let graph = loaded.checked.graph();
     let input = &graph.node(graph.input).signal;
     if input.elements() != data.picture_size() || graph.classes() != data.classes {
-        return Err(Failure::Failed(format!("`{}` takes [{}], which the pictures of `{}` are not", graph.name, input.axes_text(), data.name)));
+        return Err(Failure::Failed(format!(
+            "`{}` takes [{}], which the pictures of `{}` are not",
+            graph.name,
+            input.axes_text(),
+            data.name
+        )));
     }
     let weights = Weights::read(&model_file(&args.weights), graph, None).map_err(Failure::failed)?;
     let Accuracies { unfolded, folded, same } = accuracies(&loaded, &weights, &data)?;

@@ -20,9 +20,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     }
     let known: Vec<&str> = pages().map(|(c, _)| c).collect();
     let same_end = known.iter().copied().find(|k| k.rsplit("::").next() == Some(short));
-    let hint = same_end.or_else(|| nearest(short, known.iter().copied())).map_or_else(
-        || "`snnc explain` lists all codes".to_owned(),
-        |near| format!("did you mean `{near}`?"),
-    );
+    let hint = same_end
+        .or_else(|| nearest(short, known.iter().copied()))
+        .map_or_else(|| "`snnc explain` lists all codes".to_owned(), |near| format!("did you mean `{near}`?"));
     Err(Failure::Usage(format!("there is no code `{code}`; {hint}")))
 }

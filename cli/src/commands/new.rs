@@ -51,7 +51,7 @@ model NAME {
 
 recipe digits for NAME {
     data digits
-    optimizer adamw(lr = 4e-3, weight_decay = 0.01)
+    optimizer adamw(lr = 0.004, weight_decay = 0.01)
     schedule cosine(epochs = 10, warmup = 1)
     batch 64
     loss cross_entropy(smoothing = 0.1)

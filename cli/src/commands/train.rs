@@ -79,9 +79,14 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     println!("\ntrained in {seconds:.1} s; weights in {}", folder.display());
     println!("verdict            {}", loaded.verdict_line());
     println!("test accuracy      {:.2} % of {pictures} pictures, as written", 100.0 * unfolded);
-    println!("folded             {:.2} %, without multiplications outside the encoder ({same} of {pictures} predictions the same)", 100.0 * folded);
+    println!(
+        "folded             {:.2} %, without multiplications outside the encoder ({same} of {pictures} predictions the same)",
+        100.0 * folded
+    );
     let (model, out) = (&args.model.model, folder.display());
-    println!("\nnext:\n  snnc predict {model} --weights {out} --sample 0\n  snnc eval {model} --weights {out}\n  snnc summary {model}\n  snnc check {model}");
+    println!(
+        "\nnext:\n  snnc predict {model} --weights {out} --sample 0\n  snnc eval {model} --weights {out}\n  snnc summary {model}\n  snnc check {model}"
+    );
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 use super::context;
 use crate::flow::{Bin, Cmp, Un};
 use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Kernel, Place, Stmt, Var};
+use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::V128Imm;
@@ -16,7 +17,6 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
-use cranelift_codegen::Context;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -87,9 +87,8 @@ fn one(kernel: &Kernel, isa: &OwnedTargetIsa) -> Result<Code, CodeError> {
     let flags = MemFlagsData::new().with_notrap();
     let args = (0..kernel.args).map(|i| builder.ins().load(I64, flags, ctx, context::ARGS + 8 * i as i32)).collect();
     let room = u32::try_from(kernel.time * 32).map_err(|_| CodeError("too many time steps".into()))?;
-    let scratch = (0..kernel.scratch)
-        .map(|_| builder.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, room, 4)))
-        .collect();
+    let scratch =
+        (0..kernel.scratch).map(|_| builder.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, room, 4))).collect();
     let mut emitter = Emitter {
         b: builder,
         ctx,
@@ -685,7 +684,14 @@ impl Emitter<'_> {
         let p = self.polynomial(
             f,
             &[
-                7.037_683_6e-2, -0.115_146_1, 0.116_769_98, -0.124_201_41, 0.142_493_23, -0.166_680_57, 0.200_007_15, -0.249_999_94,
+                7.037_683_6e-2,
+                -0.115_146_1,
+                0.116_769_98,
+                -0.124_201_41,
+                0.142_493_23,
+                -0.166_680_57,
+                0.200_007_15,
+                -0.249_999_94,
                 0.333_333_31,
             ],
         );

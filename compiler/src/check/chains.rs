@@ -43,7 +43,9 @@ impl Chains {
         let stands = *self.joined.get(&first).unwrap_or(&first);
         // The chain starts at spikes.
         let operand = *cx.graph.node(stands).inputs.first()?;
-        if !matches!(cx.plan[stands.index()].how, How::Accumulate | How::AccumulateCount(_)) || cx.plan[operand.index()].signal.kind > Kind::Count {
+        if !matches!(cx.plan[stands.index()].how, How::Accumulate | How::AccumulateCount(_))
+            || cx.plan[operand.index()].signal.kind > Kind::Count
+        {
             return None;
         }
         let (Linearity::Map { output_axis, .. }, Linearity::Map { input_axis, pointwise, .. }) =

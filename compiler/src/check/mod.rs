@@ -203,11 +203,7 @@ impl Context<'_> {
 /// Checks a graph. A violated verdict is in the findings, not an error: training needs none.
 pub fn check(graph: Graph) -> Checked {
     let readers = graph.readers();
-    let plan = graph
-        .nodes
-        .iter()
-        .map(|n| NodePlan { how: How::Free, factor: None, signal: n.signal.clone() })
-        .collect();
+    let plan = graph.nodes.iter().map(|n| NodePlan { how: How::Free, factor: None, signal: n.signal.clone() }).collect();
     let mut cx = Context { graph: &graph, readers, plan, chains: chains::Chains::default() };
     factors::plan(&mut cx);
     let mut residues = Vec::new();
@@ -228,7 +224,7 @@ pub fn check(graph: Graph) -> Checked {
             encoder_work = encoder_work.saturating_add(work);
         }
     }
-    let refused = diagnostics.iter().any(|d| d.code != "check::allow" && d.severity == snnc_grammar::Severity::Error);
+    let refused = diagnostics.iter().any(|d| d.severity == snnc_grammar::Severity::Error);
     let verdict = match () {
         () if refused => Verdict::Violated,
         () if !residues.is_empty() => Verdict::Admitted,
@@ -258,7 +254,8 @@ fn decide(cx: &mut Context<'_>, id: NodeId, residues: &mut Vec<Residue>) {
     // Where its factor is folded away, an affine step passes its operand on as it is.
     let passes = node.op.linearity() == Linearity::Affine
         && matches!(factor, Some(Destination::Before(_) | Destination::After(_) | Destination::Neuron(_)));
-    let mut signal = if passes { operands[0].clone() } else { node.op.infer(&operands, graph.time).unwrap_or_else(|_| node.signal.clone()) };
+    let mut signal =
+        if passes { operands[0].clone() } else { node.op.infer(&operands, graph.time).unwrap_or_else(|_| node.signal.clone()) };
     for product in products {
         if node.encoder {
             how = How::Encoder;
@@ -297,13 +294,20 @@ fn encoder(graph: &Graph, diagnostics: &mut Vec<Diagnostic>) {
     let mut seen: Vec<Span> = Vec::new();
     for id in graph.ids() {
         let node = graph.node(id);
-        for input in node.inputs.iter().map(|i| graph.node(*i)).filter(|i| node.encoder && !i.encoder && i.path != graph.node(graph.input).path) {
+        for input in
+            node.inputs.iter().map(|i| graph.node(*i)).filter(|i| node.encoder && !i.encoder && i.path != graph.node(graph.input).path)
+        {
             if !seen.contains(&node.span) {
                 seen.push(node.span);
                 diagnostics.push(
-                    Diagnostic::error("check::encoder_reads", node.span, "the encoder may read only the input and its own values", "reads a value from outside")
-                        .label(input.span, "which is made here")
-                        .help("move this out of the encoder, or what it reads into it"),
+                    Diagnostic::error(
+                        "check::encoder_reads",
+                        node.span,
+                        "the encoder may read only the input and its own values",
+                        "reads a value from outside",
+                    )
+                    .label(input.span, "which is made here")
+                    .help("move this out of the encoder, or what it reads into it"),
                 );
             }
         }

@@ -66,14 +66,8 @@ pub fn fold(checked: &Checked) -> Folded {
         folder.node(id);
     }
     let Folder { nodes, params, prepare, how, map, .. } = folder;
-    let folded = Graph {
-        nodes,
-        params,
-        input: map[graph.input.index()],
-        output: map[graph.output.index()],
-        contracts: vec![],
-        ..graph.clone()
-    };
+    let folded =
+        Graph { nodes, params, input: map[graph.input.index()], output: map[graph.output.index()], contracts: vec![], ..graph.clone() };
     crate::graph::verify(&folded, "fold");
     Folded { graph: folded, prepare, originals: graph.params.clone(), how }
 }
@@ -198,7 +192,9 @@ impl Folder<'_> {
                 };
                 (self.push(id, sum_of(&node.op), inputs, node.params.clone(), true), carry)
             }
-            _ if node.op.selection() == crate::ops::Selection::Neuron && !node.encoder => (self.neuron(id, inputs[0], carry), Carry::default()),
+            _ if node.op.selection() == crate::ops::Selection::Neuron && !node.encoder => {
+                (self.neuron(id, inputs[0], carry), Carry::default())
+            }
             _ => (self.push(id, node.op.clone(), inputs, node.params.clone(), true), Carry::default()),
         };
         self.map.push(new);
@@ -299,11 +295,7 @@ impl Folder<'_> {
     /// Adds a node; parameters of the original graph are taken over as they are.
     fn push(&mut self, id: NodeId, op: Op, inputs: Vec<NodeId>, params: Vec<ParamId>, original: bool) -> NodeId {
         let node = self.old.node(id);
-        let params = if original {
-            params.into_iter().map(|p| self.original(p)).collect()
-        } else {
-            params
-        };
+        let params = if original { params.into_iter().map(|p| self.original(p)).collect() } else { params };
         let operands: Vec<Signal> = inputs.iter().map(|i| self.nodes[i.index()].signal.clone()).collect();
         let signal = op.infer(&operands, self.old.time).unwrap_or_else(|_| node.signal.clone());
         self.how.push(self.plan[id.index()].how);

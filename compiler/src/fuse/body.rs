@@ -120,11 +120,8 @@ impl Body<'_, '_> {
             merge &= !self.fuser.gathers(*root) && !self.fuser.bits.contains_key(root) && !self.wants_bits(*root);
         }
         // Maps inside may broadcast too, but only what they read lies in memory.
-        let views: Vec<View> = involved
-            .iter()
-            .filter_map(|id| self.fuser.views[id.index()].clone())
-            .filter(|v| v.buffer != BufferId(u32::MAX))
-            .collect();
+        let views: Vec<View> =
+            involved.iter().filter_map(|id| self.fuser.views[id.index()].clone()).filter(|v| v.buffer != BufferId(u32::MAX)).collect();
         let mut levels: Vec<Level> = Vec::new();
         for axis in &space.axes {
             let joins = merge
@@ -496,14 +493,7 @@ impl Body<'_, '_> {
             let ranged = outermost && i == 0;
             let innermost = i + 1 == count;
             let (from, to) = if ranged { (Bound::Begin, Bound::End) } else { (Bound::Const(0), Bound::Const(level.size as i64)) };
-            body = vec![Stmt::For {
-                index: level.index,
-                from,
-                to,
-                reverse: false,
-                lanes: if innermost { LANES } else { 1 },
-                body,
-            }];
+            body = vec![Stmt::For { index: level.index, from, to, reverse: false, lanes: if innermost { LANES } else { 1 }, body }];
             if innermost {
                 body.extend(row.iter().cloned());
             }

@@ -69,13 +69,8 @@ impl Fuser<'_> {
         let steps = if dims.time { self.time } else { 1 };
         let label = format!("{} bits", flow.get(id).label);
         let buffer = self.buffer(&label, 2 * stride * steps, dims.batch, Purpose::Temporary);
-        let view = View {
-            buffer,
-            offset: 0,
-            batch: if dims.batch { stride * steps } else { 0 },
-            time: if dims.time { stride } else { 0 },
-            axes,
-        };
+        let view =
+            View { buffer, offset: 0, batch: if dims.batch { stride * steps } else { 0 }, time: if dims.time { stride } else { 0 }, axes };
         self.bits.insert(id, view.clone());
         view
     }
@@ -98,7 +93,13 @@ pub(super) fn inline(body: &mut Body<'_, '_>, id: FlowId, at: At) -> Var {
 
 /// Wraps statements in loops over the taps of a window that lie inside the operand; `f` is given the operand's row and
 /// column and the tap's, as indices.
-fn taps(body: &mut Body<'_, '_>, window: Window, size: [usize; 2], at: At, f: &mut dyn FnMut(&mut Body<'_, '_>, [Int; 2], [Int; 2]) -> Vec<Stmt>) -> Vec<Stmt> {
+fn taps(
+    body: &mut Body<'_, '_>,
+    window: Window,
+    size: [usize; 2],
+    at: At,
+    f: &mut dyn FnMut(&mut Body<'_, '_>, [Int; 2], [Int; 2]) -> Vec<Stmt>,
+) -> Vec<Stmt> {
     let taps = [body.int(), body.int()];
     let source = [body.int(), body.int()];
     let mut stmts = f(body, source, taps);
@@ -147,7 +148,11 @@ fn conv(body: &mut Body<'_, '_>, id: FlowId, a: FlowId, b: FlowId, window: Windo
     let stmts = taps(body, window, size, at, &mut |body, source, taps| {
         let out = body.index_of("C", at);
         let stride = |axis: &str| weights.axis(axis).map_or(0, |(_, s)| s as i64);
-        let mut w = Place { arg: body.arg(weights.buffer), terms: vec![(taps[0], stride("kh")), (taps[1], stride("kw"))], offset: weights.offset as i64 };
+        let mut w = Place {
+            arg: body.arg(weights.buffer),
+            terms: vec![(taps[0], stride("kh")), (taps[1], stride("kw"))],
+            offset: weights.offset as i64,
+        };
         w.terms.extend(out.map(|o| (o, stride("out"))));
         if event {
             return events(body, a, &w, stride("in"), acc, |body, view| at_source(body, view, source, at));
@@ -195,11 +200,8 @@ fn events(
         w.terms.push((index, 64 * stride));
         w.terms.push((bit, stride));
         let add = Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(Expr::Load(w)));
-        let each = vec![
-            Stmt::LetInt(bit, IntExpr::TrailingZeros(word)),
-            Stmt::SetInt(word, IntExpr::ClearLowest(word)),
-            Stmt::Set(acc, add),
-        ];
+        let each =
+            vec![Stmt::LetInt(bit, IntExpr::TrailingZeros(word)), Stmt::SetInt(word, IntExpr::ClearLowest(word)), Stmt::Set(acc, add)];
         let loop_body = vec![Stmt::LetInt(word, IntExpr::Word(place)), Stmt::While(Cond::NotZero(word), each)];
         stmts.push(Stmt::For { index, from: Bound::Const(0), to: Bound::Const(words), reverse: false, lanes: 1, body: loop_body });
         first += channels as i64;
@@ -388,7 +390,14 @@ fn pool_grad(body: &mut Body<'_, '_>, input: FlowId, grad: FlowId, max: bool, wi
         for (i, (k, s)) in [(ky, sy), (kx, sx)].into_iter().enumerate().rev() {
             let start = IntExpr::Affine(vec![(which[i], window.stride[i] as i64), (k, 1)], -(window.pad[0] as i64));
             let body = vec![Stmt::LetInt(s, start), Stmt::If(Cond::Within(s, size[i] as i64), walk)];
-            walk = vec![Stmt::For { index: k, from: Bound::Const(0), to: Bound::Const(window.kernel[i] as i64), reverse: false, lanes: 1, body }];
+            walk = vec![Stmt::For {
+                index: k,
+                from: Bound::Const(0),
+                to: Bound::Const(window.kernel[i] as i64),
+                reverse: false,
+                lanes: 1,
+                body,
+            }];
         }
         let mut all = vec![Stmt::Let(best, Expr::Const(f32::NEG_INFINITY)), Stmt::Let(mine, Expr::Const(0.0))];
         all.extend(walk);

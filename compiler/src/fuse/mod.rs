@@ -66,14 +66,7 @@ struct Fuser<'a> {
 impl<'a> Fuser<'a> {
     fn new(flow: &'a Flow, target: Target, time: usize) -> Self {
         let n = flow.tensors.len();
-        let program = Program {
-            buffers: vec![],
-            kernels: vec![],
-            groups: vec![],
-            sinks: vec![],
-            time,
-            streams: target == Target::Infer,
-        };
+        let program = Program { buffers: vec![], kernels: vec![], groups: vec![], sinks: vec![], time, streams: target == Target::Infer };
         Fuser {
             flow,
             target,

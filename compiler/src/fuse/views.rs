@@ -16,10 +16,8 @@ pub(super) fn with_copies(flow: &Flow) -> Flow {
         if let Def::Concat { parts, .. } = &mut tensor.def {
             for part in parts.iter_mut() {
                 let source = out.get(*part);
-                let own = matches!(
-                    source.def,
-                    Def::Map { .. } | Def::Scan { .. } | Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. }
-                );
+                let own =
+                    matches!(source.def, Def::Map { .. } | Def::Scan { .. } | Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. });
                 let fits = source.dims.time == tensor.dims.time && source.dims.batch == tensor.dims.batch;
                 let updated = updates(flow, *part).is_some();
                 if own && fits && !updated && claimed.insert(*part) {
@@ -149,13 +147,7 @@ fn fresh(buffer: BufferId, dims: &Dims, time: usize) -> View {
         stride *= axis.size;
     }
     let steps = if dims.time { time } else { 1 };
-    View {
-        buffer,
-        offset: 0,
-        batch: if dims.batch { stride * steps } else { 0 },
-        time: if dims.time { stride } else { 0 },
-        axes,
-    }
+    View { buffer, offset: 0, batch: if dims.batch { stride * steps } else { 0 }, time: if dims.time { stride } else { 0 }, axes }
 }
 
 /// Part of a view along an axis.

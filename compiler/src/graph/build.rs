@@ -65,11 +65,14 @@ pub fn build(package: &Package, instance: &Instance) -> Result<Graph, Vec<Diagno
     let mut seen = Vec::new();
     errors.retain(|e| {
         let key = (e.code, e.span(), e.labels.len());
-        !seen.contains(&key) && { seen.push(key); true }
+        !seen.contains(&key) && {
+            seen.push(key);
+            true
+        }
     });
     let (Some(input), Some(output), true) = (input, output, errors.is_empty()) else {
         if errors.is_empty() {
-            errors.push(Diagnostic::error("build::input", end, format!("model `{}` has no input", instance.name), "this model"));
+            errors.push(Diagnostic::error("build::output", end, format!("model `{}` has no input", instance.name), "this model"));
         }
         return Err(errors);
     };
@@ -336,7 +339,8 @@ impl Builder<'_> {
     }
 
     fn statement(&mut self, stmt: &Stmt, frame: &mut Frame) -> Built<()> {
-        let misplaced = |what: &str| Diagnostic::error("build::misplaced", stmt.span, format!("{what} belongs to a model"), "not in a block");
+        let misplaced =
+            |what: &str| Diagnostic::error("build::misplaced", stmt.span, format!("{what} belongs to a model"), "not in a block");
         match &stmt.kind {
             StmtKind::Param(_) if frame.in_block => return Err(misplaced("`param`").help("write it among the block's parameters")),
             StmtKind::Time(..) if frame.in_block => return Err(misplaced("`time`")),
@@ -359,8 +363,13 @@ impl Builder<'_> {
                 let neuron = self.expr(value, frame).and_then(|v| match v {
                     Value::Neuron(n, _) => Ok(Value::Neuron(n, value.span)),
                     Value::Poison => Ok(v),
-                    v => Err(Diagnostic::error("build::type", value.span, format!("this is no neuron but a value of type {}", v.type_name()), "expected a neuron")
-                        .help("for example `LIF(tau = 2.0)`")),
+                    v => Err(Diagnostic::error(
+                        "build::type",
+                        value.span,
+                        format!("this is no neuron but a value of type {}", v.type_name()),
+                        "expected a neuron",
+                    )
+                    .help("for example `LIF(tau = 2.0)`")),
                 });
                 self.define(name, neuron, frame);
             }
@@ -393,7 +402,12 @@ impl Builder<'_> {
                     Value::Signal(id) => {
                         let signal = &self.nodes[id.index()].signal;
                         if signal.varies || signal.axes.len() != 1 {
-                            let error = Diagnostic::error("build::output", value.span, format!("the output is {signal}"), "must have one axis and no T");
+                            let error = Diagnostic::error(
+                                "build::output",
+                                value.span,
+                                format!("the output is {signal}"),
+                                "must have one axis and no T",
+                            );
                             return Err(error.help("end it with `|> mean(T)`"));
                         }
                         self.output = Some(id);
@@ -451,7 +465,12 @@ impl Builder<'_> {
             StmtKind::Section { kind, label, index, body } => {
                 const KINDS: [&str; 4] = ["stage", "mixer", "attention", "residual"];
                 if !KINDS.contains(&kind.name.as_str()) {
-                    let error = Diagnostic::error("build::section", kind.span, format!("there is no section `{}`", kind.name), "not a kind of section");
+                    let error = Diagnostic::error(
+                        "build::section",
+                        kind.span,
+                        format!("there is no section `{}`", kind.name),
+                        "not a kind of section",
+                    );
                     return Err(match nearest(&kind.name, KINDS) {
                         Some(near) => error.help(format!("did you mean `{near}`?")),
                         None => error.help(format!("sections are {}", KINDS.join(", "))),
@@ -475,7 +494,12 @@ impl Builder<'_> {
             StmtKind::Nodes(names, ty) => {
                 for name in names {
                     if let Some((_, first)) = frame.nodes.insert(name.name.clone(), (ty.clone(), name.span)) {
-                        let error = Diagnostic::error("resolve::duplicate", name.span, format!("node `{}` is declared twice", name.name), "again here");
+                        let error = Diagnostic::error(
+                            "resolve::duplicate",
+                            name.span,
+                            format!("node `{}` is declared twice", name.name),
+                            "again here",
+                        );
                         return Err(error.label(first, "first here"));
                     }
                 }
@@ -483,7 +507,12 @@ impl Builder<'_> {
             StmtKind::Edge { from, to, chain } => {
                 for target in to {
                     if !frame.nodes.contains_key(&target.name) {
-                        let error = Diagnostic::error("resolve::unknown_name", target.span, format!("there is no node `{}`", target.name), "not declared");
+                        let error = Diagnostic::error(
+                            "resolve::unknown_name",
+                            target.span,
+                            format!("there is no node `{}`", target.name),
+                            "not declared",
+                        );
                         return Err(match nearest(&target.name, frame.nodes.keys().map(String::as_str)) {
                             Some(near) => error.help(format!("did you mean `{near}`?")),
                             None => error.help("declare it with `nodes`"),
@@ -506,7 +535,14 @@ impl Builder<'_> {
             (Value::Int(a), Some(to)) => match self.expr(to, frame)? {
                 Value::Int(b) => Box::new((a..b).map(Value::Int)),
                 Value::Poison => return Ok(()),
-                v => return Err(Diagnostic::error("build::type", to.span, format!("a range ends at an int, not at a value of type {}", v.type_name()), "here")),
+                v => {
+                    return Err(Diagnostic::error(
+                        "build::type",
+                        to.span,
+                        format!("a range ends at an int, not at a value of type {}", v.type_name()),
+                        "here",
+                    ));
+                }
             },
             (Value::List(items), None) => Box::new(items.into_iter()),
             (v, _) => {
@@ -583,7 +619,8 @@ impl Builder<'_> {
                 continue;
             }
             let value = if axis.name.is_none() && matches!(axis.size.kind, ExprKind::Name(_)) && !frame.axes.contains_key(&name) {
-                let error = Diagnostic::error("build::missing_argument", axis.size.span, format!("the extent of `{name}` is missing"), "here");
+                let error =
+                    Diagnostic::error("build::missing_argument", axis.size.span, format!("the extent of `{name}` is missing"), "here");
                 return Err(error.help(format!("write `{name} = 32`")));
             } else {
                 self.expr(&axis.size, frame)?
@@ -641,7 +678,12 @@ impl Builder<'_> {
     pub(super) fn expand(&mut self, def: &Arc<BlockDef>, values: HashMap<String, (Value, Span)>, span: Span) -> Built<Value> {
         let block = &def.block;
         if block.encoder && !self.at.encoder {
-            let error = Diagnostic::error("build::encoder_block", span, format!("`{}` may be used in the encoder only", block.name.name), "used outside");
+            let error = Diagnostic::error(
+                "build::encoder_block",
+                span,
+                format!("`{}` may be used in the encoder only", block.name.name),
+                "used outside",
+            );
             return Err(error.label(block.name.span, "declared `encoder block` here"));
         }
         let mut frame = Frame { file: def.file, in_block: true, ..Frame::default() };
@@ -654,7 +696,8 @@ impl Builder<'_> {
                     Some(default) => (self.expr(default, &mut frame)?, default.span),
                     None => {
                         let message = format!("`{}` needs `{}`", block.name.name, formal.name.name);
-                        let error = Diagnostic::error("build::missing_argument", span, message, "missing here").label(formal.name.span, "declared here");
+                        let error = Diagnostic::error("build::missing_argument", span, message, "missing here")
+                            .label(formal.name.span, "declared here");
                         return Err(error.help(format!("add `{} = …`", formal.name.name)));
                     }
                 },
@@ -692,9 +735,8 @@ impl Builder<'_> {
         // Declaration order among those that are ready.
         waiting.sort_by_key(|n| nodes[*n].1);
         while !waiting.is_empty() {
-            let ready = waiting.iter().position(|n| {
-                edges.iter().filter(|e| e.to.name == **n).all(|e| !waiting.iter().any(|w| **w == e.from.name))
-            });
+            let ready =
+                waiting.iter().position(|n| edges.iter().filter(|e| e.to.name == **n).all(|e| !waiting.iter().any(|w| **w == e.from.name)));
             let Some(ready) = ready else {
                 self.errors.push(cycle(&edges, &waiting));
                 for name in waiting {
@@ -716,7 +758,12 @@ impl Builder<'_> {
         let mut sum: Option<NodeId> = None;
         for edge in edges.iter().filter(|e| e.to.name == name) {
             let source = frame.names.get(&edge.from.name).cloned().ok_or_else(|| {
-                Diagnostic::error("resolve::unknown_name", edge.from.span, format!("there is no node or signal `{}`", edge.from.name), "not found")
+                Diagnostic::error(
+                    "resolve::unknown_name",
+                    edge.from.span,
+                    format!("there is no node or signal `{}`", edge.from.name),
+                    "not found",
+                )
             })?;
             let mut scope = frame.clone();
             scope.names.extend(edge.names.iter().filter(|(n, _)| !frame.names.contains_key(*n)).map(|(n, v)| (n.clone(), v.clone())));
@@ -737,7 +784,8 @@ impl Builder<'_> {
             });
         }
         sum.map(Value::Signal).ok_or_else(|| {
-            Diagnostic::error("build::dag_node", declared, format!("no edge leads to node `{name}`"), "declared here").help("add an edge, or remove it")
+            Diagnostic::error("build::dag_node", declared, format!("no edge leads to node `{name}`"), "declared here")
+                .help("add an edge, or remove it")
         })
     }
 
@@ -863,7 +911,8 @@ fn cycle(edges: &[Edge], waiting: &[&String]) -> Diagnostic {
     path.reverse();
     let names: Vec<&str> = path.iter().map(|e| e.from.name.as_str()).chain(path.first().map(|e| e.from.name.as_str())).collect();
     let span = path.last().map(|e| e.chain.span).unwrap_or_default();
-    let mut error = Diagnostic::error("build::dag_cycle", span, format!("the nodes form a cycle: {}", names.join(" -> ")), "this edge closes it");
+    let mut error =
+        Diagnostic::error("build::dag_cycle", span, format!("the nodes form a cycle: {}", names.join(" -> ")), "this edge closes it");
     for edge in path.iter().rev().skip(1) {
         error = error.label(edge.chain.span, format!("{} -> {}", edge.from.name, edge.to.name));
     }

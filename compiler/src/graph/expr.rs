@@ -1,6 +1,6 @@
 //! Expressions: constants are computed, signals become nodes.
 
-use super::build::{Built, Builder, Frame, not_a_signal};
+use super::build::{Builder, Built, Frame, not_a_signal};
 use crate::ops::neuron::{NEURONS, Neuron};
 use crate::ops::{self, Arguments, Op, add, fire, product, scale};
 use crate::types::NodeId;
@@ -32,7 +32,9 @@ impl Builder<'_> {
             ExprKind::Name(name) => self.name(name, e.span, frame),
             ExprKind::List(items) => items.iter().map(|i| self.expr(i, frame)).collect::<Built<_>>().map(Value::List),
             ExprKind::Unary(op, a) => match (op, self.expr(a, frame)?) {
-                (UnaryOp::Neg, Value::Signal(id)) => self.node(Op::Scale(scale::Scale { factor: -1.0 }), vec![id], e.span, None).map(Value::Signal),
+                (UnaryOp::Neg, Value::Signal(id)) => {
+                    self.node(Op::Scale(scale::Scale { factor: -1.0 }), vec![id], e.span, None).map(Value::Signal)
+                }
                 (op, v) => value::unary(*op, v, e.span),
             },
             ExprKind::Binary(op, a, b) => {
@@ -98,8 +100,16 @@ impl Builder<'_> {
         if ops::SETTINGS.contains(&name) {
             return Ok(Value::Setting(Setting { name: name.to_owned(), plain: vec![], named: vec![], span }));
         }
-        if ops::arity(name).is_some() || NEURONS.contains(&name) || self.package.scopes.get(&frame.file).is_some_and(|s| s.contains_key(name)) {
-            return Err(Diagnostic::error("build::type", span, format!("`{name}` is applied to a signal, it is no value"), "used as a value"));
+        if ops::arity(name).is_some()
+            || NEURONS.contains(&name)
+            || self.package.scopes.get(&frame.file).is_some_and(|s| s.contains_key(name))
+        {
+            return Err(Diagnostic::error(
+                "build::type",
+                span,
+                format!("`{name}` is applied to a signal, it is no value"),
+                "used as a value",
+            ));
         }
         let error = if is_axis(name) {
             let mut known: Vec<&str> = frame.axes.keys().map(String::as_str).collect();
@@ -188,7 +198,9 @@ impl Builder<'_> {
                 },
                 _ => {
                     let message = format!("`{name}` is applied to one signal");
-                    return Err(Diagnostic::error("build::arity", span, message, "here").help(format!("write `{name}(x)` or `x |> {name}`")));
+                    return Err(
+                        Diagnostic::error("build::arity", span, message, "here").help(format!("write `{name}(x)` or `x |> {name}`"))
+                    );
                 }
             };
             let _ = value;
@@ -258,7 +270,12 @@ impl Builder<'_> {
                     let value = self.expr(e, frame)?;
                     poisoned |= value == Value::Poison;
                     if out.named.iter().any(|(n, ..)| *n == name.name) {
-                        return Err(Diagnostic::error("build::unknown_argument", name.span, format!("`{}` is given twice", name.name), "again here"));
+                        return Err(Diagnostic::error(
+                            "build::unknown_argument",
+                            name.span,
+                            format!("`{}` is given twice", name.name),
+                            "again here",
+                        ));
                     }
                     out.named.push((name.name.clone(), name.span, value, e.span));
                 }
@@ -326,7 +343,8 @@ impl Builder<'_> {
                 Arg::Named(name, e) => {
                     let formal = formals.iter().find(|f| f.name.name == name.name).ok_or_else(|| {
                         let message = format!("`{}` has no parameter `{}`", block.name, name.name);
-                        let error = Diagnostic::error("build::unknown_argument", name.span, message, "no such parameter").label(block.span, "defined here");
+                        let error = Diagnostic::error("build::unknown_argument", name.span, message, "no such parameter")
+                            .label(block.span, "defined here");
                         match value::nearest(&name.name, formals.iter().map(|f| f.name.name.as_str())) {
                             Some(near) => error.help(format!("did you mean `{near}`?")),
                             None => error,

@@ -66,10 +66,20 @@ pub fn instantiate(
         match arg {
             Arg::Named(n, value) => arguments.push((n.name.clone(), n.span, value.clone())),
             Arg::Plain(e) => {
-                errors.push(Diagnostic::error("build::unknown_argument", e.span, "a variant's arguments have names", "write `name = value`"));
+                errors.push(Diagnostic::error(
+                    "build::unknown_argument",
+                    e.span,
+                    "a variant's arguments have names",
+                    "write `name = value`",
+                ));
             }
             Arg::Arrow(.., span) => {
-                errors.push(Diagnostic::error("build::unknown_argument", *span, "a variant's arguments have names", "write `name = value`"));
+                errors.push(Diagnostic::error(
+                    "build::unknown_argument",
+                    *span,
+                    "a variant's arguments have names",
+                    "write `name = value`",
+                ));
             }
         }
     }

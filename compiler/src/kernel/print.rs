@@ -55,8 +55,7 @@ fn bound(b: Bound) -> String {
 }
 
 fn affine(terms: &[(Int, i64)], offset: i64) -> String {
-    let mut parts: Vec<String> =
-        terms.iter().map(|(i, s)| if *s == 1 { format!("i{}", i.0) } else { format!("i{} * {s}", i.0) }).collect();
+    let mut parts: Vec<String> = terms.iter().map(|(i, s)| if *s == 1 { format!("i{}", i.0) } else { format!("i{} * {s}", i.0) }).collect();
     if offset != 0 || parts.is_empty() {
         parts.push(offset.to_string());
     }

@@ -212,9 +212,9 @@ impl Arguments {
     /// # Errors
     /// If there is none; `example` shows one.
     pub fn required_arrow(&mut self, example: &str) -> Result<Arrow, Problem> {
-        self.arrow.take().ok_or_else(|| {
-            Problem::new("build::missing_argument", "the axes are missing").help(format!("for example `{example}`"))
-        })
+        self.arrow
+            .take()
+            .ok_or_else(|| Problem::new("build::missing_argument", "the axes are missing").help(format!("for example `{example}`")))
     }
 
     /// Reports what nobody took.

@@ -20,7 +20,10 @@ use serde::{Deserialize, Serialize};
 use std::iter::Sum;
 
 /// The numbers a reference evaluation runs in: `f32` or `f64`.
-pub trait Real: Float + FromPrimitive + Sum + Send + Sync + std::fmt::Debug + ndarray::ScalarOperand + std::ops::AddAssign + 'static {}
+pub trait Real:
+    Float + FromPrimitive + Sum + Send + Sync + std::fmt::Debug + ndarray::ScalarOperand + std::ops::AddAssign + 'static
+{
+}
 impl Real for f32 {}
 impl Real for f64 {}
 

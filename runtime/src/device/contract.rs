@@ -193,8 +193,25 @@ impl Block {
             };
             let len = terms.len();
             gemm(
-                rows, n.size, len, out, column, row, add, a, k.strides[0], m.strides[0], b, n.strides[0], k.strides[1], 1.0, 1.0, false,
-                false, false, Parallelism::None,
+                rows,
+                n.size,
+                len,
+                out,
+                column,
+                row,
+                add,
+                a,
+                k.strides[0],
+                m.strides[0],
+                b,
+                n.strides[0],
+                k.strides[1],
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                Parallelism::None,
             );
         }
     }
@@ -570,21 +587,41 @@ fn conv(a: &View, b: &View, out: &View, part: ConvPart, window: Window, spikes: 
     let images = call.batch * y.steps;
     let which = |n: usize| (n / y.steps, n % y.steps);
     match part {
-        ConvPart::Result => (0..images).into_par_iter().for_each_init(|| (Vec::new(), Vec::new()), |(patches, list), n| {
-            let (sample, step) = which(n);
-            let (matrix, row, column) = patches_of(&x, sample, step, window, &y, patches, direct);
-            if spikes && column == 1 && y.channel == 1 {
-                // SAFETY: as below.
-                return unsafe { sparse_rows(matrix, row, terms, &packed, y.image(sample, step), spread, outputs, rows, list) };
-            }
-            // SAFETY: all strides and extents are those of the views, the patches' matrix is rows · terms.
-            unsafe {
-                gemm(
-                    rows, outputs, terms, y.image(sample, step), y.channel as isize, spread, false, matrix, column, row,
-                    packed.as_ptr(), 1, outputs as isize, 1.0, 1.0, false, false, false, Parallelism::None,
-                );
-            }
-        }),
+        ConvPart::Result => (0..images).into_par_iter().for_each_init(
+            || (Vec::new(), Vec::new()),
+            |(patches, list), n| {
+                let (sample, step) = which(n);
+                let (matrix, row, column) = patches_of(&x, sample, step, window, &y, patches, direct);
+                if spikes && column == 1 && y.channel == 1 {
+                    // SAFETY: as below.
+                    return unsafe { sparse_rows(matrix, row, terms, &packed, y.image(sample, step), spread, outputs, rows, list) };
+                }
+                // SAFETY: all strides and extents are those of the views, the patches' matrix is rows · terms.
+                unsafe {
+                    gemm(
+                        rows,
+                        outputs,
+                        terms,
+                        y.image(sample, step),
+                        y.channel as isize,
+                        spread,
+                        false,
+                        matrix,
+                        column,
+                        row,
+                        packed.as_ptr(),
+                        1,
+                        outputs as isize,
+                        1.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        Parallelism::None,
+                    );
+                }
+            },
+        ),
         ConvPart::Operand => (0..images).into_par_iter().for_each_init(Vec::new, |patches: &mut Vec<f32>, n| {
             let (sample, step) = which(n);
             if direct && x.stride[0] == x.stride[1] * x.size[1] {
@@ -593,9 +630,25 @@ fn conv(a: &View, b: &View, out: &View, part: ConvPart, window: Window, spikes: 
                 // SAFETY: as above.
                 return unsafe {
                     gemm(
-                        rows, terms, outputs, x.image(sample, step), x.channel as isize, x.stride[1] as isize, false,
-                        y.image(sample, step), y.channel as isize, spread, packed.as_ptr(), outputs as isize, 1, 1.0, 1.0, false,
-                        false, false, Parallelism::None,
+                        rows,
+                        terms,
+                        outputs,
+                        x.image(sample, step),
+                        x.channel as isize,
+                        x.stride[1] as isize,
+                        false,
+                        y.image(sample, step),
+                        y.channel as isize,
+                        spread,
+                        packed.as_ptr(),
+                        outputs as isize,
+                        1,
+                        1.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        Parallelism::None,
                     )
                 };
             }
@@ -603,8 +656,25 @@ fn conv(a: &View, b: &View, out: &View, part: ConvPart, window: Window, spikes: 
             // SAFETY: as above.
             unsafe {
                 gemm(
-                    rows, terms, outputs, patches.as_mut_ptr(), 1, terms as isize, false, y.image(sample, step), y.channel as isize,
-                    spread, packed.as_ptr(), outputs as isize, 1, 1.0, 1.0, false, false, false, Parallelism::None,
+                    rows,
+                    terms,
+                    outputs,
+                    patches.as_mut_ptr(),
+                    1,
+                    terms as isize,
+                    false,
+                    y.image(sample, step),
+                    y.channel as isize,
+                    spread,
+                    packed.as_ptr(),
+                    outputs as isize,
+                    1,
+                    1.0,
+                    1.0,
+                    false,
+                    false,
+                    false,
+                    Parallelism::None,
                 );
             }
             scatter(&x, sample, step, window, &y, patches);
@@ -629,8 +699,25 @@ fn conv(a: &View, b: &View, out: &View, part: ConvPart, window: Window, spikes: 
                             // SAFETY: as above.
                             unsafe {
                                 gemm(
-                                    terms, outputs, rows, sum.as_mut_ptr(), 1, outputs as isize, true, matrix, row, column,
-                                    y.image(sample, step), y.channel as isize, spread, 1.0, 1.0, false, false, false, Parallelism::None,
+                                    terms,
+                                    outputs,
+                                    rows,
+                                    sum.as_mut_ptr(),
+                                    1,
+                                    outputs as isize,
+                                    true,
+                                    matrix,
+                                    row,
+                                    column,
+                                    y.image(sample, step),
+                                    y.channel as isize,
+                                    spread,
+                                    1.0,
+                                    1.0,
+                                    false,
+                                    false,
+                                    false,
+                                    Parallelism::None,
                                 );
                             }
                         }

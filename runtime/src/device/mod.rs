@@ -1,4 +1,4 @@
 //! Where programs run.
 
-pub mod cpu;
 mod contract;
+pub mod cpu;

@@ -195,8 +195,7 @@ fn write(beside: &Path, graph: &Graph, weights: &Weights, moments: &[(String, Ve
     fs::create_dir_all(beside).map_err(failed("make the folder", beside))?;
     let damaged = |reason: String| CheckpointError::Damaged { path: beside.to_string_lossy().into_owned(), reason };
     let model = to_bytes(&weights.tensors(graph)).map_err(damaged)?;
-    let tensors: Tensors =
-        moments.iter().map(|(n, v)| (n.clone(), Tensor { shape: vec![v.len()], data: v.clone() })).collect();
+    let tensors: Tensors = moments.iter().map(|(n, v)| (n.clone(), Tensor { shape: vec![v.len()], data: v.clone() })).collect();
     let optimizer = to_bytes(&tensors).map_err(damaged)?;
     let json = serde_json::to_vec_pretty(state).map_err(|e| damaged(e.to_string()))?;
     for (name, bytes) in [(MODEL, model), (OPTIMIZER, optimizer), (STATE, json)] {

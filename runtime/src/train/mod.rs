@@ -4,7 +4,7 @@
 pub mod checkpoint;
 
 use crate::data::{DataError, Dataset, Split, shuffled};
-use crate::session::{Inference, Mode, SessionError, Unfolded};
+use crate::session::{Inference, Mode, SessionError, Unfolded, fits_at_all};
 use crate::weights::Weights;
 use checkpoint::{Checkpoint, CheckpointError, State};
 use snnc_compiler::backend::context::HYPERS;
@@ -101,6 +101,7 @@ impl Training<'_> {
     pub fn run(&self, folder: Option<&Path>, resume: bool, on: &mut dyn FnMut(Event) -> bool) -> Result<Outcome, TrainError> {
         let (graph, recipe) = (self.checked.graph(), self.recipe);
         self.data_fits()?;
+        fits_at_all(graph, recipe.batch)?;
         let mut weights = Weights::initial(graph, recipe.seed);
         let mut state = State::new(graph, recipe);
         let mut session = Unfolded::new(self.checked, &weights, recipe.batch, Mode::Train(recipe.optimizer))?;

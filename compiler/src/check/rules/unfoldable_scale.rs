@@ -29,5 +29,12 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, factor: Option<Destination>) -
         }
         many => format!("it is read by {} others, and the map before it cannot take it", many.len()),
     };
-    Err(residue(cx, "unfoldable_scale", id, message, label, "normalise over the output axis of the map before it, or scale by a power of two"))
+    Err(residue(
+        cx,
+        "unfoldable_scale",
+        id,
+        message,
+        label,
+        "normalise over the output axis of the map before it, or scale by a power of two",
+    ))
 }

@@ -1,0 +1,261 @@
+//! The command line as a user meets it: bad input, exit codes, interrupted runs.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use snnc_runtime::weights::{Tensor, Tensors, read_tensors, to_bytes};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Settings that make the quick start small.
+const SMALL: [&str; 6] = ["--set", "dim=6", "--set", "depths=[1]", "--epochs", "3"];
+
+fn snnc(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_snnc")).args(args).current_dir(folder).env("NO_COLOR", "1").output().unwrap()
+}
+
+/// Runs a command that must end with this code and say this, without a panic.
+fn says(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
+    let out = snnc(folder, args);
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "snnc {args:?}:\n{text}");
+    assert!(!text.contains("internal error") && !text.contains("panicked"), "{text}");
+    for word in words {
+        assert!(text.contains(word), "snnc {args:?} does not say `{word}`:\n{text}");
+    }
+}
+
+fn file(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+const MODEL: &str = "model M {\n    param n: int = 2\n    time T = 2\n    input x: analog[C = n]\n    neuron lif = LIF(tau = 2.0)\n    \
+                     encoder {\n        e = x |> linear(C -> C = 4)\n    }\n    output e |> lif |> linear(C -> C = 3) |> mean(T)\n}\n";
+
+#[test]
+fn hostile_files_give_one_report_and_the_right_code() {
+    let t = TempDir::new().unwrap();
+    let bytes: Vec<u8> = (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    file(&t, "bytes.snn", &bytes);
+    says(t.path(), &["check", "bytes.snn"], 1, &["syntax::encoding"]);
+    file(&t, "latin.snn", b"model M {\n  // caf\xe9\n}\n");
+    says(t.path(), &["check", "latin.snn"], 1, &["not UTF-8"]);
+    file(&t, "empty.snn", b"");
+    says(t.path(), &["check", "empty.snn"], 1, &["syntax::empty", "snnc new"]);
+    file(&t, "deep.snn", format!("model M {{ x = {}1{} }}", "(".repeat(10_000), ")".repeat(10_000)).as_bytes());
+    says(t.path(), &["check", "deep.snn"], 1, &["syntax::too_deep"]);
+    file(&t, "minus.snn", format!("model M {{ x = {}1 }}", "-".repeat(100_000)).as_bytes());
+    says(t.path(), &["check", "minus.snn"], 1, &["syntax::too_deep"]);
+    file(&t, "large.snn", &vec![b'x'; 50 << 20]);
+    says(t.path(), &["check", "large.snn"], 1, &["syntax::too_large"]);
+    says(t.path(), &["check", "missing.snn"], 2, &["no such file"]);
+    says(t.path(), &["summary", "quickstart/digit"], 2, &["did you mean `quickstart/digits`"]);
+    says(t.path(), &["check", "."], 1, &["syntax::"]);
+}
+
+#[test]
+fn settings_that_do_not_fit_are_usage_errors() {
+    let t = TempDir::new().unwrap();
+    file(&t, "m.snn", MODEL.as_bytes());
+    says(t.path(), &["check", "m.snn"], 0, &["strict"]);
+    says(t.path(), &["check", "m.snn", "--set", "nn=3"], 2, &["no parameter `nn`", "did you mean `n`"]);
+    says(t.path(), &["check", "m.snn", "--set", "n=\"three\""], 2, &["expected a value of type int"]);
+    says(t.path(), &["check", "m.snn", "--set", "n=)("], 2, &["is not a value"]);
+    says(t.path(), &["check", "m.snn", "--set", "n"], 2, &["NAME=VALUE"]);
+    says(t.path(), &["check", "m.snn#N"], 2, &["no model or variant `N`"]);
+    says(t.path(), &["check", "m.snn", "--set", "n=1000000000000000000"], 1, &["shape::extent", "1000000000000000000"]);
+    says(t.path(), &["check", "m.snn", "--set", "n=-3"], 1, &["shape::extent"]);
+    says(t.path(), &["check", "m.snn", "--set", "n=3/0"], 2, &["division by zero"]);
+    says(t.path(), &["train", "m.snn"], 1, &["no recipe"]);
+    says(t.path(), &["explain", "real_operand"], 2, &["did you mean `check::real_operand`"]);
+    says(t.path(), &["explain", "check::real_operand"], 0, &["multiplication-free"]);
+}
+
+#[test]
+fn a_model_that_no_machine_holds_says_how_much_and_for_what() {
+    let t = TempDir::new().unwrap();
+    let big = "model M {\n    time T = 2\n    input x: analog[C = 1, H = 8, W = 8]\n    neuron lif = LIF(tau = 2.0)\n    encoder {\n        \
+               e = x |> linear(C -> C = 2000000)\n    }\n    s = e |> lif\n    output s |> mean(H, W) |> linear(C -> C = 2000000) |> linear(C -> C = 10) |> mean(T)\n}\n\
+               recipe r for M {\n    data digits\n    optimizer sgd(lr = 0.1)\n    schedule constant(epochs = 1)\n}\n";
+    file(&t, "big.snn", big.as_bytes());
+    says(t.path(), &["train", "big.snn", "-o", "out"], 1, &["needs", "TB", "weight"]);
+}
+
+#[test]
+fn checkpoints_that_are_damaged_or_of_something_else() {
+    let t = TempDir::new().unwrap();
+    let train = |extra: &[&'static str]| [&["train", "quickstart/digits", "-o", "run"][..], &SMALL[..], extra].concat();
+    says(t.path(), &train(&[]), 0, &["verdict", "strict", "next:"]);
+    let weights = t.path().join("run/model.safetensors");
+    let eval = |w: &str| {
+        vec!["eval", "quickstart/digits", "--set", "dim=6", "--set", "depths=[1]", "--weights", w]
+            .into_iter()
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let run = |w: &str, code, words: &[&str]| {
+        let args = eval(w);
+        says(t.path(), &args.iter().map(String::as_str).collect::<Vec<_>>(), code, words);
+    };
+    run("run", 0, &["test accuracy", "359 of 359"]);
+    let bytes = fs::read(&weights).unwrap();
+    file(&t, "short.safetensors", &bytes[..bytes.len() / 2]);
+    run("short.safetensors", 1, &["damaged"]);
+    file(&t, "text.safetensors", b"hello");
+    run("text.safetensors", 1, &["damaged"]);
+    run("nothing.safetensors", 1, &["cannot read"]);
+    let mut tensors: Tensors = read_tensors(&weights).unwrap();
+    let name = "embed.conv.weight";
+    tensors.get_mut(name).unwrap().data[3] = f32::NAN;
+    file(&t, "nan.safetensors", &to_bytes(&tensors).unwrap());
+    run("nan.safetensors", 1, &[name, "NaN"]);
+    tensors.insert(name.into(), Tensor { shape: vec![2, 2], data: vec![0.0; 4] });
+    tensors.remove("head.linear.bias");
+    file(&t, "shape.safetensors", &to_bytes(&tensors).unwrap());
+    run("shape.safetensors", 1, &["shape [2, 2]", "missing: head.linear.bias"]);
+    says(t.path(), &train(&[]), 1, &["--resume"]);
+    says(t.path(), &train(&["--resume", "--seed", "5"]), 1, &["another recipe"]);
+    says(t.path(), &["train", "quickstart/digits", "-o", "run", "--resume"], 1, &["another network"]);
+    says(t.path(), &["train", "quickstart/digits", "-o", "none", "--resume"], 1, &["no checkpoint"]);
+    says(t.path(), &["train", "quickstart/digits", "-o", "run/model.safetensors/x"], 1, &["cannot make the folder"]);
+    says(t.path(), &["train", "quickstart/digits", "-o", "out", "--set", "image=16"], 1, &["H = 16", "digits"]);
+    says(t.path(), &["train", "quickstart/digits", "-o", "out", "--data", "imagenet"], 2, &["no data set `imagenet`"]);
+    let mut predict = vec!["predict", "quickstart/digits", "--set", "dim=6", "--set", "depths=[1]", "--weights", "run"];
+    says(t.path(), &[&predict[..], &["--sample", "0"]].concat(), 0, &["it is"]);
+    predict.push("short.safetensors");
+    says(t.path(), &predict, 1, &["cannot read the picture"]);
+}
+
+/// Everything that training leaves behind, as bytes.
+fn result(folder: &Path) -> Vec<u8> {
+    fs::read(folder.join("model.safetensors")).unwrap()
+}
+
+fn train_args(out: &str, threads: &str) -> Vec<String> {
+    let mut args: Vec<String> = ["train", "quickstart/digits", "-o", out, "--threads", threads].map(String::from).to_vec();
+    args.extend(SMALL.map(String::from));
+    args
+}
+
+#[test]
+fn killed_at_any_moment_and_resumed_the_weights_are_the_same_bits() {
+    let t = TempDir::new().unwrap();
+    let start = Instant::now();
+    let straight = Command::new(env!("CARGO_BIN_EXE_snnc")).args(train_args("straight", "2")).current_dir(t.path()).output().unwrap();
+    assert!(straight.status.success(), "{}", String::from_utf8_lossy(&straight.stderr));
+    let whole = start.elapsed();
+    // Twice at fractions of the whole run's time, which fall before, into and after savings; on one thread.
+    for (i, fraction) in [0.35, 0.6, 0.85].into_iter().enumerate() {
+        let out = format!("killed{i}");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_snnc"))
+            .args(train_args(&out, "1"))
+            .current_dir(t.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(whole.mul_f64(fraction));
+        // SIGKILL on Unix: nothing is cleaned up.
+        let _ = child.kill();
+        child.wait().unwrap();
+        let folder = t.path().join(&out);
+        let saved = fs::read_dir(&folder).is_ok_and(|mut d| d.any(|e| e.unwrap().file_name().to_string_lossy().starts_with("step-")));
+        let mut args = train_args(&out, "2");
+        if saved {
+            args.push("--resume".into());
+        } else {
+            // Killed before the first checkpoint: started again.
+            let _ = fs::remove_dir_all(&folder);
+        }
+        let resumed = Command::new(env!("CARGO_BIN_EXE_snnc")).args(args).current_dir(t.path()).output().unwrap();
+        assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+        assert_eq!(result(&t.path().join("straight")), result(&folder), "killed at {fraction} of the run");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
+    let t = TempDir::new().unwrap();
+    let straight = Command::new(env!("CARGO_BIN_EXE_snnc")).args(train_args("straight", "2")).current_dir(t.path()).output().unwrap();
+    assert!(straight.status.success());
+    let child = Command::new(env!("CARGO_BIN_EXE_snnc"))
+        .args(train_args("stopped", "2"))
+        .current_dir(t.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let out = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{text}");
+    if text.contains("stopped and saved") {
+        assert!(text.contains("--resume"), "{text}");
+        let mut args = train_args("stopped", "2");
+        args.push("--resume".into());
+        let resumed = Command::new(env!("CARGO_BIN_EXE_snnc")).args(args).current_dir(t.path()).output().unwrap();
+        assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+    }
+    assert_eq!(result(&t.path().join("straight")), result(&t.path().join("stopped")));
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_checkpoint() {
+    let t = TempDir::new().unwrap();
+    let disk = t.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&disk).status();
+    if !mounted.is_ok_and(|s| s.success()) {
+        println!("skipped: a small disk cannot be mounted here");
+        return;
+    }
+    let train = |epochs: &str, extra: &[&str]| {
+        let args =
+            [&["train", "quickstart/digits", "-o", "disk/run", "--set", "dim=6", "--set", "depths=[1]", "--epochs", epochs][..], extra]
+                .concat();
+        snnc(t.path(), &args)
+    };
+    // Room for one checkpoint and a half, not for two beside each other.
+    let out = train("1", &[]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let step = fs::read_dir(disk.join("run")).unwrap().map(|e| e.unwrap().path()).find(|p| p.is_dir()).unwrap();
+    let pages: u64 = fs::read_dir(step).unwrap().map(|e| e.unwrap().metadata().unwrap().len().div_ceil(4096) + 1).sum();
+    fs::remove_dir_all(disk.join("run")).unwrap();
+    fs::write(disk.join("ballast"), vec![0u8; (256 << 10) - usize::try_from(pages * 4096 * 3 / 2).unwrap()]).unwrap();
+    let out = train("2", &[]);
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    let left: Vec<String> =
+        fs::read_dir(disk.join("run")).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    fs::remove_file(disk.join("ballast")).unwrap();
+    let resumed = (out.status.code() == Some(1)).then(|| train("2", &["--resume"]));
+    let _ = Command::new("umount").arg(&disk).status();
+    assert_eq!(out.status.code(), Some(1), "the disk was to be too small:\n{text}");
+    assert!(text.contains("cannot write") || text.contains("cannot sync"), "{text}");
+    assert!(left.iter().all(|n| !n.starts_with(".writing")), "{left:?}");
+    assert_eq!(left.iter().filter(|n| n.starts_with("step-")).count(), 1, "{left:?}");
+    let resumed = resumed.unwrap();
+    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+}
+
+#[test]
+fn formatting_is_idempotent_and_new_models_are_strict() {
+    let t = TempDir::new().unwrap();
+    says(t.path(), &["new", "my_model"], 0, &["wrote my_model.snn"]);
+    says(t.path(), &["new", "my_model"], 2, &["cannot write"]);
+    says(t.path(), &["check", "my_model.snn"], 0, &["strict"]);
+    says(t.path(), &["fmt", "--check", "my_model.snn"], 0, &[]);
+    file(&t, "ugly.snn", b"model   M{time T=2\n// why\ninput x:analog[C=2] }");
+    says(t.path(), &["fmt", "--check", "ugly.snn"], 1, &["not formatted"]);
+    says(t.path(), &["fmt", "ugly.snn"], 0, &["formatted"]);
+    says(t.path(), &["fmt", "--check", "ugly.snn"], 0, &[]);
+    assert!(fs::read_to_string(t.path().join("ugly.snn")).unwrap().contains("// why"));
+    says(t.path(), &["zoo"], 0, &["MlpSpeT", "66.39"]);
+    says(t.path(), &["summary", "quickstart/digits"], 0, &["167,458", "mJ"]);
+    for stage in ["ast", "graph", "plan", "folded", "flow", "program"] {
+        says(t.path(), &["dump", "quickstart/digits", "--stage", stage], 0, &[]);
+    }
+}

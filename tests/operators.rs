@@ -1,0 +1,109 @@
+//! Every operator: the reference's gradient against finite differences, and the CPU's gradient against the reference.
+
+use crate::agreement::{random_batch, weights};
+use ndarray::ArrayD;
+use snnc_compiler::check::Checked;
+use snnc_compiler::graph::Settings;
+use snnc_compiler::types::ParamId;
+use snnc_runtime::reference;
+use snnc_runtime::session::{Mode, Unfolded};
+use snnc_tests::{checked_text, distance};
+
+const SAMPLES: usize = 3;
+const LABELS: [usize; SAMPLES] = [0, 2, 1];
+
+/// A network around one line that makes `y` of the analog `e` `[C = 4, H = 4, W = 4]`.
+fn network(line: &str, spiking: bool) -> Checked {
+    let middle = if spiking { "s = e |> lif\n" } else { "s = e\n" };
+    checked_text(
+        &format!(
+            "model M {{\n time T = 3\n input x: analog[T, C = 2, H = 4, W = 4]\n neuron lif = LIF(tau = 2.0, detach_reset = true)\n \
+             neuron loose = LIF(tau = 3.0, decay_input = false, reset = soft, surrogate = triangle(1.0))\n \
+             neuron box = IF(threshold = 0.7, reset = hard(0.1), fire = \">\", surrogate = rectangle(1.0))\n \
+             e = x |> conv(C = 4, kernel = 3, pad = 1)\n {middle} {line}\n output y |> mean(H, W) |> linear(C -> C = 3) |> mean(T)\n}}"
+        ),
+        &Settings::default(),
+    )
+}
+
+/// The smooth lines, one for every operator.
+const SMOOTH: [&str; 13] = [
+    "y = s |> conv(C = 3, kernel = [3, 2], stride = [2, 1], pad = 1)",
+    "y = s |> conv(C = 3, kernel = 4, pad = (1, 2), bias = false)",
+    "y = s |> linear(W -> W)",
+    "y = s |> linear(C -> C = 6, bias = false) |> linear(H -> H)",
+    "y = s |> batchnorm(C)",
+    "y = s |> batchnorm(H, W)",
+    "a = s |> linear(C -> C)\n y = a - s * 0.3 + e",
+    "a = s |> linear(C -> C)\n y = a * s",
+    "k = s |> linear(H -> H)\n d = dot(W; s, k)\n y = s * 0.5 + e |> linear(C -> C)",
+    "a = s |> linear(H -> H)\n y = concat(C; s, a, e) |> conv(C = 4, kernel = 1)",
+    "y = s |> max_pool(kernel = 3, stride = 2, pad = 1)",
+    "y = s |> avg_pool(kernel = 3, stride = 2, pad = 1)",
+    "a = s |> relu\n y = sigmoid(s) + a",
+];
+
+fn loss(checked: &Checked, params: &[ArrayD<f64>], input: &ArrayD<f64>) -> f64 {
+    reference::run(checked.graph(), params, input, Some(&LABELS), true).loss.unwrap()
+}
+
+#[test]
+fn reference_gradients_are_those_of_finite_differences() {
+    for line in SMOOTH {
+        let checked = network(line, false);
+        let graph = checked.graph();
+        let mut params = weights(&checked, 3).arrays::<f64>(graph);
+        let input = reference::arrange(graph, random_batch(&checked, SAMPLES, 4).mapv(f64::from));
+        let run = reference::run(graph, &params, &input, Some(&LABELS), true);
+        for i in 0..params.len() {
+            let Some(grad) = &run.grads[i] else { continue };
+            let exact: Vec<f64> = grad.iter().copied().collect();
+            let step = 1e-5;
+            let numeric: Vec<f64> = (0..params[i].len())
+                .map(|k| {
+                    let old = params[i].as_slice().unwrap()[k];
+                    let mut at = |x: f64| {
+                        params[i].as_slice_mut().unwrap()[k] = x;
+                        loss(&checked, &params, &input)
+                    };
+                    let slope = (at(old + step) - at(old - step)) / (2.0 * step);
+                    at(old);
+                    slope
+                })
+                .collect();
+            let off = distance(&exact, &numeric, 1e-3);
+            assert!(off < 1e-5, "{line}: gradient of {} is off by {off:e}", graph.params[i].path);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_the_cpu_are_the_reference_s() {
+    let spiking = [
+        "y = s |> linear(C -> C) |> loose",
+        "y = s |> conv(C = 4, kernel = 3, pad = 1) |> box",
+        "a = s |> linear(H -> H) |> lif\n y = a + s",
+    ];
+    for (line, spikes) in SMOOTH.iter().map(|l| (*l, false)).chain(SMOOTH.iter().chain(&spiking).map(|l| (*l, true))) {
+        let checked = network(line, spikes);
+        let graph = checked.graph();
+        let weights = weights(&checked, 3);
+        let batch = random_batch(&checked, SAMPLES, 4);
+        let input = reference::arrange(graph, batch.mapv(f64::from));
+        let run = reference::run(graph, &weights.arrays::<f64>(graph), &input, Some(&LABELS), true);
+        let mut session = Unfolded::new(&checked, &weights, SAMPLES, Mode::Gradients).unwrap();
+        let mut targets = vec![0.0; SAMPLES * 3];
+        LABELS.iter().enumerate().for_each(|(row, label)| targets[row * 3 + label] = 1.0);
+        let flat: Vec<f32> = batch.iter().copied().collect();
+        session.run(&flat, &targets, SAMPLES, [0.0; 10]);
+        assert_eq!(session.spikes(SAMPLES), run.spikes, "{line}: spikes");
+        let largest = run.grads.iter().flatten().flat_map(ArrayD::iter).fold(0.0f64, |m, x| m.max(x.abs()));
+        for (i, grad) in run.grads.iter().enumerate() {
+            let Some(grad) = grad else { continue };
+            let theirs: Vec<f64> = grad.iter().copied().collect();
+            let ours: Vec<f64> = session.gradient(ParamId::new(i), SAMPLES).unwrap().iter().map(|x| f64::from(*x)).collect();
+            let off = distance(&ours, &theirs, 0.03 * largest);
+            assert!(off < 1e-4, "{line} (spikes {spikes}): gradient of {} is off by {off:e}", graph.params[i].path);
+        }
+    }
+}

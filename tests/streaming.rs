@@ -1,0 +1,41 @@
+//! One time step at a time gives what all at once give; and the number of threads changes no bit.
+
+use crate::agreement::{random_batch, weights};
+use snnc_runtime::session::Inference;
+use snnc_tests::{checked_text, zoo};
+
+#[test]
+fn the_quick_start_one_step_at_a_time() {
+    let checked = zoo("quickstart/digits", &[], None);
+    let weights = weights(&checked, 1);
+    let batch: Vec<f32> = random_batch(&checked, 4, 2).iter().copied().collect();
+    let mut session = Inference::new(&checked, &weights, 4, false).unwrap();
+    let whole = session.run(&batch, 4);
+    for parts in [vec![1, 1, 1, 1], vec![3, 1], vec![1, 2, 1]] {
+        session.reset();
+        let mut last = Vec::new();
+        for steps in &parts {
+            last = session.step(&batch, 4, *steps);
+        }
+        assert_eq!(last, whole, "in parts of {parts:?}");
+    }
+}
+
+#[test]
+fn frames_one_at_a_time() {
+    let text = "model M {\n time T = 3\n input x: analog[T, C = 2, H = 4, W = 4]\n neuron lif = LIF(tau = 2.0)\n encoder {\n e = x |> conv(C = 4, kernel = 3, pad = 1)\n }\n \
+                s = e |> lif |> conv(C = 4, kernel = 3, pad = 1) |> lif\n output s |> mean(H, W) |> linear(C -> C = 3) |> mean(T)\n}";
+    let checked = checked_text(text, &Default::default());
+    let weights = weights(&checked, 1);
+    let batch = random_batch(&checked, 2, 2);
+    let flat: Vec<f32> = batch.iter().copied().collect();
+    let mut session = Inference::new(&checked, &weights, 2, false).unwrap();
+    let whole = session.run(&flat, 2);
+    session.reset();
+    let mut last = Vec::new();
+    for t in 0..3 {
+        let frame: Vec<f32> = batch.index_axis(ndarray::Axis(1), t).iter().copied().collect();
+        last = session.step(&frame, 2, 1);
+    }
+    assert_eq!(last, whole);
+}

@@ -1,0 +1,94 @@
+//! What the checker must say of the zoo, and of small changes to it.
+
+use snnc_compiler::check::{Checked, Verdict, check};
+use snnc_compiler::graph::Settings;
+use snnc_grammar::SourceMap;
+use snnc_tests::{build_text, render};
+
+fn variant(file: &str, name: &str) -> Checked {
+    let (sources, graph) = build_text("<zoo>", snnc_zoo::model(file).unwrap(), Some(name), &Settings::default());
+    check(graph.unwrap_or_else(|e| panic!("{}", render(&sources, &e))))
+}
+
+#[test]
+fn counts_and_verdicts_of_the_zoo() {
+    for (file, name, parameters, verdict, residues) in [
+        ("mixer/mlp_spe", "MlpSpeT", 25_223_796, Verdict::Strict, 0),
+        ("mixer/mlp_spe", "MlpSpeS", 37_983_144, Verdict::Strict, 0),
+        ("mixer/mlp_spe", "MlpSpeB", 65_647_304, Verdict::Strict, 0),
+        ("mixer/mlp_spe_published", "MlpSpeTPublished", 25_229_180, Verdict::Admitted, 26),
+        ("mixer/mlp_spe_published", "MlpSpeSPublished", 37_975_568, Verdict::Admitted, 26),
+        ("mixer/mlp_spe_published", "MlpSpeBPublished", 65_607_184, Verdict::Admitted, 38),
+        ("mixer/mlp", "MlpS", 34_514_984, Verdict::Strict, 0),
+        ("mixer/mlp_published", "MlpSPublished", 34_507_408, Verdict::Admitted, 26),
+        ("quickstart/digits", "Digits", 167_458, Verdict::Strict, 0),
+    ] {
+        let checked = variant(file, name);
+        assert_eq!(checked.graph().trained(), parameters, "{name}");
+        assert_eq!(checked.findings().verdict, verdict, "{name}");
+        assert_eq!(checked.findings().residues.len(), residues, "{name}");
+        assert!(checked.findings().residues.iter().all(|r| r.admitted));
+    }
+}
+
+/// A changed copy of `mlp_spe.snn`: its codes, and the text the first finding of `code` points at.
+fn changed(from: &str, to: &str, code: &str) -> String {
+    let original = snnc_zoo::model("mixer/mlp_spe").unwrap();
+    assert!(original.contains(from), "the zoo no longer says {from}");
+    let text = original.replacen(from, to, 1);
+    let (sources, graph): (SourceMap, _) = build_text("copy.snn", &text, None, &Settings::default());
+    let diagnostics = match graph {
+        Ok(graph) => {
+            let checked = check(graph);
+            assert_eq!(checked.findings().verdict, Verdict::Violated);
+            checked.findings().diagnostics.clone()
+        }
+        Err(errors) => errors,
+    };
+    let found = diagnostics.iter().find(|d| d.code == code);
+    let found = found.unwrap_or_else(|| panic!("no {code} in:\n{}", render(&sources, &diagnostics)));
+    sources.text(found.span()).to_owned()
+}
+
+#[test]
+fn a_leak_that_is_no_shift_is_refused_where_the_neuron_is_defined() {
+    assert!(changed("tau = 2.0", "tau = 3.0", "check::leak").starts_with("LIF(tau = 3.0"));
+}
+
+#[test]
+fn a_missing_neuron_before_a_linear_map_is_found_at_the_map() {
+    assert!(changed("s = h + token |> lif", "s = h + token", "check::real_operand").starts_with("linear("));
+    assert!(changed("s = h |> lif", "s = h", "check::real_operand").starts_with("linear("));
+}
+
+#[test]
+fn scaling_one_of_two_reads_cannot_be_folded() {
+    assert_eq!(changed("s = h + token |> lif", "s = h + token * 0.3 |> lif", "check::unfoldable_scale"), "token * 0.3");
+}
+
+#[test]
+fn the_encoder_is_not_the_whole_model() {
+    let original = snnc_zoo::model("mixer/mlp_spe").unwrap();
+    let text = original.replacen("batchnorm(C)\n    }\n    h = embed", "batchnorm(C)\n    h = embed", 1).replacen(
+        "    head = s |> batchnorm(C)",
+        "    head = s |> batchnorm(C)",
+        1,
+    );
+    let text = text.replacen("    output head |> mean(T)\n}", "    }\n    output head |> mean(T)\n}", 1);
+    let (sources, graph) = build_text("copy.snn", &text, None, &Settings::default());
+    let errors = match graph {
+        Ok(graph) => check(graph).findings().diagnostics.clone(),
+        Err(errors) => errors,
+    };
+    assert!(errors.iter().any(|d| d.code == "check::encoder_share"), "{}", render(&sources, &errors));
+}
+
+#[test]
+fn an_allow_with_another_count_is_an_error() {
+    let text = snnc_zoo::model("mixer/mlp_spe_published").unwrap().replace("count = sum(depths)", "count = 25");
+    let (_, graph) = build_text("copy.snn", &text, Some("MlpSpeTPublished"), &Settings::default());
+    let checked = check(graph.unwrap());
+    let found = checked.findings().diagnostics.iter().find(|d| d.code == "check::allow_count").unwrap();
+    assert_eq!(found.help.as_deref(), Some("write `count = 26`"));
+    assert_eq!(checked.findings().verdict, Verdict::Violated);
+}
