@@ -223,9 +223,9 @@ fn a_full_disk_leaves_the_old_checkpoint() {
     let out = train("1", &[]);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let step = fs::read_dir(disk.join("run")).unwrap().map(|e| e.unwrap().path()).find(|p| p.is_dir()).unwrap();
-    let pages: u64 = fs::read_dir(step).unwrap().map(|e| e.unwrap().metadata().unwrap().len().div_ceil(4096) + 1).sum();
+    let pages: u64 = fs::read_dir(step).unwrap().map(|e| e.unwrap().metadata().unwrap().len().div_ceil(4096)).sum();
     fs::remove_dir_all(disk.join("run")).unwrap();
-    fs::write(disk.join("ballast"), vec![0u8; (256 << 10) - usize::try_from(pages * 4096 * 3 / 2).unwrap()]).unwrap();
+    fs::write(disk.join("ballast"), vec![0u8; (256 << 10) - usize::try_from(pages * 4096 * 5 / 4).unwrap()]).unwrap();
     let out = train("2", &[]);
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     let left: Vec<String> =
