@@ -9,7 +9,7 @@ use snnc_runtime::weights::Weights;
 use snnc_tests::{Numbers, distance, zoo};
 
 /// A batch of samples in logical order.
-pub fn random_batch(checked: &Checked, samples: usize, seed: u64) -> ArrayD<f32> {
+pub(crate) fn random_batch(checked: &Checked, samples: usize, seed: u64) -> ArrayD<f32> {
     let graph = checked.graph();
     let signal = &graph.node(graph.input).signal;
     let mut shape = vec![samples];
@@ -19,13 +19,13 @@ pub fn random_batch(checked: &Checked, samples: usize, seed: u64) -> ArrayD<f32>
     ArrayD::from_shape_simple_fn(IxDyn(&shape), || (numbers.uniform() * 4.0 - 2.0) as f32)
 }
 
-pub fn weights(checked: &Checked, seed: u64) -> Weights {
+pub(crate) fn weights(checked: &Checked, seed: u64) -> Weights {
     let values = random_parameters(checked, seed).iter().map(|p| p.iter().map(|x| *x as f32).collect()).collect();
     Weights { values }
 }
 
 /// Spikes and logits of the reference in f64, of the unfolded network, and of the folded one.
-pub fn agrees(checked: &Checked, seed: u64) {
+pub(crate) fn agrees(checked: &Checked, seed: u64) {
     let graph = checked.graph();
     let samples = 3;
     let weights = weights(checked, seed);

@@ -1,5 +1,5 @@
 //! The command line as a user meets it: bad input, exit codes, interrupted runs.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop at the first surprise, and says what it skips")]
 
 use snnc_runtime::weights::{Tensor, Tensors, read_tensors, to_bytes};
 use std::fs;

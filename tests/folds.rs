@@ -9,7 +9,7 @@ use snnc_runtime::reference;
 use snnc_tests::{Numbers, checked_text, distance, zoo};
 
 /// Random parameters; running variances positive, batch-norm scales of both signs and sometimes nearly zero.
-pub fn random_parameters(checked: &Checked, seed: u64) -> Vec<ArrayD<f64>> {
+pub(crate) fn random_parameters(checked: &Checked, seed: u64) -> Vec<ArrayD<f64>> {
     let mut numbers = Numbers(seed);
     let graph = checked.graph();
     graph
@@ -32,7 +32,7 @@ pub fn random_parameters(checked: &Checked, seed: u64) -> Vec<ArrayD<f64>> {
 }
 
 /// Logits before and after folding agree, and so does every neuron's number of spikes.
-pub fn agrees(checked: &Checked, seed: u64) {
+pub(crate) fn agrees(checked: &Checked, seed: u64) {
     let graph = checked.graph();
     let params = random_parameters(checked, seed);
     let signal = &graph.node(graph.input).signal;

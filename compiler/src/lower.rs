@@ -212,7 +212,7 @@ fn trained_before(graph: &Graph) -> Vec<bool> {
 fn loss(graph: &Graph, flow: &mut Flow, logits: FlowId) -> FlowId {
     let dims = flow.dims(logits).clone();
     let target = flow.source(Source::Target, dims.clone());
-    let rows = Dims { axes: vec![], ..dims.clone() };
+    let rows = Dims { axes: vec![], ..dims };
     debug_assert_eq!(graph.classes(), dims.elements());
     let largest = flow.push(Def::Reduce { input: logits, max: true }, rows.clone());
     let powers = flow.map(&[logits, largest], (Scalar::Arg(0) - Scalar::Arg(1)).un(Un::Exp));

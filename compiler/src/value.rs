@@ -123,6 +123,7 @@ pub fn unary(op: UnaryOp, value: Value, span: Span) -> Result<Value, Diagnostic>
 ///
 /// # Errors
 /// `build::type` if the operands do not fit, `build::arithmetic` on overflow and division by zero.
+#[allow(clippy::needless_pass_by_value, reason = "operands are used up, like those of operators")]
 pub fn binary(op: BinaryOp, a: Value, b: Value, span: Span) -> Result<Value, Diagnostic> {
     use BinaryOp::{Add, And, Div, Eq, Ge, Gt, Le, Lt, Mul, Ne, Or, Rem, Shl, Shr, Sub};
     if a == Value::Poison || b == Value::Poison {
@@ -233,8 +234,8 @@ pub fn function(name: &str, args: &[Value], span: Span) -> Result<Value, Diagnos
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
-        .map(|k| (strsim::damerau_levenshtein(&name.to_lowercase(), &k.to_lowercase()), k))
-        .filter(|(d, k)| *d <= 1 + k.len().min(name.len()) / 3)
+        .map(|k| (strsim::damerau_levenshtein(&name.to_lowercase(), &k.to_lowercase()), strsim::damerau_levenshtein(name, k), k))
+        .filter(|(d, _, k)| *d <= 1 + k.len().min(name.len()) / 3)
         .min()
-        .map(|(_, k)| k)
+        .map(|(.., k)| k)
 }

@@ -20,9 +20,9 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
             node.params.iter().map(|p| graph.param(*p)).filter(|p| p.role == Role::Trained).map(|p| p.elements() as u64).sum();
         let work = graph.work(id);
         if node.encoder {
-            macs += work
+            macs += work;
         } else {
-            acs += work
+            acs += work;
         }
         rows.push((node.path.clone(), node.op.word(), node.signal.to_string(), parameters, work, node.encoder));
     }

@@ -193,7 +193,7 @@ impl Folder<'_> {
                 (self.push(id, sum_of(&node.op), inputs, node.params.clone(), true), carry)
             }
             _ if node.op.selection() == crate::ops::Selection::Neuron && !node.encoder => {
-                (self.neuron(id, inputs[0], carry), Carry::default())
+                (self.neuron(id, inputs[0], &carry), Carry::default())
             }
             _ => (self.push(id, node.op.clone(), inputs, node.params.clone(), true), Carry::default()),
         };
@@ -253,7 +253,7 @@ impl Folder<'_> {
     }
 
     /// A neuron with all constants folded into its own.
-    fn neuron(&mut self, id: NodeId, input: NodeId, carry: Carry) -> NodeId {
+    fn neuron(&mut self, id: NodeId, input: NodeId, carry: &Carry) -> NodeId {
         let node = self.old.node(id);
         let Op::Fire(fire) = &node.op else {
             return self.push(id, node.op.clone(), vec![input], node.params.clone(), true);
@@ -267,7 +267,7 @@ impl Folder<'_> {
         let axes: Vec<Axis> = signal.axes.iter().filter(|a| names.contains(&a.name)).cloned().collect();
         let signed = carry.scale.is_some();
         // Where |a| < 2^-40 of the largest the operand counts for nothing: the sign is 0, and the scale 1.
-        let scale = carry.scale.unwrap_or(Expr::Const(1.0));
+        let scale = carry.scale.clone().unwrap_or(Expr::Const(1.0));
         let sign = scale.clone().sign(2f64.powi(-40));
         let size = scale.magnitude(2f64.powi(-40));
         let unit = size.clone() * Expr::Const(n.drive());
@@ -277,7 +277,7 @@ impl Folder<'_> {
         };
         let values = [
             ("threshold", Expr::Const(n.threshold) / unit.clone()),
-            ("bias", carry.shift.unwrap_or(Expr::Const(0.0)) / size),
+            ("bias", carry.shift.clone().unwrap_or(Expr::Const(0.0)) / size),
             ("sign", sign),
             ("reset", Expr::Const(reset) / unit),
         ];
@@ -317,6 +317,7 @@ impl Folder<'_> {
 
 impl Carry {
     /// What is carried after one more step y = scale · x + shift.
+    #[allow(clippy::needless_pass_by_value, reason = "the step is used up")]
     fn then(self, scale: Option<Expr>, shift: Option<Expr>) -> Carry {
         let times = |e: Expr| scale.clone().map_or(e.clone(), |s| s * e.clone());
         let carried = self.shift.map(times);

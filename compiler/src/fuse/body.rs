@@ -162,16 +162,16 @@ impl Body<'_, '_> {
         if let (Some(b), true) = (self.batch, view.batch > 0) {
             terms.push((b, view.batch as i64));
         }
-        if view.time > 0 {
-            if let At::Pass(k) = at {
-                terms.push((self.passes[k].index, view.time as i64));
-            }
+        if view.time > 0
+            && let At::Pass(k) = at
+        {
+            terms.push((self.passes[k].index, view.time as i64));
         }
         for level in &self.levels {
-            if let Some((_, stride)) = level.axes.last().and_then(|a| view.axis(a)) {
-                if level.size > 1 {
-                    terms.push((level.index, stride as i64));
-                }
+            if let Some((_, stride)) = level.axes.last().and_then(|a| view.axis(a))
+                && level.size > 1
+            {
+                terms.push((level.index, stride as i64));
             }
         }
         Place { arg: self.arg(view.buffer), terms, offset: view.offset as i64 }
@@ -353,7 +353,7 @@ impl Body<'_, '_> {
                 };
                 let start = if *max { f32::NEG_INFINITY } else { 0.0 };
                 let place = self.fuser.keeps(id).then(|| self.fuser.view(id)).map(|v| self.place(&v, at));
-                let sum = self.bind(At::Gap(pass), place.clone().map_or(Expr::Const(start), Expr::Load));
+                let sum = self.bind(At::Gap(pass), place.map_or(Expr::Const(start), Expr::Load));
                 let value = Expr::Var(self.value(*input, At::Pass(pass)));
                 let bin = if *max { Bin::Max } else { Bin::Add };
                 self.push(At::Pass(pass), Stmt::Set(sum, Expr::Bin(bin, Box::new(Expr::Var(sum)), Box::new(value))));

@@ -675,7 +675,7 @@ impl Builder<'_> {
     }
 
     /// Expands a block or DAG.
-    pub(super) fn expand(&mut self, def: &Arc<BlockDef>, values: HashMap<String, (Value, Span)>, span: Span) -> Built<Value> {
+    pub(super) fn expand(&mut self, def: &Arc<BlockDef>, values: &HashMap<String, (Value, Span)>, span: Span) -> Built<Value> {
         let block = &def.block;
         if block.encoder && !self.at.encoder {
             let error = Diagnostic::error(

@@ -367,6 +367,6 @@ impl Builder<'_> {
         if values.values().any(|(v, _)| *v == Value::Poison) {
             return Ok(Value::Poison);
         }
-        self.expand(def, values, span)
+        self.expand(def, &values, span)
     }
 }

@@ -39,9 +39,9 @@ impl Problem {
 }
 
 /// A name with its place.
-pub type Named = (String, Span);
+pub(super) type Named = (String, Span);
 /// The two sides of an arrow: axes, and axes with sizes.
-pub type Arrow = (Vec<Named>, Vec<(String, Option<i64>, Span)>);
+pub(super) type Arrow = (Vec<Named>, Vec<(String, Option<i64>, Span)>);
 
 /// The evaluated arguments of a call.
 #[derive(Clone, Debug, Default)]

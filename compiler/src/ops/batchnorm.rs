@@ -135,7 +135,7 @@ impl BatchNorm {
     fn count(&self, dims: &Dims) -> Scalar {
         let own: usize = self.axes.iter().map(|a| a.size).product();
         // Time steps are static: a training step runs all of them.
-        let time = dims.time.then_some(Scalar::Steps).unwrap_or(Scalar::Const(1.0));
+        let time = if dims.time { Scalar::Steps } else { Scalar::Const(1.0) };
         Scalar::Batch * time * (dims.elements() / own) as f64
     }
 

@@ -25,7 +25,7 @@ impl Operator for Concat {
 
     fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {
         let first = &inputs[0];
-        let at = first.position(&self.axis).ok_or_else(|| super::linear::no_axis(first, &self.axis))?;
+        let at = first.position(&self.axis).ok_or_else(|| linear::no_axis(first, &self.axis))?;
         let mut axes = first.axes.clone();
         for other in &inputs[1..] {
             let fits = other.axes.len() == axes.len()

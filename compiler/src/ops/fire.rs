@@ -75,7 +75,7 @@ impl Operator for Fire {
         let dims = cx.dims();
         let h = self.neuron.charge_scalar(Scalar::State(0), Scalar::Arg(0));
         let threshold = Scalar::Const(self.neuron.threshold);
-        let spike = h.clone().step(self.neuron.compare(), threshold.clone());
+        let spike = h.clone().step(self.neuron.compare(), threshold);
         let def =
             Def::Scan { inputs: cx.inputs.clone(), init: vec![0.0], next: vec![self.reset(h)], outputs: vec![spike], reverse: false };
         let s = cx.flow.push(def, dims);

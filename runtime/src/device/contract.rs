@@ -262,7 +262,6 @@ fn sparse_product(block: &Block, places: &[[isize; 3]], inner: [isize; 2], p: [P
         }
         let parts = m.size.div_ceil(ROWS);
         (0..parts).into_par_iter().for_each_init(Vec::new, |list, part| {
-            let p = p;
             let (first, rows) = (part * ROWS, (m.size - part * ROWS).min(ROWS));
             // SAFETY: rows lie within the views, and parts are disjoint.
             unsafe {
@@ -281,7 +280,6 @@ fn sparse_gradient(block: &Block, place: [isize; 3], inner: [isize; 2], p: [Poin
     let partial: Vec<Vec<f32>> = (0..parts)
         .into_par_iter()
         .map(|part| {
-            let p = p;
             let (first, rows) = (part * TERMS, (k.size - part * TERMS).min(TERMS));
             let mut sums = vec![0.0f32; n.size * m.size];
             // SAFETY: rows lie within the views.
@@ -455,7 +453,6 @@ widest!(dot_products, dot_products_wide, (block: &Block, a: *const f32, b: *cons
 fn narrow(block: &Block, places: &[[isize; 3]], inner: &[[isize; 2]], p: [Pointer; 3]) {
     let chunk = (4 * ROWS / block.m.size.max(1)).max(1);
     places.par_chunks(chunk).for_each(|places| {
-        let p = p;
         for place in places {
             for (i, [ta, tb]) in inner.iter().enumerate() {
                 // SAFETY: offsets are those of views; places of the result are disjoint.
@@ -473,7 +470,6 @@ fn dots(block: &Block, place: [isize; 3], inner: &[[isize; 2]], p: [Pointer; 3])
     let partial: Vec<Vec<f32>> = inner
         .par_chunks(chunk)
         .map(|inner| {
-            let p = p;
             let mut own = vec![0.0f32; size];
             for [ta, tb] in inner {
                 // SAFETY: offsets are those of views.
@@ -503,9 +499,8 @@ fn summed(block: &Block, places: &[[isize; 3]], inner: &[[isize; 2]], p: [Pointe
         let mut partial = vec![0.0f32; parts * size];
         let base = Pointer(partial.as_mut_ptr());
         (0..parts).into_par_iter().for_each(|part| {
-            let base = base;
             // SAFETY: every part has a matrix of its own.
-            let own = Pointer(unsafe { base.0.add(part * size) });
+            let own = Pointer(unsafe { base.get().add(part * size) });
             let (which, terms) = if inner.len() == 1 {
                 (0..1, part * per..((part + 1) * per).min(block.k.size))
             } else {
@@ -649,7 +644,7 @@ fn conv(a: &View, b: &View, out: &View, part: ConvPart, window: Window, spikes: 
                         false,
                         false,
                         Parallelism::None,
-                    )
+                    );
                 };
             }
             patches.resize(rows * terms, 0.0);

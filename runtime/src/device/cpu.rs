@@ -211,11 +211,10 @@ impl Executable {
         let own = count(l, call.batch);
         let context = Pointer(words.as_mut_ptr().cast());
         let range = |i: usize| {
-            let context = context;
             let (begin, end) = (i * l.grain, ((i + 1) * l.grain).min(extent));
             // SAFETY: the kernel touches only the buffers of its arguments, within their extents for this batch, and
             // ranges write disjoint parts (`fuse` gives sums a buffer for each range).
-            unsafe { entry(context.0.cast(), begin as i64, end as i64, i as i64) }
+            unsafe { entry(context.get().cast(), begin as i64, end as i64, i as i64) }
         };
         if own == 1 {
             range(0);
@@ -228,6 +227,13 @@ impl Executable {
 /// An address that threads may share: they write disjoint parts.
 #[derive(Clone, Copy)]
 pub(super) struct Pointer(pub(super) *mut f32);
+
+impl Pointer {
+    /// The address; a closure that calls this takes the whole pointer with it, not its field.
+    pub(super) fn get(self) -> *mut f32 {
+        self.0
+    }
+}
 
 // SAFETY: see the type.
 unsafe impl Send for Pointer {}

@@ -151,7 +151,8 @@ impl Training<'_> {
                     rate,
                     samples: indices.len(),
                 };
-                if !on(event) && !(step + 1 == steps && state.epoch + 1 == recipe.schedule.epochs) {
+                let last = step + 1 == steps && state.epoch + 1 == recipe.schedule.epochs;
+                if !on(event) && !last {
                     let weights = session.weights(&weights);
                     self.save(folder, &session, &weights, &state)?;
                     return Ok(Outcome { weights, finished: false });
