@@ -1,6 +1,6 @@
 //! The `.snn` language: text to [`ast`] and back.
 //!
-//! [`parse`] turns a source into a [`ast::Module`] or all of its syntax errors; [`print`] turns a module into canonical
+//! [`parse()`] turns a source into a [`ast::Module`] or all of its syntax errors; [`print()`] turns a module into canonical
 //! text and keeps its comments. Nothing here knows an operator, a shape or a neuron: names are names.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may stop at the first surprise"))]

@@ -2,7 +2,7 @@
 //!
 //! A value of the folded graph stands for `scale ⊙ value + shift` of the original one; the pair travels with it until a
 //! map or a neuron takes it. The folded parameters are expressions over the original ones, computed once per set of
-//! weights by [`prepare`]. Nothing is decided here: where a factor goes stands in the plan.
+//! weights by [`prepare()`]. Nothing is decided here: where a factor goes stands in the plan.
 
 mod prepare;
 
