@@ -13,6 +13,7 @@ pub mod graph;
 pub mod kernel;
 pub mod lower;
 pub mod ops;
+pub mod plan;
 pub mod program;
 pub mod recipe;
 pub mod resolve;

@@ -80,10 +80,6 @@ pub enum Contract {
         b_labels: Vec<String>,
         /// Labels of the result.
         out_labels: Vec<String>,
-        /// a holds spikes: most of its values are zero, the others one.
-        a_spikes: bool,
-        /// b holds spikes.
-        b_spikes: bool,
     },
     /// A product of a convolution.
     Conv {
@@ -97,8 +93,6 @@ pub enum Contract {
         part: ConvPart,
         /// Geometry.
         window: Window,
-        /// The operand holds spikes.
-        spikes: bool,
     },
 }
 

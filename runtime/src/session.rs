@@ -1,6 +1,6 @@
 //! A network ready to run: its program loaded, its weights in place.
 
-use crate::device::cpu::{Call, Executable, memory};
+use crate::device::cpu::{Call, Executable};
 use crate::weights::Weights;
 use snnc_compiler::backend::context::HYPERS;
 use snnc_compiler::check::Checked;
@@ -9,6 +9,7 @@ use snnc_compiler::fold::{Folded, fold, prepare};
 use snnc_compiler::fuse::{Target, fuse};
 use snnc_compiler::graph::Graph;
 use snnc_compiler::lower::{self, Optimizer};
+use snnc_compiler::plan::plan;
 use snnc_compiler::program::Program;
 use snnc_compiler::types::{ParamId, Signal};
 use thiserror::Error;
@@ -59,9 +60,12 @@ fn machine_memory() -> u128 {
 
 /// Refuses a program that this machine cannot hold.
 fn fits(graph: &Graph, program: &Program, batch: usize) -> Result<(), SessionError> {
-    let (needed, largest) = memory(program, batch);
-    let limit = machine_memory();
+    let plan = plan(program, batch);
+    let (needed, limit) = (plan.bytes(), machine_memory());
     if needed > limit {
+        let mut largest: Vec<(String, u128)> = program.buffers.iter().zip(&plan.sizes).map(|(b, s)| (b.label.clone(), s * 4)).collect();
+        largest.sort_by_key(|(_, s)| std::cmp::Reverse(*s));
+        largest.truncate(3);
         return Err(SessionError::Memory { model: graph.name.clone(), batch, needed, limit, largest });
     }
     Ok(())

@@ -635,14 +635,18 @@ impl Emitter<'_> {
         sum
     }
 
-    /// e^x = 2^n e^r with |r| ≤ ln 2 / 2 and a polynomial of degree 6 (coefficients of Cephes' expf); within 2 ULP.
+    /// e^x = 2^n e^r with |r| ≤ ln 2 / 2 and a polynomial of degree 6 (coefficients of Cephes' expf); within 2 ULP for
+    /// -86.6 ≤ x ≤ 88.7, and as at these bounds beyond them.
     fn exp(&mut self, x: Value) -> Value {
-        let (low, high) = (self.splat(-87.336_54), self.splat(88.722_83));
+        let (low, high) = (self.splat(-86.6), self.splat(88.722_83));
         let x = self.bin(Bin::Max, x, low);
         let x = self.bin(Bin::Min, x, high);
         let log2e = self.splat(std::f32::consts::LOG2_E);
         let scaled = self.b.ins().fmul(x, log2e);
-        let n = self.b.ins().nearest(scaled);
+        // Added to this number, a small one is rounded, and stands in the lowest bits.
+        let round = self.splat(12_582_912.0);
+        let rounded = self.b.ins().fadd(scaled, round);
+        let n = self.b.ins().fsub(rounded, round);
         // ln 2 in two parts, so that n · ln 2 is subtracted exactly.
         let (big, small) = (self.splat(0.693_359_4), self.splat(-2.121_944_4e-4));
         let first = self.b.ins().fmul(n, big);
@@ -655,19 +659,14 @@ impl Emitter<'_> {
         let p = self.b.ins().fadd(p, r);
         let one = self.splat(1.0);
         let p = self.b.ins().fadd(p, one);
-        let n = self.b.ins().fcvt_to_sint_sat(I32X4, n);
-        // 2^n in two factors: n may be 128.
-        let half = self.b.ins().sshr_imm_u(n, 1);
-        let rest = self.b.ins().isub(n, half);
-        let mut y = p;
-        for part in [half, rest] {
-            let bias = self.splat_int(127);
-            let exponent = self.b.ins().iadd(part, bias);
-            let bits = self.b.ins().ishl_imm_u(exponent, 23);
-            let power = self.as_float(bits);
-            y = self.b.ins().fmul(y, power);
-        }
-        y
+        // 2 p · 2^(n - 1): n may be 128, one more than an exponent holds.
+        let twice = self.b.ins().fadd(p, p);
+        let bits = self.as_int(rounded);
+        let bits = self.b.ins().ishl_imm_u(bits, 23);
+        let bias = self.splat_int(126 << 23);
+        let bits = self.b.ins().iadd(bits, bias);
+        let power = self.as_float(bits);
+        self.b.ins().fmul(twice, power)
     }
 
     /// ln x = e ln 2 + ln m with m from √½ to √2 and a polynomial of degree 9 (coefficients of Cephes' logf); x > 0.

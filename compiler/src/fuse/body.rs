@@ -421,7 +421,7 @@ impl Body<'_, '_> {
             if !self.fuser.keeps(id) {
                 start.push(self.clear(&result, elements, first));
             }
-            self.push(at, Stmt::Combine { place, value, max });
+            self.combine(at, place, value, max, dims.time);
             return;
         }
         // Every range has sums of its own; a second loop adds them in order.
@@ -443,8 +443,21 @@ impl Body<'_, '_> {
             lanes: LANES,
             body: vec![Stmt::Store(clear, Expr::Const(first))],
         });
-        self.push(at, Stmt::Combine { place, value, max });
+        self.combine(at, place, value, max, dims.time);
         finish.push((sum_ranges(elements, first, max), vec![partial, result.buffer], elements));
+    }
+
+    /// Combines a value with a result in memory; over the time steps of an element it is combined in a register first, if
+    /// the result does not vary over them.
+    fn combine(&mut self, at: At, place: Place, value: Expr, max: bool, varies: bool) {
+        let At::Pass(pass) = at else { return self.push(at, Stmt::Combine { place, value, max }) };
+        if varies {
+            return self.push(at, Stmt::Combine { place, value, max });
+        }
+        let (bin, first) = if max { (Bin::Max, f32::NEG_INFINITY) } else { (Bin::Add, 0.0) };
+        let sum = self.bind(At::Gap(pass), Expr::Const(first));
+        self.push(at, Stmt::Set(sum, Expr::Bin(bin, Box::new(Expr::Var(sum)), Box::new(value))));
+        self.push(At::Gap(pass + 1), Stmt::Combine { place, value: Expr::Var(sum), max });
     }
 
     /// Sets a result to its start for every sample of the range.

@@ -9,7 +9,7 @@ mod body;
 mod contract;
 mod views;
 
-use crate::flow::{ConvPart, Def, Dims, Flow, FlowId, Sink, Source};
+use crate::flow::{Def, Dims, Flow, FlowId, Sink, Source};
 use crate::kernel::Kernel;
 use crate::program::{Buffer, BufferId, Contract, Group, KernelId, Loop, Program, Purpose, View};
 use std::collections::{BTreeSet, HashMap};
@@ -206,45 +206,20 @@ impl<'a> Fuser<'a> {
         Dims { time: false, ..dims.clone() }
     }
 
+    /// Recurrences that nobody reads from memory, such as the membranes of a backward pass, are computed by the loop that
+    /// needs them, however early they could be.
+    fn waits(&self, id: FlowId) -> bool {
+        let read = |t: usize| self.stored[t] && matches!(self.flow.tensors[t].def, Def::ScanOutput(of, _) if of == id);
+        let scan = matches!(self.flow.get(id).def, Def::Scan { .. });
+        scan && self.target == Target::Train && !self.stored[id.index()] && !(0..self.stored.len()).any(read)
+    }
+
     fn schedule(&mut self) {
+        let waiting: Vec<bool> = self.ids().map(|id| self.root[id.index()] && self.waits(id)).collect();
         for id in self.ids() {
-            if !self.root[id.index()] {
-                continue;
+            if self.root[id.index()] && !waiting[id.index()] {
+                self.schedule_one(id, &waiting);
             }
-            if self.library(id) {
-                self.item_of[id.index()] = Some(self.items.len());
-                self.items.push(Item::Contract(id));
-                continue;
-            }
-            let space = self.space(id);
-            let reads = self.reads(id);
-            // Element-wise results of a loop can be read in that loop; all else only after it.
-            let mut first = 0;
-            for read in &reads {
-                if let Some(item) = self.ready(*read) {
-                    let def = &self.flow.get(*read).def;
-                    let own = match def {
-                        Def::Reduce { .. } => self.over_time_only(*read),
-                        Def::Map { .. } | Def::Scan { .. } | Def::Pool { .. } | Def::PoolGrad { .. } => true,
-                        Def::Product { .. } | Def::Conv { .. } => self.target == Target::Infer,
-                        _ => false,
-                    };
-                    let same = own && !self.gathers(id) && self.space(*read) == space;
-                    first = first.max(if same { item } else { item + 1 });
-                }
-            }
-            let joined = (first..self.items.len()).find(|i| match &self.items[*i] {
-                Item::Loop { space: s, roots } => {
-                    *s == space && roots.iter().any(|r| reads.contains(r) || self.reads(*r).iter().any(|x| reads.contains(x)))
-                }
-                Item::Contract(_) => false,
-            });
-            let item = joined.unwrap_or(self.items.len());
-            match self.items.get_mut(item) {
-                Some(Item::Loop { roots, .. }) => roots.push(id),
-                _ => self.items.push(Item::Loop { space, roots: vec![id] }),
-            }
-            self.item_of[id.index()] = Some(item);
         }
         // What another item reads must be stored.
         for id in self.ids().filter(|i| self.root[i.index()]) {
@@ -253,6 +228,61 @@ impl<'a> Fuser<'a> {
                     self.stored[read.index()] = true;
                 }
             }
+        }
+    }
+
+    /// Puts a root into the first loop that it can share, with the waiting ones that it reads.
+    fn schedule_one(&mut self, id: FlowId, waiting: &[bool]) {
+        if self.library(id) {
+            self.item_of[id.index()] = Some(self.items.len());
+            self.items.push(Item::Contract(id));
+            return;
+        }
+        let space = self.space(id);
+        let mut members = vec![id];
+        let mut reads = Vec::new();
+        let mut found = self.reads(id);
+        while let Some(read) = found.pop() {
+            if waiting[read.index()] && self.item_of[read.index()].is_none() {
+                if self.space(read) == space {
+                    if !members.contains(&read) {
+                        members.push(read);
+                        found.extend(self.reads(read));
+                    }
+                    continue;
+                }
+                self.schedule_one(read, waiting);
+            }
+            reads.push(read);
+        }
+        // Element-wise results of a loop can be read in that loop; all else only after it.
+        let mut first = 0;
+        for read in &reads {
+            if let Some(item) = self.ready(*read) {
+                let own = match self.flow.get(*read).def {
+                    Def::Reduce { .. } => self.over_time_only(*read),
+                    Def::Map { .. } | Def::Scan { .. } | Def::Pool { .. } | Def::PoolGrad { .. } => true,
+                    Def::Product { .. } | Def::Conv { .. } => self.target == Target::Infer,
+                    _ => false,
+                };
+                let same = own && !self.gathers(id) && self.space(*read) == space;
+                first = first.max(if same { item } else { item + 1 });
+            }
+        }
+        let joined = (first..self.items.len()).find(|i| match &self.items[*i] {
+            Item::Loop { space: s, roots } => {
+                *s == space && roots.iter().any(|r| reads.contains(r) || self.reads(*r).iter().any(|x| reads.contains(x)))
+            }
+            Item::Contract(_) => false,
+        });
+        let item = joined.unwrap_or(self.items.len());
+        members.sort();
+        for id in &members {
+            self.item_of[id.index()] = Some(item);
+        }
+        match self.items.get_mut(item) {
+            Some(Item::Loop { roots, .. }) => roots.extend(members),
+            _ => self.items.push(Item::Loop { space, roots: members }),
         }
     }
 
@@ -316,12 +346,9 @@ impl<'a> Fuser<'a> {
                 a_labels: a_labels.clone(),
                 b_labels: b_labels.clone(),
                 out_labels: out_labels.clone(),
-                a_spikes: self.flow.get(*a).spikes,
-                b_spikes: self.flow.get(*b).spikes,
             },
             Def::Conv { a, b, part, window } => {
-                let spikes = *part != ConvPart::Operand && self.flow.get(*a).spikes;
-                Contract::Conv { a: self.view(*a), b: self.view(*b), out: self.view(id), part: *part, window: *window, spikes }
+                Contract::Conv { a: self.view(*a), b: self.view(*b), out: self.view(id), part: *part, window: *window }
             }
             other => unreachable!("{other:?} is no contraction"),
         }

@@ -7,8 +7,12 @@ use cranelift_module::{Module, default_libcall_names};
 use rayon::prelude::*;
 use snnc_compiler::backend::clif::{self, CodeError};
 use snnc_compiler::backend::context;
+use snnc_compiler::plan::{self, plan};
 use snnc_compiler::program::{Loop, Program, Purpose, View};
 use std::ptr;
+
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 type Entry = unsafe extern "C" fn(*const u8, i64, i64, i64);
 
@@ -27,7 +31,9 @@ pub struct Call {
 pub struct Executable {
     program: Program,
     entries: Vec<Entry>,
-    buffers: Vec<Vec<f32>>,
+    memory: Vec<f32>,
+    /// First element and extent of every buffer in `memory`.
+    places: Vec<(usize, usize)>,
     batch: usize,
     started: bool,
     /// Keeps the code mapped.
@@ -47,41 +53,6 @@ impl Drop for Executable {
             unsafe { module.free_memory() }
         }
     }
-}
-
-/// The bytes that a program's buffers need for this many samples, and the largest buffers with their labels.
-pub fn memory(program: &Program, batch: usize) -> (u128, Vec<(String, u128)>) {
-    let ranges = ranges_of(program, batch);
-    let mut sizes: Vec<(String, u128)> = program
-        .buffers
-        .iter()
-        .zip(&ranges)
-        .map(|(b, ranges)| {
-            let over = if b.batch { batch as u128 } else { 1 } * if b.ranges { *ranges as u128 } else { 1 };
-            (b.label.clone(), b.elements as u128 * over * 4)
-        })
-        .collect();
-    let total = sizes.iter().map(|(_, s)| s).sum();
-    sizes.sort_by_key(|(_, s)| std::cmp::Reverse(*s));
-    sizes.truncate(3);
-    (total, sizes)
-}
-
-/// For every buffer of partial sums, how many ranges write it.
-fn ranges_of(program: &Program, batch: usize) -> Vec<usize> {
-    let mut ranges = vec![1; program.buffers.len()];
-    for group in &program.groups {
-        if let Some(first) = group.loops.first() {
-            for arg in &first.args {
-                ranges[arg.index()] = count(first, batch);
-            }
-        }
-    }
-    ranges
-}
-
-fn count(l: &Loop, batch: usize) -> usize {
-    l.extent.unwrap_or(batch).div_ceil(l.grain).max(1)
 }
 
 impl Executable {
@@ -109,17 +80,13 @@ impl Executable {
                 unsafe { std::mem::transmute::<*const u8, Entry>(module.get_finalized_function(id)) }
             })
             .collect();
-        let ranges = ranges_of(&program, batch);
-        let buffers = program
-            .buffers
-            .iter()
-            .zip(ranges)
-            .map(|(b, ranges)| {
-                let over = if b.batch { batch } else { 1 } * if b.ranges { ranges } else { 1 };
-                vec![0.0; b.elements * over]
-            })
-            .collect();
-        let mut executable = Executable { program, entries, buffers, batch, started: false, module: Some(module) };
+        let plan = plan(&program, batch);
+        // Zeroed memory is given page by page as it is written, so a plan for a larger batch costs nothing by itself.
+        let memory = vec![0.0; plan.total as usize + LINE];
+        let bytes = memory.as_ptr() as usize % (4 * LINE);
+        let first = (4 * LINE - bytes) / 4 % LINE;
+        let places = plan.offsets.iter().zip(&plan.sizes).map(|(o, s)| (first + *o as usize, *s as usize)).collect();
+        let mut executable = Executable { program, entries, memory, places, batch, started: false, module: Some(module) };
         executable.reset();
         Ok(executable)
     }
@@ -137,26 +104,28 @@ impl Executable {
     /// Forgets all time steps so far.
     pub fn reset(&mut self) {
         self.started = false;
-        for (buffer, memory) in self.program.buffers.iter().zip(&mut self.buffers) {
+        for (buffer, (first, size)) in self.program.buffers.iter().zip(&self.places) {
             if let Purpose::State(bits) = buffer.purpose {
-                memory.fill(f32::from_bits(bits));
+                self.memory[*first..first + size].fill(f32::from_bits(bits));
             }
         }
     }
 
     /// The memory of a buffer.
     pub fn buffer(&self, id: snnc_compiler::program::BufferId) -> &[f32] {
-        &self.buffers[id.index()]
+        let (first, size) = self.places[id.index()];
+        &self.memory[first..first + size]
     }
 
     /// The memory of a buffer, to be written.
     pub fn buffer_mut(&mut self, id: snnc_compiler::program::BufferId) -> &mut [f32] {
-        &mut self.buffers[id.index()]
+        let (first, size) = self.places[id.index()];
+        &mut self.memory[first..first + size]
     }
 
     /// The elements of a view: samples, then time steps, then axes in physical order.
     pub fn read(&self, view: &View, call: &Call) -> Vec<f32> {
-        let memory = &self.buffers[view.buffer.index()];
+        let memory = self.buffer(view.buffer);
         let mut out = Vec::new();
         for b in 0..if view.batch > 0 { call.batch } else { 1 } {
             for t in 0..if view.time > 0 { call.steps } else { 1 } {
@@ -173,7 +142,12 @@ impl Executable {
 
     fn run_groups(&mut self, call: &Call) {
         debug_assert!(call.batch <= self.batch && call.steps <= self.program.time);
-        let pointers: Vec<Pointer> = self.buffers.iter_mut().map(|b| Pointer(b.as_mut_ptr())).collect();
+        if cfg!(debug_assertions) && !self.started {
+            self.poison();
+        }
+        let memory = self.memory.as_mut_ptr();
+        // SAFETY: the plan's places lie within the memory.
+        let pointers: Vec<Pointer> = self.places.iter().map(|(first, _)| Pointer(unsafe { memory.add(*first) })).collect();
         for group in &self.program.groups {
             if group.once && self.started {
                 continue;
@@ -181,12 +155,21 @@ impl Executable {
             for contract in &group.contracts {
                 contract::run(contract, &pointers, call);
             }
-            let ranges = group.loops.first().map_or(1, |l| count(l, call.batch));
+            let ranges = group.loops.first().map_or(1, |l| plan::ranges(l, call.batch));
             for l in &group.loops {
                 self.run_loop(l, &pointers, call, ranges);
             }
         }
         self.started = true;
+    }
+
+    /// Fills what should be written before it is read with what would be seen.
+    fn poison(&mut self) {
+        for (buffer, (first, size)) in self.program.buffers.iter().zip(&self.places) {
+            if buffer.purpose == Purpose::Temporary {
+                self.memory[*first..first + size].fill(f32::NAN);
+            }
+        }
     }
 
     fn run_loop(&self, l: &Loop, pointers: &[Pointer], call: &Call, ranges: usize) {
@@ -208,7 +191,7 @@ impl Executable {
         }
         let entry = self.entries[l.kernel.index()];
         let extent = l.extent.unwrap_or(call.batch);
-        let own = count(l, call.batch);
+        let own = plan::ranges(l, call.batch);
         let context = Pointer(words.as_mut_ptr().cast());
         let range = |i: usize| {
             let (begin, end) = (i * l.grain, ((i + 1) * l.grain).min(extent));

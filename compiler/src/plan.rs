@@ -1,0 +1,109 @@
+//! Where every buffer of a program lies: one piece of memory, places shared by buffers that are never needed at once.
+
+use crate::program::{Contract, Group, Loop, Program, Purpose};
+
+/// Buffers start at multiples of this many elements (64 bytes, a cache line).
+const ALIGN: u128 = 16;
+/// Elements between large buffers (five cache lines): extents are often powers of two, and addresses that are equal but
+/// for multiples of 4096 bytes would evict each other from the first cache and make loads wait for stores.
+const STAGGER: u128 = 5 * ALIGN;
+
+/// The memory of a program for a number of samples.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// First element of every buffer.
+    pub offsets: Vec<u128>,
+    /// Elements of every buffer.
+    pub sizes: Vec<u128>,
+    /// Elements in all.
+    pub total: u128,
+}
+
+impl Plan {
+    /// Bytes in all.
+    pub fn bytes(&self) -> u128 {
+        self.total * 4
+    }
+}
+
+/// Into how many ranges a loop is cut.
+pub fn ranges(l: &Loop, batch: usize) -> usize {
+    l.extent.unwrap_or(batch).div_ceil(l.grain).max(1)
+}
+
+/// Lays out memory for up to `batch` samples. Sources, states, results and what is computed once keep their places; the
+/// others share theirs, the largest placed first, each at the lowest place that is free while it lives.
+pub fn plan(program: &Program, batch: usize) -> Plan {
+    let lives = lifetimes(program);
+    let sizes = sizes(program, batch);
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|i| std::cmp::Reverse((lives[*i].is_none(), sizes[*i])));
+    let mut offsets = vec![0; sizes.len()];
+    let mut total = 0;
+    // (offset, end, buffer) of what has a place already, by offset.
+    let mut placed: Vec<(u128, u128, usize)> = Vec::new();
+    for i in order {
+        let room = room(sizes[i]);
+        let mut start = 0;
+        if let Some((first, last)) = lives[i] {
+            for (offset, end, other) in &placed {
+                let together = lives[*other].is_none_or(|(f, l)| f <= last && first <= l);
+                if together && *end > start {
+                    if *offset >= start + room {
+                        break;
+                    }
+                    start = *end;
+                }
+            }
+        } else {
+            start = total;
+        }
+        offsets[i] = start;
+        total = total.max(start + room);
+        let at = placed.partition_point(|p| p.0 <= start);
+        placed.insert(at, (start, start + room, i));
+    }
+    Plan { offsets, sizes, total }
+}
+
+/// The elements a buffer takes, with what keeps its neighbour apart.
+fn room(size: u128) -> u128 {
+    let aligned = size.div_ceil(ALIGN) * ALIGN;
+    if aligned >= 1024 { aligned + STAGGER } else { aligned }
+}
+
+fn sizes(program: &Program, batch: usize) -> Vec<u128> {
+    let mut counts = vec![1; program.buffers.len()];
+    for first in program.groups.iter().filter_map(|g| g.loops.first()) {
+        for arg in &first.args {
+            counts[arg.index()] = ranges(first, batch);
+        }
+    }
+    let over = |own: bool, n: usize| if own { n as u128 } else { 1 };
+    let size = |(b, n): (&crate::program::Buffer, &usize)| b.elements as u128 * over(b.batch, batch) * over(b.ranges, *n);
+    program.buffers.iter().zip(&counts).map(size).collect()
+}
+
+/// The first and last group that touches a buffer; `None` if it must keep its place.
+fn lifetimes(program: &Program) -> Vec<Option<(usize, usize)>> {
+    let mut lives: Vec<Option<(usize, usize)>> = vec![None; program.buffers.len()];
+    let mut fixed: Vec<bool> = program.buffers.iter().map(|b| b.purpose != Purpose::Temporary).collect();
+    for (_, view) in &program.sinks {
+        fixed[view.buffer.index()] = true;
+    }
+    for (i, group) in program.groups.iter().enumerate() {
+        for buffer in touched(group) {
+            fixed[buffer] |= group.once;
+            lives[buffer] = Some(lives[buffer].map_or((i, i), |(first, _)| (first, i)));
+        }
+    }
+    lives.into_iter().zip(fixed).map(|(life, fixed)| life.filter(|_| !fixed)).collect()
+}
+
+fn touched(group: &Group) -> impl Iterator<Item = usize> {
+    let views = group.contracts.iter().flat_map(|c| match c {
+        Contract::Product { a, b, out, .. } | Contract::Conv { a, b, out, .. } => [a, b, out],
+    });
+    let args = group.loops.iter().flat_map(|l| &l.args);
+    views.map(|v| v.buffer.index()).chain(args.map(|a| a.index()))
+}
