@@ -122,6 +122,18 @@ fn pools() {
 }
 
 #[test]
+fn a_map_of_too_large_counts_still_takes_the_factors_around_it() {
+    let checked = checked_text(
+        "model M {\n time T = 2\n input x: analog[C = 2, H = 9, W = 9]\n neuron lif = LIF(tau = 2.0)\n \
+         encoder { e = x |> conv(C = 3, kernel = 3, pad = 1) }\n \
+         output e |> lif |> mean(H, W) |> linear(C -> C = 3) |> mean(T)\n}",
+        &Settings::default(),
+    );
+    assert_eq!(checked.findings().residues.len(), 1);
+    agrees(&checked, 3);
+}
+
+#[test]
 fn chains_of_linear_maps() {
     strict("y = s |> linear(C -> C = 8) |> batchnorm(C) |> linear(C -> C = 4) |> batchnorm(C) |> lif |> mean(H, W) |> linear(C -> C = 3)");
     strict("y = s |> conv(C = 8, kernel = 3, pad = 1) |> conv(C = 2, kernel = 1) |> lif |> mean(H, W) |> linear(C -> C = 3)");

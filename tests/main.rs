@@ -7,5 +7,6 @@ mod fixtures;
 mod folds;
 mod language;
 mod operators;
+mod random;
 mod streaming;
 mod verdicts;

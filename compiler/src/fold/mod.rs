@@ -65,6 +65,7 @@ pub fn fold(checked: &Checked) -> Folded {
     for id in graph.ids() {
         folder.node(id);
     }
+    debug_assert!(folder.steps.is_empty(), "a map that takes factors was not folded");
     let Folder { nodes, params, prepare, how, map, .. } = folder;
     let folded =
         Graph { nodes, params, input: map[graph.input.index()], output: map[graph.output.index()], contracts: vec![], ..graph.clone() };
@@ -171,7 +172,7 @@ impl Folder<'_> {
         let (new, carry) = match (node.op.linearity(), plan.how, plan.factor) {
             // Composed into the map that stands for the chain.
             (Linearity::Map { .. }, How::Compose(_), _) => (inputs[0], Carry::default()),
-            (Linearity::Map { input_axis, output_axis, .. }, how, _) if how != How::Encoder && how != How::Residue => {
+            (Linearity::Map { input_axis, output_axis, .. }, how, _) if how != How::Encoder => {
                 (self.linear_map(id, inputs[0], &carry, &input_axis, &output_axis), Carry::default())
             }
             (Linearity::Affine, _, Some(Destination::Before(_))) => (inputs[0], carry),
@@ -195,7 +196,10 @@ impl Folder<'_> {
             _ if node.op.selection() == crate::ops::Selection::Neuron && !node.encoder => {
                 (self.neuron(id, inputs[0], &carry), Carry::default())
             }
-            _ => (self.push(id, node.op.clone(), inputs, node.params.clone(), true), Carry::default()),
+            _ => {
+                debug_assert!(carry.is_empty(), "`{}` loses a factor", node.path);
+                (self.push(id, node.op.clone(), inputs, node.params.clone(), true), Carry::default())
+            }
         };
         self.map.push(new);
         self.carries.push(carry);
@@ -316,6 +320,10 @@ impl Folder<'_> {
 }
 
 impl Carry {
+    fn is_empty(&self) -> bool {
+        self.scale.is_none() && self.shift.is_none()
+    }
+
     /// What is carried after one more step y = scale · x + shift.
     #[allow(clippy::needless_pass_by_value, reason = "the step is used up")]
     fn then(self, scale: Option<Expr>, shift: Option<Expr>) -> Carry {

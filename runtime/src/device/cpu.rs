@@ -2,9 +2,9 @@
 #![allow(unsafe_code, reason = "generated code is called through pointers, and gets addresses of buffers")]
 
 use super::contract;
+use super::team::Team;
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Module, default_libcall_names};
-use rayon::prelude::*;
 use snnc_compiler::backend::clif::{self, CodeError};
 use snnc_compiler::backend::context;
 use snnc_compiler::plan::{self, plan};
@@ -135,12 +135,12 @@ impl Executable {
         out
     }
 
-    /// Runs all groups. All of them run on the pool's threads: handing each over from another one would cost a switch.
+    /// Runs all groups, on the threads of the pool.
     pub fn run(&mut self, call: &Call) {
-        rayon::scope(|_| self.run_groups(call));
+        Team::run(|team| self.run_groups(call, team));
     }
 
-    fn run_groups(&mut self, call: &Call) {
+    fn run_groups(&mut self, call: &Call, team: &Team) {
         debug_assert!(call.batch <= self.batch && call.steps <= self.program.time);
         if cfg!(debug_assertions) && !self.started {
             self.poison();
@@ -153,11 +153,11 @@ impl Executable {
                 continue;
             }
             for contract in &group.contracts {
-                contract::run(contract, &pointers, call);
+                contract::run(contract, &pointers, call, team);
             }
             let ranges = group.loops.first().map_or(1, |l| plan::ranges(l, call.batch));
             for l in &group.loops {
-                self.run_loop(l, &pointers, call, ranges);
+                self.run_loop(l, &pointers, call, ranges, team);
             }
         }
         self.started = true;
@@ -172,7 +172,7 @@ impl Executable {
         }
     }
 
-    fn run_loop(&self, l: &Loop, pointers: &[Pointer], call: &Call, ranges: usize) {
+    fn run_loop(&self, l: &Loop, pointers: &[Pointer], call: &Call, ranges: usize, team: &Team) {
         let mut words = vec![0u64; (context::ARGS as usize) / 8 + l.args.len()];
         let bytes: *mut u8 = words.as_mut_ptr().cast();
         let set = |offset: i32, value: &[u8]| {
@@ -199,11 +199,7 @@ impl Executable {
             // ranges write disjoint parts (`fuse` gives sums a buffer for each range).
             unsafe { entry(context.get().cast(), begin as i64, end as i64, i as i64) }
         };
-        if own == 1 {
-            range(0);
-        } else {
-            (0..own).into_par_iter().for_each(range);
-        }
+        team.each(own, range);
     }
 }
 

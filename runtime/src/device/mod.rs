@@ -2,3 +2,4 @@
 
 mod contract;
 pub mod cpu;
+mod team;

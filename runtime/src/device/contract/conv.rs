@@ -36,8 +36,6 @@ impl Picture {
 
 /// Places of the result that one product should have at least, if so many follow each other.
 const PLACES: usize = 256;
-/// Parts of the samples whose weight gradients are summed on their own.
-const PARTS: usize = 16;
 
 /// One convolution: its operand `x`, its result `y` (or their gradients), and how they are cut into products.
 struct Conv {
@@ -50,7 +48,7 @@ struct Conv {
     direct: bool,
 }
 
-pub(super) fn run(a: &View, b: &View, out: &View, part: ConvPart, window: Window, memory: &[Pointer], call: &Call) {
+pub(super) fn run(a: &View, b: &View, out: &View, part: ConvPart, window: Window, memory: &[Pointer], call: &Call, team: &Team) {
     let (pictures, grads, weights) = match part {
         ConvPart::Result => (a, out, b),
         ConvPart::Operand => (out, a, b),
@@ -63,9 +61,9 @@ pub(super) fn run(a: &View, b: &View, out: &View, part: ConvPart, window: Window
     let direct = window.pointwise() && x.stride[0] == x.stride[1] * x.size[1] && (steps == 1 || follow(&x));
     let conv = Conv { x, y, window, steps, direct };
     match part {
-        ConvPart::Result => conv.result(at(memory, weights), call),
-        ConvPart::Operand => conv.operand(at(memory, weights), call),
-        ConvPart::Weight => conv.weight(at(memory, weights), call),
+        ConvPart::Result => conv.result(at(memory, weights), call, team),
+        ConvPart::Operand => conv.operand(at(memory, weights), call, team),
+        ConvPart::Weight => conv.weight(at(memory, weights), call, team),
     }
 }
 
@@ -108,16 +106,11 @@ impl Conv {
         Matrix { at: self.y.image(sample, step), row: self.y.stride[1] as isize, column: self.y.channel as isize }
     }
 
-    /// For every sample, on any thread.
-    fn each_sample<S: Default>(call: &Call, f: impl Fn(&mut S, usize) + Sync + Send) {
-        (0..call.batch).into_par_iter().for_each_init(S::default, f);
-    }
-
-    fn result(&self, weights: Pointer, call: &Call) {
+    fn result(&self, weights: Pointer, call: &Call, team: &Team) {
         let mut packed = self.packed(weights);
         let outputs = self.y.channels;
         let weights = Pointer(packed.as_mut_ptr());
-        Conv::each_sample(call, |patches: &mut Vec<f32>, sample| {
+        team.each_with(call.batch, |patches: &mut Vec<f32>, sample| {
             let weights = Matrix { at: weights.get(), row: outputs as isize, column: 1 };
             for (first, steps) in self.cuts() {
                 let matrix = self.patches(sample, first, steps, patches);
@@ -128,11 +121,11 @@ impl Conv {
         });
     }
 
-    fn operand(&self, weights: Pointer, call: &Call) {
+    fn operand(&self, weights: Pointer, call: &Call, team: &Team) {
         let mut packed = self.packed(weights);
         let weights = Pointer(packed.as_mut_ptr());
         let terms = self.terms();
-        Conv::each_sample(call, |patches: &mut Vec<f32>, sample| {
+        team.each_with(call.batch, |patches: &mut Vec<f32>, sample| {
             for (first, steps) in self.cuts() {
                 let rows = steps * self.y.places();
                 let out = if self.direct {
@@ -151,27 +144,30 @@ impl Conv {
         });
     }
 
-    fn weight(&self, gradient: Pointer, call: &Call) {
+    fn weight(&self, gradient: Pointer, call: &Call, team: &Team) {
         let (terms, outputs) = (self.terms(), self.y.channels);
-        let per = call.batch.div_ceil(call.batch.min(PARTS));
-        let starts: Vec<usize> = (0..call.batch).step_by(per).collect();
-        let part = |first: &usize| {
-            let (mut sum, mut patches) = (vec![0.0f32; terms * outputs], Vec::new());
-            for sample in *first..(first + per).min(call.batch) {
+        let per = call.batch.div_ceil(PARTS);
+        let parts = call.batch.div_ceil(per);
+        let size = terms * outputs;
+        let mut partial = vec![0.0f32; parts * size];
+        let base = Pointer(partial.as_mut_ptr());
+        team.each_with(parts, |patches: &mut Vec<f32>, part| {
+            // SAFETY: every part has a matrix of its own.
+            let out = Matrix { at: unsafe { base.get().add(part * size) }, row: outputs as isize, column: 1 };
+            for sample in part * per..((part + 1) * per).min(call.batch) {
                 for (step, steps) in self.cuts() {
-                    let matrix = self.patches(sample, step, steps, &mut patches);
+                    let matrix = self.patches(sample, step, steps, patches);
                     let (grad, rows) = (self.result_matrix(sample, step), steps * self.y.places());
-                    let out = Matrix { at: sum.as_mut_ptr(), row: outputs as isize, column: 1 };
                     let transposed = Matrix { at: matrix.at, row: matrix.column, column: matrix.row };
                     // SAFETY: extents and strides are those of the views.
                     unsafe { multiply([terms, outputs, rows], out, true, transposed, grad) };
                 }
             }
-            sum
-        };
-        let partial: Vec<Vec<f32>> = starts.par_iter().map(part).collect();
+        });
+        let (sum, rest) = partial.split_at_mut(size);
+        dense::add_all(sum, rest);
         // SAFETY: the gradient has as many elements.
-        self.each_weight(|theirs, ours| unsafe { *gradient.get().add(theirs) = partial.iter().map(|p| p[ours]).sum() });
+        self.each_weight(|theirs, ours| unsafe { *gradient.get().add(theirs) = sum[ours] });
     }
 
     /// The operand's values under the window of every place of the result, as rows.

@@ -60,10 +60,10 @@ impl Block {
 }
 
 /// One product for every place; many terms of a small result are cut into parts.
-pub(super) fn product(block: &Block, places: &[[isize; 3]], inner: &[[isize; 2]], p: [Pointer; 3]) {
+pub(super) fn product(block: &Block, places: &[[isize; 3]], inner: &[[isize; 2]], p: [Pointer; 3], team: &Team) {
     let total = block.k.size * inner.len();
-    if total > 2 * TERMS && block.m.size * block.n.size * places.len() <= 1 << 18 {
-        return summed(block, places, inner, p);
+    if total > TERMS && block.m.size * block.n.size * places.len() <= 1 << 18 {
+        return summed(block, places, inner, p, team);
     }
     let parts = block.m.size.div_ceil(ROWS);
     let small = places.len() * parts == 1 || block.m.size * block.n.size * total * places.len() < 1 << 16;
@@ -84,40 +84,45 @@ pub(super) fn product(block: &Block, places: &[[isize; 3]], inner: &[[isize; 2]]
     if small {
         (0..tasks).for_each(task);
     } else {
-        (0..tasks).into_par_iter().for_each(task);
+        team.each(tasks, task);
     }
 }
 
 /// A small result of many terms: partial sums over fixed parts of the terms, added in order.
-fn summed(block: &Block, places: &[[isize; 3]], inner: &[[isize; 2]], p: [Pointer; 3]) {
+fn summed(block: &Block, places: &[[isize; 3]], inner: &[[isize; 2]], p: [Pointer; 3], team: &Team) {
     let size = block.m.size * block.n.size;
+    // One long axis of terms is cut; of several, the places of the others are shared out.
+    let (long, short) = if inner.len() == 1 { (block.k.size, 1) } else { (inner.len(), block.k.size) };
+    let per = long.div_ceil(PARTS).max(TERMS / short);
+    let parts = long.div_ceil(per);
     for place in places {
-        let per = if inner.len() == 1 { TERMS.min(block.k.size) } else { block.k.size };
-        let cuts = block.k.size.div_ceil(per);
-        let each = (TERMS / block.k.size.max(1)).max(1);
-        let parts = if inner.len() == 1 { cuts } else { inner.len().div_ceil(each) };
         let mut partial = vec![0.0f32; parts * size];
         let base = Pointer(partial.as_mut_ptr());
-        (0..parts).into_par_iter().for_each(|part| {
+        team.each(parts, |part| {
             // SAFETY: every part has a matrix of its own.
             let own = Pointer(unsafe { base.get().add(part * size) });
-            let (which, terms) = if inner.len() == 1 {
-                (0..1, part * per..((part + 1) * per).min(block.k.size))
-            } else {
-                (part * each..((part + 1) * each).min(inner.len()), 0..block.k.size)
-            };
+            let range = part * per..((part + 1) * per).min(long);
+            let (which, terms) = if inner.len() == 1 { (0..1, range) } else { (range, 0..block.k.size) };
             for (i, [ta, tb]) in inner[which].iter().enumerate() {
                 let out = Matrix { at: own.get(), row: block.n.size as isize, column: 1 };
                 block.into(block.m.size, terms.clone(), [place[0] + ta, place[1] + tb], [p[0], p[1]], out, i > 0);
             }
         });
+        let (sum, rest) = partial.split_at_mut(size);
+        add_all(sum, rest);
         for i in 0..block.m.size {
             for j in 0..block.n.size {
-                let sum: f32 = (0..parts).map(|part| partial[part * size + i * block.n.size + j]).sum();
                 let offset = place[2] + i as isize * block.m.strides[1] + j as isize * block.n.strides[1];
                 // SAFETY: within the result's view.
-                unsafe { *p[2].0.offset(offset) = sum };
+                unsafe { *p[2].0.offset(offset) = sum[i * block.n.size + j] };
             }
         }
+    }
+}
+
+/// Adds matrices that follow each other to the first.
+pub(super) fn add_all(sum: &mut [f32], rest: &[f32]) {
+    for part in rest.chunks(sum.len()) {
+        sum.iter_mut().zip(part).for_each(|(s, x)| *s += x);
     }
 }

@@ -7,15 +7,17 @@ mod dense;
 mod narrow;
 
 use super::cpu::{Call, Pointer};
+use super::team::Team;
 use dense::{Matrix, multiply};
-use rayon::prelude::*;
 use snnc_compiler::flow::{ConvPart, Window};
 use snnc_compiler::program::{Contract, View};
 
 /// Rows of one part of a product.
-const ROWS: usize = 1024;
-/// Terms of one partial sum.
-const TERMS: usize = 4096;
+const ROWS: usize = 256;
+/// Most partial sums of one product.
+const PARTS: usize = 16;
+/// Least terms of one partial sum.
+const TERMS: usize = 512;
 
 /// Runs `f` with the widest vectors the machine has.
 macro_rules! widest {
@@ -38,14 +40,14 @@ macro_rules! widest {
 }
 use widest;
 
-pub(super) fn run(contract: &Contract, memory: &[Pointer], call: &Call) {
+pub(super) fn run(contract: &Contract, memory: &[Pointer], call: &Call, team: &Team) {
     match contract {
         Contract::Product { a, b, out, a_labels, b_labels, out_labels } => {
             let places = [a, b, out].map(|v| at(memory, v));
             let [a, b, out] = [dims(a, a_labels, call), dims(b, b_labels, call), dims(out, out_labels, call)];
-            product(&a, &b, &out, places);
+            product(&a, &b, &out, places, team);
         }
-        Contract::Conv { a, b, out, part, window } => conv::run(a, b, out, *part, *window, memory, call),
+        Contract::Conv { a, b, out, part, window } => conv::run(a, b, out, *part, *window, memory, call, team),
     }
 }
 
@@ -114,7 +116,7 @@ fn offsets<const N: usize>(axes: &[Axis<N>]) -> Vec<[isize; N]> {
     all
 }
 
-fn product(a: &[Dim<'_>], b: &[Dim<'_>], out: &[Dim<'_>], [pa, pb, po]: [Pointer; 3]) {
+fn product(a: &[Dim<'_>], b: &[Dim<'_>], out: &[Dim<'_>], [pa, pb, po]: [Pointer; 3], team: &Team) {
     let find = |dims: &[Dim<'_>], label: &str| dims.iter().find(|(l, ..)| *l == label).map(|(_, _, s)| *s);
     let (mut rows, mut columns, mut shared) = (Vec::new(), Vec::new(), Vec::new());
     for (label, size, so) in out {
@@ -159,12 +161,12 @@ fn product(a: &[Dim<'_>], b: &[Dim<'_>], out: &[Dim<'_>], [pa, pb, po]: [Pointer
     let inner = offsets(&terms);
     let block = Block { m, n, k };
     if block.narrow() {
-        return narrow::rows(&block, &places, &inner, [pa, pb, po]);
+        return narrow::rows(&block, &places, &inner, [pa, pb, po], team);
     }
     if block.dots() && places.len() == 1 {
-        return narrow::dots(&block, places[0], &inner, [pa, pb, po]);
+        return narrow::dots(&block, places[0], &inner, [pa, pb, po], team);
     }
-    dense::product(&block, &places, &inner, [pa, pb, po]);
+    dense::product(&block, &places, &inner, [pa, pb, po], team);
 }
 
 /// The axes of one matrix product: rows, columns, terms, with distances in (a, out), (b, out), (a, b).

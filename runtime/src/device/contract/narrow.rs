@@ -23,10 +23,10 @@ impl Block {
     }
 }
 
-pub(super) fn rows(block: &Block, places: &[[isize; 3]], inner: &[[isize; 2]], p: [Pointer; 3]) {
+pub(super) fn rows(block: &Block, places: &[[isize; 3]], inner: &[[isize; 2]], p: [Pointer; 3], team: &Team) {
     let chunk = (4 * ROWS / block.m.size.max(1)).max(1);
-    places.par_chunks(chunk).for_each(|places| {
-        for place in places {
+    team.each(places.len().div_ceil(chunk), |part| {
+        for place in places.iter().skip(part * chunk).take(chunk) {
             for (i, [ta, tb]) in inner.iter().enumerate() {
                 // SAFETY: offsets are those of views; places of the result are disjoint.
                 unsafe {
@@ -37,20 +37,17 @@ pub(super) fn rows(block: &Block, places: &[[isize; 3]], inner: &[[isize; 2]], p
     });
 }
 
-pub(super) fn dots(block: &Block, place: [isize; 3], inner: &[[isize; 2]], p: [Pointer; 3]) {
+pub(super) fn dots(block: &Block, place: [isize; 3], inner: &[[isize; 2]], p: [Pointer; 3], team: &Team) {
     let size = block.m.size * block.n.size;
     let chunk = (4 * TERMS / block.k.size.max(1)).max(1);
-    let partial: Vec<Vec<f32>> = inner
-        .par_chunks(chunk)
-        .map(|inner| {
-            let mut own = vec![0.0f32; size];
-            for [ta, tb] in inner {
-                // SAFETY: offsets are those of views.
-                unsafe { dot_products(block, p[0].0.offset(place[0] + ta), p[1].0.offset(place[1] + tb), &mut own) };
-            }
-            own
-        })
-        .collect();
+    let partial: Vec<Vec<f32>> = team.map(inner.len().div_ceil(chunk), |part| {
+        let mut own = vec![0.0f32; size];
+        for [ta, tb] in inner.iter().skip(part * chunk).take(chunk) {
+            // SAFETY: offsets are those of views.
+            unsafe { dot_products(block, p[0].0.offset(place[0] + ta), p[1].0.offset(place[1] + tb), &mut own) };
+        }
+        own
+    });
     for i in 0..block.m.size {
         for j in 0..block.n.size {
             let sum: f32 = partial.iter().map(|own| own[i * block.n.size + j]).sum();
