@@ -45,7 +45,7 @@ pub(crate) fn agrees(checked: &Checked, seed: u64) {
     let before = reference::run(graph, &params, &input, None, false);
     let folded = fold(checked);
     let axes = |i: usize| folded.graph.params[i].axes.iter().map(|a| (a.name.clone(), a.size)).collect::<Vec<_>>();
-    let new: Vec<_> = folded.prepare.iter().enumerate().map(|(i, e)| prepare(e, &params, &axes(i))).collect();
+    let new: Vec<_> = folded.prepare.iter().enumerate().map(|(i, e)| prepare(e, &|id| params[id.index()].clone(), &axes(i))).collect();
     let after = reference::run(&folded.graph, &new, &input, None, false);
     assert_eq!(before.spikes, after.spikes, "spikes differ after folding");
     let list = |a: &ArrayD<f64>| a.iter().copied().collect::<Vec<_>>();

@@ -2,6 +2,7 @@
 
 use crate::device::cpu::{Call, Executable};
 use crate::weights::Weights;
+use rayon::prelude::*;
 use snnc_compiler::backend::context::HYPERS;
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::{Dims, Flow, Sink, Source};
@@ -177,13 +178,20 @@ impl Inference {
         let (_, program) = inference_program(&folded, spikes);
         fits(checked.graph(), &program, batch)?;
         let mut executable = Executable::load(program, batch)?;
-        let originals = weights.arrays::<f64>(checked.graph());
-        for (i, (param, value)) in folded.graph.params.iter().zip(&folded.prepare).enumerate() {
-            let Some(buffer) = executable.program().source(Source::Param(ParamId::new(i))) else { continue };
-            let axes: Vec<(String, usize)> = lower::inference_axes(&param.axes).into_iter().map(|a| (a.name, a.size)).collect();
-            let values = prepare(value, &originals, &axes);
-            for (slot, x) in executable.buffer_mut(buffer).iter_mut().zip(values.iter()) {
-                *slot = *x as f32;
+        let originals = |id| weights.array::<f64>(checked.graph(), id);
+        let values: Vec<Vec<f32>> = folded
+            .graph
+            .params
+            .par_iter()
+            .zip(&folded.prepare)
+            .map(|(param, value)| {
+                let axes: Vec<(String, usize)> = lower::inference_axes(&param.axes).into_iter().map(|a| (a.name, a.size)).collect();
+                prepare(value, &originals, &axes).iter().map(|x| *x as f32).collect()
+            })
+            .collect();
+        for (i, values) in values.iter().enumerate() {
+            if let Some(buffer) = executable.program().source(Source::Param(ParamId::new(i))) {
+                executable.buffer_mut(buffer)[..values.len()].copy_from_slice(values);
             }
         }
         let graph = checked.graph();

@@ -8,6 +8,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use snnc_compiler::graph::{Graph, Param};
 use snnc_compiler::ops::{Init, Real, real};
+use snnc_compiler::types::ParamId;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use thiserror::Error;
@@ -114,11 +115,14 @@ impl Weights {
 
     /// The parameters as arrays.
     pub fn arrays<F: Real>(&self, graph: &Graph) -> Vec<ArrayD<F>> {
-        let array = |(p, v): (&Param, &Vec<f32>)| {
-            let data = v.iter().map(|x| real::<F>(f64::from(*x))).collect();
-            ArrayD::from_shape_vec(IxDyn(&p.shape()), data).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&p.shape())))
-        };
-        graph.params.iter().zip(&self.values).map(array).collect()
+        (0..graph.params.len()).map(|i| self.array(graph, ParamId::new(i))).collect()
+    }
+
+    /// The value of one parameter.
+    pub fn array<F: Real>(&self, graph: &Graph, id: ParamId) -> ArrayD<F> {
+        let shape = IxDyn(&graph.param(id).shape());
+        let data = self.values[id.index()].iter().map(|x| real::<F>(f64::from(*x))).collect();
+        ArrayD::from_shape_vec(shape.clone(), data).unwrap_or_else(|_| ArrayD::zeros(shape))
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod prepare;
 
-pub use prepare::{Expr, prepare};
+pub use prepare::{Expr, Originals, prepare};
 
 use crate::check::{Checked, Destination, How, NodePlan};
 use crate::graph::{Graph, Node, Param};

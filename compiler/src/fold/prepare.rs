@@ -122,6 +122,9 @@ impl Expr {
     }
 }
 
+/// Where the values of the original parameters come from.
+pub type Originals<'a> = &'a dyn Fn(ParamId) -> ArrayD<f64>;
+
 /// A value with the names of its axes.
 struct Named {
     axes: Vec<String>,
@@ -129,20 +132,22 @@ struct Named {
 }
 
 /// The value of an expression with its axes in this order; extents of axes it does not have are taken from `sizes`.
-pub fn prepare(expr: &Expr, originals: &[ArrayD<f64>], axes: &[(String, usize)]) -> ArrayD<f64> {
-    let value = eval(expr, originals);
+pub fn prepare(expr: &Expr, originals: Originals<'_>, axes: &[(String, usize)]) -> ArrayD<f64> {
     let names: Vec<String> = axes.iter().map(|(n, _)| n.clone()).collect();
-    let aligned = align(&value, &names);
+    let aligned = align(eval(expr, originals), &names);
     let shape: Vec<usize> = axes.iter().map(|(_, s)| *s).collect();
     // Windows of extent 1 that a composed weight no longer has come back here.
-    aligned.broadcast(IxDyn(&shape)).map_or_else(|| aligned.clone(), |v| v.to_owned())
+    match aligned.broadcast(IxDyn(&shape)) {
+        Some(wide) if wide.len() > aligned.len() => wide.to_owned(),
+        _ => aligned,
+    }
 }
 
-fn eval(expr: &Expr, originals: &[ArrayD<f64>]) -> Named {
+fn eval(expr: &Expr, originals: Originals<'_>) -> Named {
     match expr {
         Expr::Const(c) => Named { axes: vec![], data: ArrayD::from_elem(IxDyn(&[]), *c) },
         Expr::Param(id, axes) => {
-            let mut data = originals.get(id.index()).cloned().unwrap_or_else(|| ArrayD::zeros(IxDyn(&[])));
+            let mut data = originals(*id);
             // A window of extent 1 may be left unnamed.
             while data.ndim() > axes.len() && data.shape().last() == Some(&1) {
                 let last = At(data.ndim() - 1);
@@ -187,26 +192,30 @@ fn largest(a: &Named) -> f64 {
     a.data.iter().fold(0.0, |m, x| x.abs().max(m))
 }
 
-fn each(a: Named, f: impl Fn(f64) -> f64) -> Named {
-    Named { axes: a.axes, data: a.data.mapv(f) }
+fn each(mut a: Named, f: impl Fn(f64) -> f64) -> Named {
+    a.data.mapv_inplace(f);
+    a
 }
 
-fn both(a: &Expr, b: &Expr, originals: &[ArrayD<f64>], f: impl Fn(f64, f64) -> f64) -> Named {
+fn both(a: &Expr, b: &Expr, originals: Originals<'_>, f: impl Fn(f64, f64) -> f64) -> Named {
     let (a, b) = (eval(a, originals), eval(b, originals));
     let mut axes = a.axes.clone();
     axes.extend(b.axes.iter().filter(|n| !a.axes.contains(n)).cloned());
-    let (x, y) = (align(&a, &axes), align(&b, &axes));
+    let (mut x, y) = (align(a, &axes), align(b, &axes));
     let shape: Vec<usize> = x.shape().iter().zip(y.shape()).map(|(a, b)| *a.max(b)).collect();
-    let wide = |v: &ArrayD<f64>| v.broadcast(IxDyn(&shape)).map_or_else(|| v.clone(), |w| w.to_owned());
-    let mut data = wide(&x);
-    data.zip_mut_with(&wide(&y), |x, y| *x = f(*x, *y));
-    Named { axes, data }
+    if x.shape() != shape {
+        x = x.broadcast(IxDyn(&shape)).map_or_else(|| x.clone(), |w| w.to_owned());
+    }
+    if let Some(y) = y.broadcast(IxDyn(&shape)) {
+        x.zip_mut_with(&y, |x, y| *x = f(*x, *y));
+    }
+    Named { axes, data: x }
 }
 
 /// The value with its axes in this order, extent 1 where it has none.
-fn align(a: &Named, axes: &[String]) -> ArrayD<f64> {
+fn align(a: Named, axes: &[String]) -> ArrayD<f64> {
     let order: Vec<usize> = axes.iter().filter_map(|n| a.axes.iter().position(|m| m == n)).collect();
-    let mut data = a.data.clone().permuted_axes(IxDyn(&order));
+    let mut data = a.data.permuted_axes(IxDyn(&order));
     for (i, name) in axes.iter().enumerate() {
         if !a.axes.contains(name) {
             data = data.insert_axis(At(i));
