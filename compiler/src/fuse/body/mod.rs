@@ -4,6 +4,8 @@
 //! vary over T. A value is computed in the pass that needs it; what a later pass needs of a recurrence goes through an
 //! array of the kernel's own.
 
+mod roots;
+
 use super::{ELEMENTS, Fuser, SAMPLES, Target};
 use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Scalar};
 use crate::kernel::{Bound, Expr, Int, IntExpr, Kernel, Place, Stmt, Var};
@@ -383,106 +385,6 @@ impl Body<'_, '_> {
         Some(self.place(&view, At::Gap(0)))
     }
 
-    /// Emits what a root leaves behind.
-    fn root(&mut self, id: FlowId, start: &mut Vec<Stmt>, finish: &mut Vec<(Kernel, Vec<BufferId>, usize)>) {
-        let flow = self.fuser.flow;
-        let elementwise = self.fuser.over_time_only(id);
-        if let (Def::Reduce { input, max }, false) = (&flow.get(id).def, elementwise) {
-            return self.reduce(id, *input, *max, start, finish);
-        }
-        let at = match self.slot(id) {
-            Slot::Gap(g) => At::Gap(g),
-            Slot::From(k) => At::Pass(self.pass(k, None)),
-            Slot::In(k) => At::Pass(k),
-        };
-        let var = self.value(id, at);
-        if self.fuser.stored[id.index()] {
-            let view = self.fuser.view(id);
-            let place = self.place(&view, at);
-            self.push(at, Stmt::Store(place, Expr::Var(var)));
-        }
-    }
-
-    fn reduce(&mut self, id: FlowId, input: FlowId, max: bool, start: &mut Vec<Stmt>, finish: &mut Vec<(Kernel, Vec<BufferId>, usize)>) {
-        let flow = self.fuser.flow;
-        let at = match self.slot(input) {
-            Slot::Gap(g) => At::Gap(g),
-            Slot::From(k) => At::Pass(self.pass(k, None)),
-            Slot::In(k) => At::Pass(k),
-        };
-        let value = Expr::Var(self.value(input, at));
-        let dims = flow.dims(id).clone();
-        let result = self.fuser.view(id);
-        let steps = if dims.time { self.fuser.time } else { 1 };
-        let elements = dims.elements() * steps;
-        let first = if max { f32::NEG_INFINITY } else { 0.0 };
-        if dims.batch || self.batch.is_none() {
-            let place = self.place(&result, at);
-            if !self.fuser.keeps(id) {
-                start.push(self.clear(&result, elements, first));
-            }
-            self.combine(at, place, value, max, dims.time);
-            return;
-        }
-        // Every range has sums of its own; a second loop adds them in order.
-        let label = format!("{} ranges", flow.get(id).label);
-        let partial = self.fuser.buffer(&label, elements, false, Purpose::Temporary);
-        self.fuser.program.buffers[partial.index()].ranges = true;
-        let view = View { buffer: partial, offset: 0, ..contiguous(&result) };
-        let range = self.int();
-        start.push(Stmt::LetInt(range, IntExpr::Range));
-        let mut place = self.place(&view, at);
-        place.terms.push((range, elements as i64));
-        let index = self.int();
-        let clear = Place { arg: place.arg, terms: vec![(range, elements as i64), (index, 1)], offset: 0 };
-        start.push(Stmt::For {
-            index,
-            from: Bound::Const(0),
-            to: Bound::Const(elements as i64),
-            reverse: false,
-            lanes: LANES,
-            body: vec![Stmt::Store(clear, Expr::Const(first))],
-        });
-        self.combine(at, place, value, max, dims.time);
-        finish.push((sum_ranges(elements, first, max), vec![partial, result.buffer], elements));
-    }
-
-    /// Combines a value with a result in memory; over the time steps of an element it is combined in a register first, if
-    /// the result does not vary over them.
-    fn combine(&mut self, at: At, place: Place, value: Expr, max: bool, varies: bool) {
-        let At::Pass(pass) = at else { return self.push(at, Stmt::Combine { place, value, max }) };
-        if varies {
-            return self.push(at, Stmt::Combine { place, value, max });
-        }
-        let (bin, first) = if max { (Bin::Max, f32::NEG_INFINITY) } else { (Bin::Add, 0.0) };
-        let sum = self.bind(At::Gap(pass), Expr::Const(first));
-        self.push(at, Stmt::Set(sum, Expr::Bin(bin, Box::new(Expr::Var(sum)), Box::new(value))));
-        self.push(At::Gap(pass + 1), Stmt::Combine { place, value: Expr::Var(sum), max });
-    }
-
-    /// Sets a result to its start for every sample of the range.
-    fn clear(&mut self, view: &View, elements: usize, first: f32) -> Stmt {
-        let arg = self.arg(view.buffer);
-        let index = self.int();
-        let mut place = Place { arg, terms: vec![(index, 1)], offset: view.offset as i64 };
-        let sample = self.int();
-        if view.batch > 0 {
-            place.terms.push((sample, view.batch as i64));
-        }
-        let elements_loop = Stmt::For {
-            index,
-            from: Bound::Const(0),
-            to: Bound::Const(elements as i64),
-            reverse: false,
-            lanes: LANES,
-            body: vec![Stmt::Store(place, Expr::Const(first))],
-        };
-        if view.batch == 0 {
-            return elements_loop;
-        }
-        Stmt::For { index: sample, from: Bound::Begin, to: Bound::End, reverse: false, lanes: 1, body: vec![elements_loop] }
-    }
-
     /// Puts the passes into the loop nest.
     fn finish(mut self, start: Vec<Stmt>, finish: Vec<(Kernel, Vec<BufferId>, usize)>, label: &str, time: usize) -> Vec<Loop> {
         let mut element: Vec<Stmt> = Vec::new();
@@ -532,78 +434,6 @@ impl Body<'_, '_> {
         }
         loops
     }
-
-    /// Loops over the time steps of a finished row that turn its spikes into bits.
-    fn pack_bits(&mut self) -> Vec<Stmt> {
-        let mut stmts = Vec::new();
-        let ids: Vec<FlowId> = self.fuser.ids().filter(|id| self.fuser.item_of[id.index()] == Some(self.item)).collect();
-        for id in ids {
-            if !self.wants_bits(id) {
-                continue;
-            }
-            let bits = self.fuser.bits_view(id);
-            let spikes = self.fuser.view(id);
-            let Some(row) = self.levels.last().map(|l| (l.size, l.index)) else { continue };
-            let step = self.int();
-            self.passes.push(Pass { reverse: false, body: vec![], index: step });
-            let at = At::Pass(self.passes.len() - 1);
-            let (from, mut to) = (self.place(&spikes, at), self.place(&bits, at));
-            let strip = |p: &mut Place| p.terms.retain(|(i, _)| *i != row.1);
-            let mut from = from;
-            strip(&mut from);
-            strip(&mut to);
-            let mut body = Vec::new();
-            for (w, first) in (0..row.0).step_by(64).enumerate() {
-                let word = self.int();
-                let (bit, spike) = (self.int(), self.var());
-                body.push(Stmt::LetInt(word, IntExpr::Const(0)));
-                let mut place = from.clone();
-                place.offset += first as i64;
-                place.terms.push((bit, 1));
-                let width = (row.0 - first).min(64) as i64;
-                body.push(Stmt::For {
-                    index: bit,
-                    from: Bound::Const(0),
-                    to: Bound::Const(width),
-                    reverse: false,
-                    lanes: LANES,
-                    body: vec![Stmt::Let(spike, Expr::Load(place)), Stmt::SetInt(word, IntExpr::Gather(word, spike, bit))],
-                });
-                let mut place = to.clone();
-                place.offset += w as i64;
-                body.push(Stmt::StoreWord(place, word));
-            }
-            stmts.push(Stmt::For { index: step, from: Bound::Const(0), to: Bound::Steps, reverse: false, lanes: 1, body });
-        }
-        stmts
-    }
-}
-
-/// The same axes laid out without gaps.
-fn contiguous(view: &View) -> View {
-    let mut view = view.clone();
-    let mut stride = 1;
-    for (_, size, s) in view.axes.iter_mut().rev() {
-        *s = stride;
-        stride *= *size;
-    }
-    if view.time > 0 {
-        view.time = stride;
-    }
-    view
-}
-
-/// Adds the sums of all ranges in order.
-fn sum_ranges(elements: usize, first: f32, max: bool) -> Kernel {
-    let (i, r, sum) = (Int(0), Int(1), Var(0));
-    let part = Place { arg: 0, terms: vec![(r, elements as i64), (i, 1)], offset: 0 };
-    let bin = if max { Bin::Max } else { Bin::Add };
-    let add = Expr::Bin(bin, Box::new(Expr::Var(sum)), Box::new(Expr::Load(part)));
-    let over = Stmt::For { index: r, from: Bound::Const(0), to: Bound::Ranges, reverse: false, lanes: 1, body: vec![Stmt::Set(sum, add)] };
-    let store = Stmt::Store(Place { arg: 1, terms: vec![(i, 1)], offset: 0 }, Expr::Var(sum));
-    let body = vec![Stmt::Let(sum, Expr::Const(first)), over, store];
-    let all = Stmt::For { index: i, from: Bound::Begin, to: Bound::End, reverse: false, lanes: LANES, body };
-    Kernel { args: 2, scratch: 0, time: 0, body: vec![all] }
 }
 
 /// A scalar with its leaves replaced.

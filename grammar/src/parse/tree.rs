@@ -1,300 +1,10 @@
-//! Text to tree. A file is cut into top-level items first and every item is parsed on its own, so one syntax error
-//! costs one item and the rest is still reported on. Nesting and size are checked before the parser runs: whatever
-//! the bytes, it neither panics nor overflows its stack.
+//! The tree of one item.
 
-use crate::ast::*;
-use crate::diagnostic::Diagnostic;
-use crate::source::{FileId, SourceMap, Span};
-use pest::Parser;
+use super::*;
 use pest::iterators::Pair;
 
-#[allow(missing_docs, reason = "pest derives one variant per grammar rule")]
-mod rules {
-    #[derive(pest_derive::Parser)]
-    #[grammar = "snn.pest"]
-    pub(super) struct SnnParser;
-}
-use rules::{Rule, SnnParser};
-
-/// The largest source accepted, in bytes.
-pub const MAX_BYTES: usize = 4 << 20;
-/// The deepest nesting of brackets accepted.
-pub const MAX_NESTING: usize = 48;
-/// The longest chain of infix or prefix operators accepted in one expression.
-pub const MAX_CHAIN: usize = 256;
-/// No more than this many syntax errors are reported for one file.
-const MAX_ERRORS: usize = 20;
-
-/// Decodes bytes as UTF-8.
-///
-/// # Errors
-/// `syntax::encoding`, pointing at the start of the file, if the bytes are not UTF-8.
-pub fn decode(bytes: &[u8]) -> Result<&str, Diagnostic> {
-    std::str::from_utf8(bytes).map_err(|e| {
-        let at = e.valid_up_to();
-        Diagnostic::error("syntax::encoding", Span::default(), format!("not UTF-8: invalid byte at offset {at}"), "in this file")
-            .help("save the file as UTF-8 text")
-    })
-}
-
-/// Parses one source of the map.
-///
-/// # Errors
-/// All syntax errors: at most one per top-level item.
-pub fn parse(sources: &SourceMap, file: FileId) -> Result<Module, Vec<Diagnostic>> {
-    let Some(source) = sources.get(file) else { return Err(vec![]) };
-    let text: &str = &source.text;
-    let whole = span(file, 0, text.len().min(1));
-    if text.len() > MAX_BYTES {
-        let message = format!("the file has {} bytes, more than the {MAX_BYTES} that are read", text.len());
-        return Err(vec![Diagnostic::error("syntax::too_large", whole, message, "in this file")]);
-    }
-    let scan = scan(text, file);
-    if let Some((start, end)) = scan.too_deep {
-        let message = format!("brackets are nested more than {MAX_NESTING} deep");
-        return Err(vec![Diagnostic::error("syntax::too_deep", span(file, start, end), message, "this bracket is too deep")]);
-    }
-    let mut errors = Vec::new();
-    let mut items = Vec::new();
-    let builder = Builder { file, comments: &scan.comments, text };
-    for &(start, end) in &scan.items {
-        if errors.len() == MAX_ERRORS {
-            break;
-        }
-        let Some(slice) = text.get(start..end) else { continue };
-        if let Some(at) = chain_too_long(slice) {
-            let message = format!("more than {MAX_CHAIN} operators in one expression");
-            errors.push(Diagnostic::error("syntax::too_deep", span(file, start + at, start + at + 1), message, "from here on"));
-            continue;
-        }
-        match SnnParser::parse(Rule::file_item, slice) {
-            Ok(mut pairs) => {
-                if let Some(pair) = pairs.next().and_then(|p| inner(p).next()) {
-                    match builder.at(start).item(pair) {
-                        Ok(item) => items.push(item),
-                        Err(error) => errors.push(error),
-                    }
-                }
-            }
-            Err(error) => errors.push(syntax_error(&error, file, start, slice)),
-        }
-    }
-    if items.is_empty() && errors.is_empty() {
-        errors.push(
-            Diagnostic::error("syntax::empty", whole, "the file holds no item", "expected a model, block or dag")
-                .help("`snnc new NAME` writes a model to start from"),
-        );
-    }
-    let doc = doc_text(scan.comments.iter().filter(|c| c.text.starts_with("//!")), "//!");
-    if errors.is_empty() { Ok(Module { file, doc, items, comments: scan.comments }) } else { Err(errors) }
-}
-
-fn span(file: FileId, start: usize, end: usize) -> Span {
-    Span { file, start: u32::try_from(start).unwrap_or(u32::MAX), end: u32::try_from(end).unwrap_or(u32::MAX) }
-}
-
-/// What a first walk over the characters finds.
-struct Scan {
-    comments: Vec<Comment>,
-    items: Vec<(usize, usize)>,
-    too_deep: Option<(usize, usize)>,
-}
-
-const ITEM_WORDS: [&str; 8] = ["use", "require", "model", "block", "dag", "encoder", "variant", "recipe"];
-
-fn scan(text: &str, file: FileId) -> Scan {
-    let bytes = text.as_bytes();
-    let mut comments = Vec::new();
-    let mut starts: Vec<usize> = Vec::new();
-    let (mut at, mut depth, mut line_start, mut blank) = (0, 0usize, 0, true);
-    let mut too_deep = None;
-    // The text before the first item word, if it is not blank, is an item of its own: a syntax error.
-    let mut stray = None;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'\n' => {
-                (line_start, blank) = (at + 1, true);
-                at += 1;
-                continue;
-            }
-            b' ' | b'\t' | b'\r' => {
-                at += 1;
-                continue;
-            }
-            b'/' if bytes.get(at + 1) == Some(&b'/') => {
-                let end = text[at..].find('\n').map_or(text.len(), |n| at + n);
-                let body = text[at..end].trim_end().to_owned();
-                comments.push(Comment { span: span(file, at, at + body.len()), text: body, own_line: blank });
-                at = end;
-                continue;
-            }
-            b'"' => {
-                stray = stray.or(Some(at));
-                at += 1;
-                while let Some(&b) = bytes.get(at) {
-                    match b {
-                        b'\\' => at += 1,
-                        b'"' | b'\n' => break,
-                        _ => {}
-                    }
-                    at += 1;
-                }
-                // An unclosed string ends with its line; the newline is looked at again.
-                at += usize::from(bytes.get(at) == Some(&b'"'));
-                blank = false;
-                continue;
-            }
-            b'(' | b'[' | b'{' => {
-                depth += 1;
-                if depth > MAX_NESTING && too_deep.is_none() {
-                    too_deep = Some((at, at + 1));
-                }
-            }
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b if b.is_ascii_alphabetic() || b == b'_' => {
-                let end = bytes[at..].iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'_').map_or(bytes.len(), |n| at + n);
-                let word = &text[at..end];
-                let after_encoder = starts.last().is_some_and(|s| text[*s..at].trim() == "encoder");
-                if ITEM_WORDS.contains(&word) && !after_encoder && (depth == 0 || at == line_start) {
-                    starts.push(at);
-                    depth = 0;
-                } else {
-                    stray = stray.or(Some(at));
-                }
-                blank = false;
-                at = end;
-                continue;
-            }
-            _ => {}
-        }
-        stray = stray.or(Some(at));
-        blank = false;
-        at += 1;
-    }
-    if let Some(first) = stray.filter(|s| starts.first().is_none_or(|f| s < f)) {
-        starts.insert(0, first);
-    }
-    let ends = starts.iter().skip(1).copied().chain([text.len()]);
-    let items = starts.iter().copied().zip(ends).collect();
-    Scan { comments, items, too_deep }
-}
-
-/// The offset of the operator that makes a chain too long. Chains nest to the left in the tree, so their length is a
-/// depth; a comma, a bracket or a statement's `=` ends one.
-fn chain_too_long(text: &str) -> Option<usize> {
-    let (mut stack, mut length, mut quoted, mut comment) = (Vec::new(), 0usize, false, false);
-    let mut previous = b' ';
-    for (at, byte) in text.bytes().enumerate() {
-        if byte == b'\n' {
-            (quoted, comment) = (false, false);
-        }
-        if comment {
-            continue;
-        }
-        match byte {
-            b'"' if previous != b'\\' => quoted = !quoted,
-            _ if quoted => {}
-            b'/' if previous == b'/' => comment = true,
-            b'(' | b'[' | b'{' => {
-                stack.push(length);
-                length = 0;
-            }
-            b')' | b']' | b'}' => length = stack.pop().unwrap_or(0),
-            b',' | b';' | b':' | b'=' => length = 0,
-            b'+' | b'-' | b'*' | b'/' | b'%' | b'!' | b'|' | b'&' | b'<' | b'>' => {
-                length += 1;
-                // Two-character operators count twice, which only makes the bound safer.
-                if length > 2 * MAX_CHAIN {
-                    return Some(at);
-                }
-            }
-            _ => {}
-        }
-        previous = byte;
-    }
-    None
-}
-
-fn syntax_error(error: &pest::error::Error<Rule>, file: FileId, offset: usize, slice: &str) -> Diagnostic {
-    let at = match error.location {
-        pest::error::InputLocation::Pos(p) => p,
-        pest::error::InputLocation::Span((s, _)) => s,
-    };
-    let rest = slice.get(at..).unwrap_or("");
-    let found = match rest.chars().next() {
-        None => "the end of the item".to_owned(),
-        Some(c) if c.is_alphanumeric() || c == '_' => {
-            let word: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').take(40).collect();
-            format!("`{word}`")
-        }
-        Some(c) if rest.starts_with("|>") => format!("`{c}>`"),
-        Some('\n') => "the end of the line".to_owned(),
-        Some(c) => format!("`{}`", c.escape_debug()),
-    };
-    let mut expected: Vec<String> = match &error.variant {
-        pest::error::ErrorVariant::ParsingError { positives, .. } => positives.iter().map(describe).collect(),
-        pest::error::ErrorVariant::CustomError { .. } => vec![],
-    };
-    expected.sort();
-    expected.dedup();
-    let expected = match expected.as_slice() {
-        [] => "this cannot stand here".to_owned(),
-        [one] => format!("expected {one}"),
-        [most @ .., last] => format!("expected {} or {last}", most.join(", ")),
-    };
-    let width = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').map(char::len_utf8).sum::<usize>();
-    let width = width.max(rest.chars().next().map_or(0, char::len_utf8));
-    let (start, end) = (offset + at, offset + at + width);
-    let diagnostic = Diagnostic::error("syntax::unexpected", span(file, start, end), format!("unexpected {found}"), expected);
-    match rest.chars().next() {
-        None if slice.matches('{').count() > slice.matches('}').count() => diagnostic.help("a `}` is missing before this place"),
-        Some('(') if slice.get(..at).is_some_and(|b| b.ends_with(|c: char| c.is_alphanumeric())) => {
-            diagnostic.help("a keyword cannot be called or bound; choose another name")
-        }
-        _ => diagnostic,
-    }
-}
-
-fn describe(rule: &Rule) -> String {
-    match rule {
-        Rule::EOI => "the end of the item".into(),
-        Rule::name | Rule::name_or_keyword | Rule::name_expr => "a name".into(),
-        Rule::axis_name | Rule::axis_decl | Rule::axes => "an axis".into(),
-        Rule::expr | Rule::or_expr | Rule::and_expr | Rule::cmp_expr | Rule::shift_expr | Rule::add_expr => "an expression".into(),
-        Rule::mul_expr | Rule::unary | Rule::postfix | Rule::number | Rule::string | Rule::boolean | Rule::list | Rule::tuple => {
-            "an expression".into()
-        }
-        Rule::unary_op => "an expression".into(),
-        Rule::or_op | Rule::and_op | Rule::cmp_op | Rule::shift_op | Rule::add_op | Rule::mul_op => "an operator".into(),
-        Rule::argument | Rule::named | Rule::arrow => "an argument".into(),
-        Rule::call | Rule::call_args => "a call".into(),
-        Rule::axis_type => "an axis".into(),
-        Rule::signal_type | Rule::signal_kind => "`analog`, `current`, `spike` or `count` with axes".into(),
-        Rule::value_type | Rule::list_type | Rule::plain_type => "a type".into(),
-        Rule::formal | Rule::formals => "a parameter".into(),
-        Rule::statement | Rule::bind | Rule::section | Rule::edge => "a statement".into(),
-        Rule::body => "`{`".into(),
-        Rule::for_ => "`for`".into(),
-        Rule::if_ => "`if`".into(),
-        Rule::entry => "a recipe entry".into(),
-        Rule::fact => "a fact".into(),
-        Rule::unit => "a unit (`k`, `M`, `G`, `%`)".into(),
-        Rule::pattern => "a name or `(index, element)`".into(),
-        other => {
-            let name = format!("{other:?}");
-            let word = name.trim_start_matches("k_").trim_end_matches('_').trim_end_matches("_item");
-            match word {
-                "param" | "time" | "input" | "neuron" | "share" | "yield" | "output" | "require" | "encoder" | "nodes" | "allow" => {
-                    "a statement".into()
-                }
-                _ => format!("`{word}`"),
-            }
-        }
-    }
-}
-
 /// The children of a pair without its keywords.
-fn inner(pair: Pair<'_, Rule>) -> impl Iterator<Item = Pair<'_, Rule>> {
+pub(super) fn inner(pair: Pair<'_, Rule>) -> impl Iterator<Item = Pair<'_, Rule>> {
     pair.into_inner().filter(|p| {
         !matches!(
             p.as_rule(),
@@ -327,25 +37,25 @@ fn inner(pair: Pair<'_, Rule>) -> impl Iterator<Item = Pair<'_, Rule>> {
     })
 }
 
-fn doc_text<'a>(lines: impl Iterator<Item = &'a Comment>, slashes: &str) -> String {
+pub(super) fn doc_text<'a>(lines: impl Iterator<Item = &'a Comment>, slashes: &str) -> String {
     let lines: Vec<&str> = lines.map(|c| c.text.trim_start_matches(slashes).trim()).collect();
     lines.join("\n").trim().to_owned()
 }
 
 /// Builds the tree of one item; places are relative to `offset`.
-struct Builder<'a> {
-    file: FileId,
-    comments: &'a [Comment],
-    text: &'a str,
+pub(super) struct Builder<'a> {
+    pub(super) file: FileId,
+    pub(super) comments: &'a [Comment],
+    pub(super) text: &'a str,
 }
 
-struct At<'a> {
+pub(super) struct At<'a> {
     builder: &'a Builder<'a>,
     offset: usize,
 }
 
 impl<'a> Builder<'a> {
-    fn at(&'a self, offset: usize) -> At<'a> {
+    pub(super) fn at(&'a self, offset: usize) -> At<'a> {
         At { builder: self, offset }
     }
 }
@@ -354,7 +64,7 @@ type Built<T> = Result<T, Diagnostic>;
 
 impl At<'_> {
     /// The place of a pair. pest lets a rule end after the space and comments that follow it; the place does not.
-    fn span(&self, pair: &Pair<'_, Rule>) -> Span {
+    pub(super) fn span(&self, pair: &Pair<'_, Rule>) -> Span {
         let start = self.offset + pair.as_span().start();
         let mut end = start + pair.as_str().trim_end().len();
         let comments = self.builder.comments;
@@ -368,24 +78,24 @@ impl At<'_> {
     }
 
     /// The grammar gives every rule its children; a missing one would be a mismatch of grammar and builder.
-    fn need<T>(&self, child: Option<T>, of: Span) -> Built<T> {
+    pub(super) fn need<T>(&self, child: Option<T>, of: Span) -> Built<T> {
         child.ok_or_else(|| Diagnostic::error("syntax::unexpected", of, "incomplete construct", "something is missing here"))
     }
 
-    fn ident(&self, pair: &Pair<'_, Rule>) -> Ident {
+    pub(super) fn ident(&self, pair: &Pair<'_, Rule>) -> Ident {
         Ident { name: pair.as_str().to_owned(), span: self.span(pair) }
     }
 
-    fn next_ident<'p>(&self, pairs: &mut impl Iterator<Item = Pair<'p, Rule>>, of: Span) -> Built<Ident> {
+    pub(super) fn next_ident<'p>(&self, pairs: &mut impl Iterator<Item = Pair<'p, Rule>>, of: Span) -> Built<Ident> {
         self.need(pairs.next(), of).map(|p| self.ident(&p))
     }
 
-    fn next_expr<'p>(&self, pairs: &mut impl Iterator<Item = Pair<'p, Rule>>, of: Span) -> Built<Expr> {
+    pub(super) fn next_expr<'p>(&self, pairs: &mut impl Iterator<Item = Pair<'p, Rule>>, of: Span) -> Built<Expr> {
         self.expr(self.need(pairs.next(), of)?)
     }
 
     /// The `///` lines directly above a place, or the `///` or `//` comment after it on its line.
-    fn doc(&self, at: Span) -> String {
+    pub(super) fn doc(&self, at: Span) -> String {
         let comments = self.builder.comments;
         let text = self.builder.text;
         let mut first = comments.partition_point(|c| c.span.start < at.start);
@@ -407,7 +117,7 @@ impl At<'_> {
         same_line.map(|c| c.text.trim_start_matches('/').trim().to_owned()).unwrap_or_default()
     }
 
-    fn item(&self, pair: Pair<'_, Rule>) -> Built<Item> {
+    pub(super) fn item(&self, pair: Pair<'_, Rule>) -> Built<Item> {
         let at = self.span(&pair);
         let rule = pair.as_rule();
         let braces = pair.as_str().contains('{');
@@ -462,7 +172,7 @@ impl At<'_> {
         }
     }
 
-    fn fact(&self, pair: Pair<'_, Rule>) -> Built<Fact> {
+    pub(super) fn fact(&self, pair: Pair<'_, Rule>) -> Built<Fact> {
         let at = self.span(&pair);
         let mut children = inner(pair);
         let name = self.next_ident(&mut children, at)?;
@@ -477,7 +187,7 @@ impl At<'_> {
         Ok(Fact { name, value, on })
     }
 
-    fn formal(&self, pair: Pair<'_, Rule>) -> Built<Formal> {
+    pub(super) fn formal(&self, pair: Pair<'_, Rule>) -> Built<Formal> {
         let at = self.span(&pair);
         let mut children = inner(pair);
         let name = self.next_ident(&mut children, at)?;
@@ -486,7 +196,7 @@ impl At<'_> {
         Ok(Formal { doc: self.doc(at), name, ty, default })
     }
 
-    fn value_type(&self, pair: Pair<'_, Rule>) -> Built<Type> {
+    pub(super) fn value_type(&self, pair: Pair<'_, Rule>) -> Built<Type> {
         let at = self.span(&pair);
         let child = self.need(inner(pair).next(), at)?;
         match child.as_rule() {
@@ -499,7 +209,7 @@ impl At<'_> {
         }
     }
 
-    fn signal_type(&self, pair: Pair<'_, Rule>) -> Built<SignalType> {
+    pub(super) fn signal_type(&self, pair: Pair<'_, Rule>) -> Built<SignalType> {
         let at = self.span(&pair);
         let mut children = inner(pair);
         let kind = self.next_ident(&mut children, at)?;
@@ -517,11 +227,11 @@ impl At<'_> {
         Ok(SignalType { kind, axes, span: at })
     }
 
-    fn body(&self, pair: Pair<'_, Rule>) -> Built<Vec<Stmt>> {
+    pub(super) fn body(&self, pair: Pair<'_, Rule>) -> Built<Vec<Stmt>> {
         inner(pair).map(|p| self.statement(p)).collect()
     }
 
-    fn statement(&self, pair: Pair<'_, Rule>) -> Built<Stmt> {
+    pub(super) fn statement(&self, pair: Pair<'_, Rule>) -> Built<Stmt> {
         let at = self.span(&pair);
         let mut allows = Vec::new();
         for child in inner(pair) {
@@ -534,7 +244,7 @@ impl At<'_> {
         self.need(None, at)
     }
 
-    fn statement_kind(&self, pair: Pair<'_, Rule>) -> Built<StmtKind> {
+    pub(super) fn statement_kind(&self, pair: Pair<'_, Rule>) -> Built<StmtKind> {
         let at = self.span(&pair);
         let rule = pair.as_rule();
         let has_comma_names = |p: &Pair<'_, Rule>| p.as_rule() == Rule::name;
@@ -616,7 +326,7 @@ impl At<'_> {
         })
     }
 
-    fn expr(&self, pair: Pair<'_, Rule>) -> Built<Expr> {
+    pub(super) fn expr(&self, pair: Pair<'_, Rule>) -> Built<Expr> {
         let at = self.span(&pair);
         let kind = match pair.as_rule() {
             Rule::expr => {
@@ -684,7 +394,7 @@ impl At<'_> {
         Ok(Expr { kind, span: at })
     }
 
-    fn number(&self, text: &str, at: Span) -> Built<ExprKind> {
+    pub(super) fn number(&self, text: &str, at: Span) -> Built<ExprKind> {
         let digits = text.replace('_', "");
         if digits.contains(['.', 'e', 'E']) {
             let value: f64 = self.need(digits.parse().ok(), at)?;
@@ -697,14 +407,14 @@ impl At<'_> {
         Err(Diagnostic::error("syntax::number", at, format!("`{text}` is too large a number"), "out of range"))
     }
 
-    fn call(&self, pair: Pair<'_, Rule>) -> Built<Call> {
+    pub(super) fn call(&self, pair: Pair<'_, Rule>) -> Built<Call> {
         let at = self.span(&pair);
         let mut children = inner(pair);
         let callee = self.next_ident(&mut children, at)?;
         Ok(Call { callee, args: self.args(self.need(children.next(), at)?)? })
     }
 
-    fn args(&self, pair: Pair<'_, Rule>) -> Built<Args> {
+    pub(super) fn args(&self, pair: Pair<'_, Rule>) -> Built<Args> {
         let mut args = Args { span: self.span(&pair), ..Args::default() };
         for child in inner(pair) {
             if child.as_rule() == Rule::axes {
@@ -736,7 +446,7 @@ impl At<'_> {
     }
 }
 
-fn unescape(body: &str) -> String {
+pub(super) fn unescape(body: &str) -> String {
     let mut out = String::with_capacity(body.len());
     let mut chars = body.chars();
     while let Some(c) = chars.next() {
