@@ -8,5 +8,6 @@ mod folds;
 mod language;
 mod operators;
 mod random;
+mod stages;
 mod streaming;
 mod verdicts;
