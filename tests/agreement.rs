@@ -3,10 +3,11 @@
 use crate::folds::random_parameters;
 use ndarray::{ArrayD, IxDyn};
 use snnc_compiler::check::Checked;
+use snnc_compiler::graph::Settings;
 use snnc_runtime::reference;
 use snnc_runtime::session::{Inference, Mode, Unfolded};
 use snnc_runtime::weights::Weights;
-use snnc_tests::{Numbers, distance, zoo};
+use snnc_tests::{Numbers, checked_text, distance, zoo};
 
 /// A batch of samples in logical order.
 pub(crate) fn random_batch(checked: &Checked, samples: usize, seed: u64) -> ArrayD<f32> {
@@ -60,4 +61,23 @@ fn every_mixer_form() {
         let set = [("dim", "6"), ("depths", "[1, 1, 1, 1]"), ("image", "32"), ("classes", "4")];
         agrees(&zoo(&format!("mixer/{model}"), &set, Some(3)), 2);
     }
+}
+
+#[test]
+fn sums_of_sums_are_compiled_in_no_time() {
+    let lines = "    y = y + y\n    y = y * 0.5\n".repeat(40);
+    let text = format!(
+        "model M {{\n    time T = 2\n    input x: analog[C = 2]\n    neuron lif = LIF(tau = 2.0)\n    encoder {{ y = x |> linear(C -> C = 3)\n{lines} }}\n    \
+         output y |> lif |> linear(C -> C = 3) |> mean(T)\n}}\n"
+    );
+    agrees(&checked_text(&text, &Settings::default()), 1);
+}
+
+#[test]
+fn more_time_steps_than_a_stack_holds_are_an_error() {
+    let text = "model M {\n    time T = 60000\n    input x: analog[C = 2]\n    neuron lif = LIF(tau = 2.0)\n    \
+                output x |> linear(C -> C = 3) |> lif |> linear(C -> C = 3) |> mean(T)\n}\n";
+    let checked = checked_text(text, &Settings::default());
+    let error = Unfolded::new(&checked, &weights(&checked, 1), 1, Mode::Gradients).unwrap_err().to_string();
+    assert!(error.contains("60000 time steps are too many"), "{error}");
 }

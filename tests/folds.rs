@@ -84,6 +84,7 @@ fn strict(line: &str) {
     assert!(checked.findings().residues.is_empty(), "{line}: {:?}", checked.findings().residues);
     for seed in 1..4 {
         agrees(&checked, seed);
+        crate::agreement::agrees(&checked, seed);
     }
 }
 
@@ -143,5 +144,10 @@ fn chains_of_linear_maps() {
 #[test]
 fn products_with_spikes() {
     strict("a = s |> linear(C -> C)\n y = a * s |> lif |> mean(H, W) |> linear(C -> C = 3)");
+    strict("a = s |> linear(C -> C)\n y = s * a |> lif |> mean(H, W) |> linear(C -> C = 3)");
+    strict("k = s |> linear(H -> H) |> lif\n p = s * k\n y = p |> linear(W -> W) |> lif |> mean(H, W) |> linear(C -> C = 3)");
+    strict(
+        "k = s |> linear(H -> H) |> lif\n p = s * k\n a = s |> linear(W -> W)\n y = dot(H; a, p) |> lif |> mean(W) |> linear(C -> C = 3)",
+    );
     strict("k = s |> linear(H -> H) |> lif\n y = dot(H; s, k) |> lif |> mean(W) |> linear(C -> C = 3)");
 }

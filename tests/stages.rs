@@ -10,7 +10,7 @@ use snnc_compiler::lower::Optimizer;
 use snnc_compiler::plan::plan;
 use snnc_compiler::program::{self, Contract, Program, Purpose};
 use snnc_compiler::{dump, graph};
-use snnc_runtime::session::{self, Mode, inference_program, unfolded_program};
+use snnc_runtime::session::{Mode, inference_program, unfolded_program};
 use snnc_tests::{checked_text, zoo};
 
 const MODEL: &str = "model Small {
@@ -106,6 +106,6 @@ fn no_two_buffers_that_are_alive_together_share_a_place() {
     for batch in [1, 5] {
         is_sound(&unfolded_program(&checked, SGD).1, batch);
         is_sound(&unfolded_program(&checked, Mode::Eval).1, batch);
-        is_sound(&session::inference_program(&fold(&checked), false).1, batch);
+        is_sound(&inference_program(&fold(&checked), false).1, batch);
     }
 }

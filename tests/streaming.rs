@@ -15,7 +15,7 @@ fn the_quick_start_one_step_at_a_time() {
         session.reset();
         let mut last = Vec::new();
         for steps in &parts {
-            last = session.step(&batch, 4, *steps);
+            last = session.step(&batch, 4, *steps).unwrap();
         }
         assert_eq!(last, whole, "in parts of {parts:?}");
     }
@@ -35,7 +35,7 @@ fn frames_one_at_a_time() {
     let mut last = Vec::new();
     for t in 0..3 {
         let frame: Vec<f32> = batch.index_axis(ndarray::Axis(1), t).iter().copied().collect();
-        last = session.step(&frame, 2, 1);
+        last = session.step(&frame, 2, 1).unwrap();
     }
     assert_eq!(last, whole);
 }

@@ -135,8 +135,6 @@ pub struct Program {
     pub sinks: Vec<(Sink, View)>,
     /// Time steps it has room for.
     pub time: usize,
-    /// Time steps may be fed a few at a time.
-    pub streams: bool,
 }
 
 impl Program {

@@ -32,6 +32,14 @@ pub enum SessionError {
         /// The largest buffers.
         largest: Vec<(String, u128)>,
     },
+    /// One time step at a time is asked of a network that must see all of them.
+    #[error("`{model}` cannot run one time step at a time: `{node}` looks at all of them")]
+    Streaming {
+        /// The network.
+        model: String,
+        /// Path of the node that looks at all time steps.
+        node: String,
+    },
     /// No machine code.
     #[error(transparent)]
     Code(#[from] snnc_compiler::backend::clif::CodeError),
@@ -158,6 +166,8 @@ pub struct Inference {
     classes: usize,
     done: usize,
     samples: usize,
+    /// The network and a node of it that cannot run one time step at a time.
+    looks_at_all: Option<(String, String)>,
 }
 
 /// The program of a folded network.
@@ -196,7 +206,8 @@ impl Inference {
         }
         let graph = checked.graph();
         let input = graph.node(graph.input).signal.clone();
-        Ok(Inference { executable, input, time: graph.time, classes: graph.classes(), done: 0, samples: 0 })
+        let looks_at_all = graph.nodes.iter().find(|n| !n.op.streams()).map(|n| (graph.name.clone(), n.path.clone()));
+        Ok(Inference { executable, input, time: graph.time, classes: graph.classes(), done: 0, samples: 0, looks_at_all })
     }
 
     /// Number of classes.
@@ -223,12 +234,22 @@ impl Inference {
     /// Runs all time steps on a batch `[B, (T,) axes…]` and gives logits `[B, K]`.
     pub fn run(&mut self, batch: &[f32], samples: usize) -> Vec<f32> {
         self.reset();
-        self.step(batch, samples, self.time)
+        self.steps(batch, samples, self.time)
     }
 
     /// Runs some time steps on from where the last call stopped; the logits are those of all steps so far, as parts of
     /// the whole: after the last step they are the network's. A batch of frames holds just these steps.
-    pub fn step(&mut self, batch: &[f32], samples: usize, steps: usize) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// [`SessionError::Streaming`] if some operator looks at all time steps at once.
+    pub fn step(&mut self, batch: &[f32], samples: usize, steps: usize) -> Result<Vec<f32>, SessionError> {
+        match &self.looks_at_all {
+            Some((model, node)) => Err(SessionError::Streaming { model: model.clone(), node: node.clone() }),
+            None => Ok(self.steps(batch, samples, steps)),
+        }
+    }
+
+    fn steps(&mut self, batch: &[f32], samples: usize, steps: usize) -> Vec<f32> {
         let steps = steps.min(self.time - self.done);
         if let Some(buffer) = self.executable.program().source(Source::Input) {
             arrange(&self.input, steps, batch, samples, self.executable.buffer_mut(buffer), self.time);

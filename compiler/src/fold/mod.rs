@@ -92,15 +92,11 @@ impl Folder<'_> {
     fn factor(&self, node: &Node) -> (Option<Expr>, Option<Expr>) {
         let operands = self.old.input_signals(node);
         for product in node.op.multiplies(&operands) {
-            if let Multiplication::Factor { axes, value } = product {
-                return match value {
-                    Some(v) => (Some(Expr::Const(v)), None),
-                    None => {
-                        let p = |i: usize| Expr::Param(node.params[i], axes.clone());
-                        let deviation = (p(3) + Expr::Const(crate::ops::batchnorm::EPSILON)).sqrt();
-                        let scale = p(0) / deviation;
-                        (Some(scale.clone()), Some(p(1) - p(2) * scale))
-                    }
+            if let Multiplication::Factor { value, .. } = product {
+                return match (value, node.op.affine(&node.params)) {
+                    (Some(v), _) => (Some(Expr::Const(v)), None),
+                    (None, Some((scale, shift))) => (Some(scale), Some(shift)),
+                    (None, None) => unreachable!("`{}` has a factor and does not say which", node.path),
                 };
             }
         }

@@ -66,7 +66,7 @@ struct Fuser<'a> {
 impl<'a> Fuser<'a> {
     fn new(flow: &'a Flow, target: Target, time: usize) -> Self {
         let n = flow.tensors.len();
-        let program = Program { buffers: vec![], kernels: vec![], groups: vec![], sinks: vec![], time, streams: target == Target::Infer };
+        let program = Program { buffers: vec![], kernels: vec![], groups: vec![], sinks: vec![], time };
         Fuser {
             flow,
             target,
@@ -172,13 +172,14 @@ impl<'a> Fuser<'a> {
 
     /// The roots and stored tensors that computing `id` reads, not looking through them.
     fn reads(&self, id: FlowId) -> Vec<FlowId> {
-        let mut found = Vec::new();
+        let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
         let mut waiting = self.flow.get(id).def.inputs();
         while let Some(next) = waiting.pop() {
+            if !seen.insert(next) {
+                continue;
+            }
             if self.root[next.index()] || self.stored[next.index()] {
-                if !found.contains(&next) {
-                    found.push(next);
-                }
+                found.push(next);
             } else {
                 waiting.extend(self.flow.get(next).def.inputs());
             }

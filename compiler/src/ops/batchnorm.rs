@@ -57,6 +57,13 @@ impl Operator for BatchNorm {
         vec![Multiplication::Factor { axes: self.axes.iter().map(|a| a.name.clone()).collect(), value: None }]
     }
 
+    fn affine(&self, params: &[ParamId]) -> Option<(Expr, Expr)> {
+        let axes: Vec<String> = self.axes.iter().map(|a| a.name.clone()).collect();
+        let p = |i: usize| Expr::Param(params[i], axes.clone());
+        let scale = p(0) / (p(3) + Expr::Const(EPSILON)).sqrt();
+        Some((scale.clone(), p(1) - p(2) * scale))
+    }
+
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let s = self.statistics(e);
         let normal = (e.inputs[0] - &s.mean) * &s.inverse;

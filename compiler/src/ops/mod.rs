@@ -13,7 +13,8 @@ pub use args::{Arguments, Problem};
 pub use flow_cx::{Backward, Forward};
 
 use crate::flow::FlowId;
-use crate::types::{Axis, Signal};
+use crate::fold::Expr;
+use crate::types::{Axis, ParamId, Signal};
 use ndarray::ArrayD;
 use num_traits::{Float, FromPrimitive};
 use serde::{Deserialize, Serialize};
@@ -107,7 +108,7 @@ pub enum Multiplication {
     Factor {
         /// Axes.
         axes: Vec<String>,
-        /// The constant, if it is known without the weights.
+        /// The constant, if it is known without the weights; otherwise [`Operator::affine`] says it.
         value: Option<f64>,
     },
     /// Two signals, element by element.
@@ -207,6 +208,12 @@ pub trait Operator: Sized {
     /// What it multiplies when run as written.
     fn multiplies(&self, inputs: &[Signal]) -> Vec<Multiplication>;
 
+    /// For [`Multiplication::Factor`] without a known value: the factor and the shift, y = factor · x + shift, in terms of
+    /// its parameters.
+    fn affine(&self, _params: &[ParamId]) -> Option<(Expr, Expr)> {
+        None
+    }
+
     /// How it selects.
     fn selection(&self) -> Selection {
         Selection::None
@@ -297,6 +304,10 @@ macro_rules! operators {
             /// See [`Operator::multiplies`].
             pub fn multiplies(&self, inputs: &[Signal]) -> Vec<Multiplication> {
                 match self { $(Op::$name(o) => o.multiplies(inputs),)* }
+            }
+            /// See [`Operator::affine`].
+            pub fn affine(&self, params: &[ParamId]) -> Option<(Expr, Expr)> {
+                match self { $(Op::$name(o) => o.affine(params),)* }
             }
             /// See [`Operator::selection`].
             pub fn selection(&self) -> Selection {

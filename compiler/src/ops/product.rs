@@ -2,7 +2,7 @@
 
 use super::add::same_axes;
 use super::*;
-use crate::flow::Scalar;
+use crate::flow::{Cmp, Scalar};
 use crate::types::Kind;
 
 /// `a * b`; with a spike it is a selection of the other operand.
@@ -46,8 +46,17 @@ impl Operator for Product {
     }
 
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
-        // On spikes the folded program selects instead: its operands are all ones or all zeros.
-        cx.map(Scalar::Arg(0) * Scalar::Arg(1))
+        let spikes: Vec<bool> = cx.signals.iter().map(|s| s.kind == Kind::Spike).collect();
+        let (spike, other) = match spikes[..] {
+            [_, true] => (1, 0),
+            [true, _] => (0, 1),
+            _ => return cx.map(Scalar::Arg(0) * Scalar::Arg(1)),
+        };
+        // The other one where there is a spike: a comparison, no multiplication.
+        let selected = Scalar::Arg(spike).select(Cmp::Gt, Scalar::Const(0.0), Scalar::Arg(other), Scalar::Const(0.0));
+        let product = cx.map(selected);
+        cx.flow.tensors[product.index()].spikes = spikes == [true, true];
+        product
     }
 
     fn backward(&self, cx: &mut Backward<'_>) {

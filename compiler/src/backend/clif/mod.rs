@@ -24,6 +24,9 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
+/// The most bytes of a kernel's own arrays: they stand on a thread's stack.
+const MOST_SCRATCH: usize = 512 << 10;
+
 /// The code of one kernel.
 #[derive(Clone, Debug)]
 pub struct Code {
@@ -89,6 +92,11 @@ fn one(kernel: &Kernel, isa: &OwnedTargetIsa) -> Result<Code, CodeError> {
     };
     let flags = MemFlagsData::new().with_notrap();
     let args = (0..kernel.args).map(|i| builder.ins().load(I64, flags, ctx, context::ARGS + 8 * i as i32)).collect();
+    if kernel.scratch * kernel.time * 32 > MOST_SCRATCH {
+        let text =
+            format!("{} time steps are too many for one pass backwards; the membranes of one element do not fit the stack", kernel.time);
+        return Err(CodeError(text));
+    }
     let room = u32::try_from(kernel.time * 32).map_err(|_| CodeError("too many time steps".into()))?;
     let scratch =
         (0..kernel.scratch).map(|_| builder.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, room, 4))).collect();
