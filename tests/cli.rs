@@ -51,6 +51,17 @@ fn hostile_files_give_one_report_and_the_right_code() {
     says(t.path(), &["check", "minus.snn"], 1, &["syntax::too_deep"]);
     file(&t, "large.snn", &vec![b'x'; 50 << 20]);
     says(t.path(), &["check", "large.snn"], 1, &["syntax::too_large"]);
+    file(&t, "loop.snn", MODEL.replace("    output", "    for i in 0..1000000000000 { }\n    output").as_bytes());
+    says(t.path(), &["check", "loop.snn"], 1, &["build::too_large"]);
+    file(
+        &t,
+        "count.snn",
+        MODEL
+            .replace("e |> lif |>", "s |>")
+            .replace("    output", "    s = e |> lif\n    for i in 0..64 { s = s + s }\n    output")
+            .as_bytes(),
+    );
+    says(t.path(), &["check", "count.snn"], 1, &["check::real_operand"]);
     says(t.path(), &["check", "missing.snn"], 2, &["no such file"]);
     says(t.path(), &["summary", "quickstart/digit"], 2, &["did you mean `quickstart/digits`"]);
     says(t.path(), &["check", "."], 1, &["syntax::"]);

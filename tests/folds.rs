@@ -119,6 +119,7 @@ fn pools() {
     strict("y = s |> max_pool(kernel = 2, stride = 2) |> linear(C -> C) |> lif |> mean(H, W) |> linear(C -> C = 3)");
     strict("y = s |> avg_pool(kernel = 2, stride = 2) |> linear(C -> C) |> lif |> mean(H, W) |> linear(C -> C = 3)");
     strict("y = s |> linear(C -> C) |> avg_pool(kernel = 2, stride = 2) |> batchnorm(C) |> lif |> mean(H, W) |> linear(C -> C = 3)");
+    strict("y = s |> linear(C -> C = 3) |> mean(H) |> mean(W)");
     strict("y = s |> avg_pool(kernel = 3, stride = 2, pad = 1) |> lif |> mean(H, W) |> linear(C -> C = 3)");
 }
 

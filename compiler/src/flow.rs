@@ -152,6 +152,16 @@ impl Scalar {
         Scalar::Un(f, Box::new(self))
     }
 
+    /// self · factor; by a change of exponent and sign where the factor is a power of two.
+    pub fn scaled(self, factor: f64) -> Scalar {
+        let exponent = factor.abs().log2();
+        if exponent.fract() != 0.0 || exponent.abs() > 30.0 {
+            return self * factor;
+        }
+        let x = if factor < 0.0 { -self } else { self };
+        if exponent == 0.0 { x } else { x.un(Un::Shift(-exponent as i8)) }
+    }
+
     /// A function of two.
     pub fn bin(self, f: Bin, other: Scalar) -> Scalar {
         Scalar::Bin(f, Box::new(self), Box::new(other))

@@ -25,7 +25,7 @@ impl Operator for Add {
         let varies = inputs.iter().any(|s| s.varies);
         let countable = inputs.iter().all(|s| s.kind <= Kind::Count) && !self.minus;
         if countable {
-            let bound = inputs.iter().map(|s| s.bound).sum();
+            let bound = inputs.iter().fold(0u64, |sum, s| sum.saturating_add(s.bound));
             return Ok(Signal { kind: Kind::Count, axes, varies, bound });
         }
         let kind = inputs.iter().map(|s| s.kind).max().unwrap_or(Kind::Current).max(Kind::Current);

@@ -73,7 +73,11 @@ impl Operator for AvgPool {
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
         let dims = cx.dims();
         let sum = cx.flow.push(Def::Pool { input: cx.inputs[0], max: false, window: self.window }, dims);
-        if self.sum { sum } else { cx.flow.map(&[sum], Scalar::Arg(0) * self.factor()) }
+        match (self.sum, cx.train) {
+            (true, _) => sum,
+            (false, true) => cx.flow.map(&[sum], Scalar::Arg(0) * self.factor()),
+            (false, false) => cx.flow.map(&[sum], Scalar::Arg(0).scaled(self.factor())),
+        }
     }
 
     fn backward(&self, cx: &mut Backward<'_>) {

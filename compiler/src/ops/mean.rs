@@ -98,7 +98,12 @@ impl Operator for Mean {
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
         let dims = cx.dims();
         let sum = cx.flow.sum_to(cx.inputs[0], &dims);
-        if self.sum { sum } else { cx.flow.map(&[sum], Scalar::Arg(0) * (1.0 / self.count as f64)) }
+        let factor = 1.0 / self.count as f64;
+        match (self.sum, cx.train) {
+            (true, _) => sum,
+            (false, true) => cx.flow.map(&[sum], Scalar::Arg(0) * factor),
+            (false, false) => cx.flow.map(&[sum], Scalar::Arg(0).scaled(factor)),
+        }
     }
 
     fn backward(&self, cx: &mut Backward<'_>) {

@@ -1,7 +1,7 @@
 //! A constant factor.
 
 use super::*;
-use crate::flow::{Scalar, Un};
+use crate::flow::Scalar;
 use crate::types::Kind;
 
 /// `x * 0.125`, `x / 8`, `-x`.
@@ -38,13 +38,7 @@ impl Operator for Scale {
     }
 
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
-        let exponent = self.factor.abs().log2();
-        if cx.train || exponent.fract() != 0.0 || exponent.abs() > 30.0 {
-            return cx.map(Scalar::Arg(0) * self.factor);
-        }
-        // A power of two is a change of exponent, and -1 a change of sign.
-        let x = if self.factor < 0.0 { -Scalar::Arg(0) } else { Scalar::Arg(0) };
-        cx.map(if exponent == 0.0 { x } else { x.un(Un::Shift(-exponent as i8)) })
+        cx.map(if cx.train { Scalar::Arg(0) * self.factor } else { Scalar::Arg(0).scaled(self.factor) })
     }
 
     fn backward(&self, cx: &mut Backward<'_>) {

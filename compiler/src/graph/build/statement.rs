@@ -262,7 +262,14 @@ impl Builder<'_> {
                     return Err(Diagnostic::error("build::type", span, "`for` binds one name, or an index and an element", "here"));
                 }
             }
+            // An empty body is a statement too, or a loop over nothing would never stop.
+            self.statements += 1;
             self.statements(body, frame);
+            if body.is_empty() && self.statements > MAX_STATEMENTS {
+                let message = format!("the model expands to more than {MAX_STATEMENTS} statements");
+                self.stopped = true;
+                return Err(Diagnostic::error("build::too_large", from.span, message, "this loop runs that often"));
+            }
             if self.stopped {
                 return Ok(());
             }
