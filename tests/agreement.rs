@@ -4,6 +4,7 @@ use crate::folds::random_parameters;
 use ndarray::{ArrayD, IxDyn};
 use snnc_compiler::check::Checked;
 use snnc_compiler::graph::Settings;
+use snnc_compiler::types::Kind;
 use snnc_runtime::reference;
 use snnc_runtime::session::{Inference, Mode, Unfolded};
 use snnc_runtime::weights::Weights;
@@ -17,7 +18,8 @@ pub(crate) fn random_batch(checked: &Checked, samples: usize, seed: u64) -> Arra
     shape.extend(signal.varies.then_some(graph.time));
     shape.extend(signal.axes.iter().map(|a| a.size));
     let mut numbers = Numbers(seed);
-    ArrayD::from_shape_simple_fn(IxDyn(&shape), || (numbers.uniform() * 4.0 - 2.0) as f32)
+    let mut value = || (numbers.uniform() * 4.0 - 2.0) as f32;
+    ArrayD::from_shape_simple_fn(IxDyn(&shape), || if signal.kind == Kind::Spike { f32::from(value() > 1.0) } else { value() })
 }
 
 pub(crate) fn weights(checked: &Checked, seed: u64) -> Weights {
@@ -41,11 +43,11 @@ pub(crate) fn agrees(checked: &Checked, seed: u64) {
         assert!(off < 1e-5, "{what} logits are off by {off:e}");
     };
     let mut unfolded = Unfolded::new(checked, &weights, samples, Mode::Eval).unwrap();
-    let ours = unfolded.run(&flat, &[], samples, [0.0; 10]);
+    let ours = unfolded.run(&flat, &[], samples, [0.0; 10]).unwrap();
     assert_eq!(unfolded.spikes(samples), expected.spikes, "spikes of the unfolded network");
     close(&ours, "unfolded");
     let mut folded = Inference::new(checked, &weights, samples, true).unwrap();
-    let ours = folded.run(&flat, samples);
+    let ours = folded.run(&flat, samples).unwrap();
     assert_eq!(folded.spikes(graph.time), expected.spikes, "spikes of the folded network");
     close(&ours, "folded");
 }
@@ -71,6 +73,13 @@ fn sums_of_sums_are_compiled_in_no_time() {
          output y |> lif |> linear(C -> C = 3) |> mean(T)\n}}\n"
     );
     agrees(&checked_text(&text, &Settings::default()), 1);
+}
+
+#[test]
+fn spikes_from_outside() {
+    let text = "model M {\n    time T = 3\n    input x: spike[T, C = 2, H = 6, W = 6]\n    neuron lif = LIF(tau = 2.0)\n    \
+                s = x |> conv(C = 4, kernel = 3, pad = 1) |> lif\n    output concat(C; s, x) |> mean(H, W) |> linear(C -> C = 3) |> mean(T)\n}\n";
+    agrees(&checked_text(text, &Settings::default()), 5);
 }
 
 #[test]

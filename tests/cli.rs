@@ -43,10 +43,16 @@ fn hostile_files_give_one_report_and_the_right_code() {
     says(t.path(), &["check", "bytes.snn"], 1, &["syntax::encoding"]);
     file(&t, "latin.snn", b"model M {\n  // caf\xe9\n}\n");
     says(t.path(), &["check", "latin.snn"], 1, &["not UTF-8"]);
+    file(&t, "escape.snn", format!("// \u{1b}[31m\n{MODEL}").as_bytes());
+    says(t.path(), &["check", "escape.snn"], 1, &["syntax::encoding", "control character U+001B at offset 3"]);
+    file(&t, "mark.snn", format!("\u{feff}{MODEL}").as_bytes());
+    says(t.path(), &["check", "mark.snn"], 0, &["strict"]);
     file(&t, "empty.snn", b"");
     says(t.path(), &["check", "empty.snn"], 1, &["syntax::empty", "snnc new"]);
     file(&t, "deep.snn", format!("model M {{ x = {}1{} }}", "(".repeat(10_000), ")".repeat(10_000)).as_bytes());
     says(t.path(), &["check", "deep.snn"], 1, &["syntax::too_deep"]);
+    let report = snnc(t.path(), &["check", "deep.snn"]).stderr;
+    assert!(report.len() < 2000, "{}", String::from_utf8_lossy(&report));
     file(&t, "minus.snn", format!("model M {{ x = {}1 }}", "-".repeat(100_000)).as_bytes());
     says(t.path(), &["check", "minus.snn"], 1, &["syntax::too_deep"]);
     file(&t, "large.snn", &vec![b'x'; 50 << 20]);
@@ -75,6 +81,10 @@ fn settings_that_do_not_fit_are_usage_errors() {
     says(t.path(), &["check", "m.snn", "--set", "nn=3"], 2, &["no parameter `nn`", "did you mean `n`"]);
     says(t.path(), &["check", "m.snn", "--set", "n=\"three\""], 2, &["expected a value of type int"]);
     says(t.path(), &["check", "m.snn", "--set", "n=)("], 2, &["is not a value"]);
+    says(t.path(), &["check", "m.snn", "--set", "n=3, m=4"], 2, &["is not a value"]);
+    says(t.path(), &["check", "m.snn", "--time", "0"], 2, &["[--time:1:1]", "from 1 to"]);
+    says(t.path(), &["summary", "m.snn", "--time", "7"], 0, &["spike[T, C = 4]"]);
+    says(t.path(), &["check", "mixer/"], 0, &["mixer/mlp_spe#MlpSpeT", "mixer/mlp#MlpS"]);
     says(t.path(), &["check", "m.snn", "--set", "n"], 2, &["NAME=VALUE"]);
     says(t.path(), &["check", "m.snn#N"], 2, &["no model or variant `N`"]);
     says(t.path(), &["check", "m.snn", "--set", "n=1000000000000000000"], 1, &["shape::extent", "1000000000000000000"]);
@@ -93,6 +103,34 @@ fn a_model_that_no_machine_holds_says_how_much_and_for_what() {
                recipe r for M {\n    data digits\n    optimizer sgd(lr = 0.1)\n    schedule constant(epochs = 1)\n}\n";
     file(&t, "big.snn", big.as_bytes());
     says(t.path(), &["train", "big.snn", "-o", "out"], 1, &["needs", "TB", "weight"]);
+}
+
+/// A network that takes spikes, and its recipe.
+const SPIKES: &str = "model M {\n    time T = 2\n    input x: spike[C = 1, H = 8, W = 8]\n    neuron lif = LIF(tau = 2.0)\n    \
+                      output x |> conv(C = 4, kernel = 3, pad = 0, bias = false) |> lif |> mean(H, W) |> linear(C -> C = 10) |> mean(T)\n}\n\
+                      recipe r for M {\n    data digits\n    optimizer sgd(lr = 0.1)\n    schedule constant(epochs = 1)\n}\n";
+
+#[test]
+fn what_is_strict_for_spikes_takes_only_spikes() {
+    let t = TempDir::new().unwrap();
+    file(&t, "s.snn", SPIKES.as_bytes());
+    says(t.path(), &["check", "s.snn"], 0, &["strict"]);
+    says(t.path(), &["train", "s.snn", "-o", "run"], 1, &["must be a spike, 0 or 1"]);
+    let tensor = |shape: &[usize], x: f32| Tensor::new(shape.to_vec(), vec![x; shape.iter().product()]);
+    let shapes = [("output.conv.weight", &[4, 1, 3, 3][..]), ("output.linear.weight", &[10, 4]), ("output.linear.bias", &[10])];
+    let weights: Tensors = shapes.into_iter().map(|(name, shape)| (name.to_owned(), tensor(shape, 0.5))).collect();
+    file(&t, "w.safetensors", &to_bytes(&weights).unwrap());
+    let batch = |x: f32| [("input".to_owned(), tensor(&[1, 1, 8, 8], x)), ("labels".to_owned(), tensor(&[1], 3.0))].into_iter().collect();
+    for backend in ["cpu", "reference"] {
+        let args = ["trace", "s.snn", "-w", "w.safetensors", "-b", "b.safetensors", "-o", "out.safetensors", "--backend", backend];
+        for (x, code, words) in [(0.5, 1, "must be a spike"), (f32::NAN, 1, "value 0 is NaN"), (1.0, 0, "wrote")] {
+            file(&t, "b.safetensors", &to_bytes(&batch(x)).unwrap());
+            says(t.path(), &args, code, &[words]);
+        }
+        // What was given is never written over.
+        let same = ["trace", "s.snn", "-w", "w.safetensors", "-b", "b.safetensors", "-o", "./w.safetensors"];
+        says(t.path(), &same, 2, &["would replace"]);
+    }
 }
 
 #[test]
@@ -123,12 +161,42 @@ fn checkpoints_that_are_damaged_or_of_something_else() {
     tensors.get_mut(name).unwrap().data[3] = f32::NAN;
     file(&t, "nan.safetensors", &to_bytes(&tensors).unwrap());
     run("nan.safetensors", 1, &[name, "NaN"]);
-    tensors.insert(name.into(), Tensor { shape: vec![2, 2], data: vec![0.0; 4] });
+    tensors.insert(name.into(), Tensor::new(vec![2, 2], vec![0.0; 4]));
     tensors.remove("head.linear.bias");
     file(&t, "shape.safetensors", &to_bytes(&tensors).unwrap());
     run("shape.safetensors", 1, &["shape [2, 2]", "missing: head.linear.bias"]);
+    tensors = read_tensors(&weights).unwrap();
+    tensors.get_mut("embed.batchnorm.running_var").unwrap().data[1] = -0.5;
+    file(&t, "variance.safetensors", &to_bytes(&tensors).unwrap());
+    run("variance.safetensors", 1, &["embed.batchnorm.running_var", "-0.5 at index 1, below 0.0"]);
+    // The header says i32 where it said f32: the same bytes, other numbers.
+    let at = bytes.windows(5).position(|w| w == b"\"F32\"").unwrap();
+    file(&t, "integers.safetensors", &[&bytes[..at], b"\"I32\"", &bytes[at + 5..]].concat());
+    run("integers.safetensors", 1, &["holds integers"]);
     says(t.path(), &train(&[]), 1, &["--resume"]);
-    says(t.path(), &train(&["--resume", "--seed", "5"]), 1, &["another recipe"]);
+    says(t.path(), &train(&["--resume", "--seed", "5"]), 1, &["another recipe", "seed: 2 there, 5 here"]);
+    // A constant of a neuron is a part of the network too.
+    let own = snnc_zoo::model("quickstart/digits").unwrap().replace("tau = 2.0", "tau = 4.0");
+    file(&t, "own.snn", own.as_bytes());
+    says(t.path(), &["train", "own.snn", "-o", "run", "--resume", "--set", "dim=6", "--set", "depths=[1]"], 1, &["another network"]);
+    // What was said when the run began need not be said again.
+    says(t.path(), &["train", "quickstart/digits", "-o", "run", "--resume", "--set", "dim=6", "--set", "depths=[1]"], 0, &["seed 2"]);
+    fs::create_dir(t.path().join("run/step-999999999")).unwrap();
+    says(t.path(), &train(&["--resume"]), 0, &["test accuracy"]);
+    let state = fs::read_dir(t.path().join("run")).unwrap().map(|e| e.unwrap().path().join("state.json")).find(|p| p.is_file()).unwrap();
+    let text = fs::read_to_string(&state).unwrap();
+    for (from, to) in
+        [("\"epoch\": 3", "\"epoch\": 1"), ("\"epoch\": 3", "\"epoch\": 999999999"), ("\"step\": 0", "\"step\": 18446744073709551615")]
+    {
+        assert!(text.contains(from), "{text}");
+        fs::write(&state, text.replacen(from, to, 1)).unwrap();
+        says(t.path(), &train(&["--resume"]), 1, &["damaged", "its state has"]);
+    }
+    fs::write(&state, text).unwrap();
+    let held = fs::File::open(t.path().join("run")).unwrap();
+    held.lock().unwrap();
+    says(t.path(), &train(&["--resume"]), 1, &["another training runs in `run`"]);
+    drop(held);
     says(t.path(), &["train", "quickstart/digits", "-o", "run", "--resume"], 1, &["another network"]);
     says(t.path(), &["train", "quickstart/digits", "-o", "none", "--resume"], 1, &["no checkpoint"]);
     says(t.path(), &["train", "quickstart/digits", "-o", "run/model.safetensors/x"], 1, &["cannot make the folder"]);
@@ -265,7 +333,7 @@ fn formatting_is_idempotent_and_new_models_are_strict() {
     says(t.path(), &["fmt", "--check", "ugly.snn"], 0, &[]);
     assert!(fs::read_to_string(t.path().join("ugly.snn")).unwrap().contains("// why"));
     says(t.path(), &["zoo"], 0, &["MlpSpeT", "66.39"]);
-    says(t.path(), &["summary", "quickstart/digits"], 0, &["167,458", "mJ"]);
+    says(t.path(), &["summary", "quickstart/digits"], 0, &["167,458", "µJ per sample"]);
     for stage in ["ast", "graph", "plan", "folded", "flow", "program"] {
         says(t.path(), &["dump", "quickstart/digits", "--stage", stage], 0, &[]);
     }

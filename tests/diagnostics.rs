@@ -34,14 +34,19 @@ fn findings(path: &Path) -> (SourceMap, Vec<Diagnostic>) {
     (sources, all)
 }
 
+/// `resolve.duplicate-section` is a case of `resolve::duplicate`.
+fn code(stem: &str) -> Option<String> {
+    let (stage, name) = stem.split_once('.')?;
+    Some(format!("{stage}::{}", name.split('-').next()?))
+}
+
 #[test]
 fn every_case_gives_its_code_and_its_report() {
     for entry in std::fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let Some((stage, name)) = stem.split_once('.') else { continue };
+        let Some(code) = code(&stem) else { continue };
         let (sources, found) = findings(&path);
-        let code = format!("{stage}::{name}");
         assert!(found.iter().any(|d| d.code == code), "{stem} gives {:?}", found.iter().map(|d| d.code).collect::<Vec<_>>());
         let source = std::fs::read_to_string(&path).unwrap();
         insta::with_settings!({ prepend_module_to_snapshot => false, snapshot_path => "snapshots/errors", omit_expression => true }, {
@@ -54,13 +59,8 @@ fn every_case_gives_its_code_and_its_report() {
 fn every_code_has_a_page_and_a_case() {
     // These need bytes or a command line, and are cases of the command line's suite.
     let elsewhere = ["syntax::encoding", "syntax::too_large", "io::read", "build::setting", "recipe::unknown"];
-    let cases: BTreeSet<String> = std::fs::read_dir(folder())
-        .unwrap()
-        .filter_map(|e| {
-            let stem = e.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
-            stem.split_once('.').map(|(a, b)| format!("{a}::{b}"))
-        })
-        .collect();
+    let cases: BTreeSet<String> =
+        std::fs::read_dir(folder()).unwrap().filter_map(|e| code(&e.unwrap().path().file_stem().unwrap().to_string_lossy())).collect();
     let pages: BTreeSet<String> = explain::pages().map(|(c, _)| c.to_owned()).collect();
     for page in &pages {
         assert!(cases.contains(page) || elsewhere.contains(&page.as_str()), "no case for {page}");

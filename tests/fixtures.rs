@@ -83,7 +83,7 @@ impl Fixture {
         let mut session = Unfolded::new(&self.checked, &self.weights, samples, mode).unwrap();
         let mut targets = vec![0.0; samples * graph.classes()];
         labels.iter().enumerate().for_each(|(i, k)| targets[i * graph.classes() + k] = 1.0);
-        let logits = session.run(&self.tensors["input"].data, &targets, samples, [0.0; 10]);
+        let logits = session.run(&self.tensors["input"].data, &targets, samples, [0.0; 10]).unwrap();
         let list = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
         let ids = || (0..graph.params.len()).map(ParamId::new);
         let running = ids().filter(|id| graph.param(*id).role != Role::Trained);
@@ -195,7 +195,7 @@ fn folded_inference_gives_the_published_logits() {
     for f in [spe(), plain()] {
         let samples = f.labels().len();
         let mut session = Inference::new(&f.checked, &f.weights, samples, false).unwrap();
-        let logits: Vec<f64> = session.run(&f.tensors["input"].data, samples).iter().map(|x| f64::from(*x)).collect();
+        let logits: Vec<f64> = session.run(&f.tensors["input"].data, samples).unwrap().iter().map(|x| f64::from(*x)).collect();
         let off = distance(&logits, &f.values("eval.logits"), 0.0);
         assert!(off < 1e-5, "folded logits are off by {off:e}");
     }

@@ -10,4 +10,5 @@ mod operators;
 mod random;
 mod stages;
 mod streaming;
+mod training;
 mod verdicts;

@@ -95,7 +95,7 @@ fn gradients_of_the_cpu_are_the_reference_s() {
         let mut targets = vec![0.0; SAMPLES * 3];
         LABELS.iter().enumerate().for_each(|(row, label)| targets[row * 3 + label] = 1.0);
         let flat: Vec<f32> = batch.iter().copied().collect();
-        session.run(&flat, &targets, SAMPLES, [0.0; 10]);
+        session.run(&flat, &targets, SAMPLES, [0.0; 10]).unwrap();
         assert_eq!(session.spikes(SAMPLES), run.spikes, "{line}: spikes");
         let largest = run.grads.iter().flatten().flat_map(ArrayD::iter).fold(0.0f64, |m, x| m.max(x.abs()));
         for (i, grad) in run.grads.iter().enumerate() {

@@ -180,10 +180,10 @@ fn agrees(model: &Model, seed: u64) -> usize {
     if margin(&checked, &expected) > MARGIN {
         compared += 2;
         let mut unfolded = Unfolded::new(&checked, &weights, SAMPLES, Mode::Eval).unwrap();
-        unfolded.run(&flat, &[], SAMPLES, [0.0; 10]);
+        unfolded.run(&flat, &[], SAMPLES, [0.0; 10]).unwrap();
         assert_eq!(unfolded.spikes(SAMPLES), expected.spikes, "unfolded\n{text}");
         let mut folded = Inference::new(&checked, &weights, SAMPLES, true).unwrap();
-        let logits = folded.run(&flat, SAMPLES);
+        let logits = folded.run(&flat, SAMPLES).unwrap();
         assert_eq!(folded.spikes(graph.time), expected.spikes, "folded\n{text}");
         let logits: Vec<f64> = logits.iter().map(|x| f64::from(*x)).collect();
         let off = distance(&logits, &expected.logits.iter().copied().collect::<Vec<_>>(), 1e-2);
@@ -195,7 +195,7 @@ fn agrees(model: &Model, seed: u64) -> usize {
         let mut session = Unfolded::new(&checked, &weights, SAMPLES, Mode::Gradients).unwrap();
         let mut targets = vec![0.0; SAMPLES * 3];
         LABELS.iter().enumerate().for_each(|(row, label)| targets[row * 3 + label] = 1.0);
-        session.run(&flat, &targets, SAMPLES, [0.0; 10]);
+        session.run(&flat, &targets, SAMPLES, [0.0; 10]).unwrap();
         assert_eq!(session.spikes(SAMPLES), expected.spikes, "training\n{text}");
         let narrow = reference::run(graph, &weights.arrays::<f32>(graph), &reference::arrange(graph, batch), Some(&LABELS), true);
         let all = expected.grads.iter().flatten().flat_map(|g| g.iter()).fold(0.0, |m: f64, x| m.max(x.abs()));

@@ -254,7 +254,7 @@ pub(crate) enum Backend {
 pub(crate) struct TraceArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// A safetensors file.
+    /// A safetensors file, or the folder of a training run.
     #[arg(long, short)]
     pub(crate) weights: PathBuf,
     /// A safetensors file with `input` and `labels`.

@@ -21,7 +21,7 @@ pub(crate) fn show(sources: &SourceMap, diagnostics: &[Diagnostic]) -> Result<()
     let mut failure = Ok(());
     for diagnostic in diagnostics.iter().filter(|d| d.severity == Severity::Error) {
         // What is wrong with the command line itself is the command line's fault.
-        let outside = sources.get(diagnostic.span().file).is_some_and(|s| s.name == "--set");
+        let outside = sources.get(diagnostic.span().file).is_some_and(|s| s.name.starts_with("--"));
         if diagnostic.code == "io::read" || outside || diagnostic.code == "build::unknown_model" {
             return Err(Failure::Usage(format!("{} (see above)", summary(diagnostic))));
         }

@@ -30,6 +30,13 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// `` a `spike` ``, for messages.
+    pub fn with_article(self) -> String {
+        format!("{} `{self}`", if self == Kind::Analog { "an" } else { "a" })
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -100,6 +107,11 @@ impl Signal {
     /// Values per sample and time step.
     pub fn elements(&self) -> usize {
         self.axes.iter().map(|a| a.size).product()
+    }
+
+    /// Whether a value from outside may stand in this signal: 0 or 1 for a spike, any finite number elsewhere.
+    pub fn admits(&self, x: f32) -> bool {
+        if self.kind == Kind::Spike { x == 0.0 || x == 1.0 } else { x.is_finite() }
     }
 
     /// `C = 3, H = 8`, for messages.

@@ -1,6 +1,6 @@
 //! The one shape of every message about a `.snn` file, whichever stage found it.
 
-use crate::source::{SourceMap, Span};
+use crate::source::{Source, SourceMap, Span};
 use std::fmt;
 
 /// How bad a finding is.
@@ -128,6 +128,9 @@ fn read<'b>(
 ) -> Result<Box<dyn miette::SpanContents<'b> + 'b>, miette::MietteError> {
     let source = sources.get(at.file).ok_or(miette::MietteError::OutOfBounds)?;
     let contents = miette::SourceCode::read_span(&*source.text, span, before, after)?;
+    if contents.data().len() > MAX_SHOWN && span.len() < MAX_SHOWN {
+        return Ok(Box::new(around(source, span, contents.line_count())));
+    }
     Ok(Box::new(miette::MietteSpanContents::new_named(
         source.name.clone(),
         contents.data(),
@@ -136,6 +139,26 @@ fn read<'b>(
         contents.column(),
         contents.line_count(),
     )))
+}
+
+/// Longer lines than this are cut around what is meant, in bytes.
+const MAX_SHOWN: usize = 2000;
+
+/// The part of a very long line around a place.
+fn around<'a>(source: &'a Source, span: &miette::SourceSpan, lines: usize) -> miette::MietteSpanContents<'a> {
+    let text = &*source.text;
+    let start = text.floor_char_boundary(span.offset().saturating_sub(40));
+    let end = text.ceil_char_boundary((span.offset() + span.len() + 40).min(text.len()));
+    let line = text[..start].bytes().filter(|b| *b == b'\n').count();
+    let column = text[..start].chars().rev().take_while(|c| *c != '\n').count();
+    miette::MietteSpanContents::new_named(
+        source.name.clone(),
+        &text.as_bytes()[start..end],
+        (start, end - start).into(),
+        line,
+        column,
+        lines,
+    )
 }
 
 fn labelled(label: &Label, primary: bool) -> miette::LabeledSpan {

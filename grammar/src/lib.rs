@@ -12,6 +12,6 @@ mod print;
 mod source;
 
 pub use diagnostic::{Diagnostic, Label, Report, Severity};
-pub use parse::{MAX_BYTES, MAX_CHAIN, MAX_NESTING, decode, parse};
+pub use parse::{MAX_BYTES, MAX_CHAIN, MAX_NESTING, decode, parse, parse_setting};
 pub use print::{expr_text, print};
 pub use source::{FileId, Source, SourceMap, Span};

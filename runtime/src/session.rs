@@ -12,7 +12,7 @@ use snnc_compiler::graph::Graph;
 use snnc_compiler::lower::{self, Optimizer};
 use snnc_compiler::plan::plan;
 use snnc_compiler::program::Program;
-use snnc_compiler::types::{ParamId, Signal};
+use snnc_compiler::types::{Kind, ParamId, Signal};
 use thiserror::Error;
 
 /// Why a network cannot be run.
@@ -39,6 +39,14 @@ pub enum SessionError {
         model: String,
         /// Path of the node that looks at all time steps.
         node: String,
+    },
+    /// A batch that is none for this network.
+    #[error("the input does not fit `{model}`: {reason}")]
+    Input {
+        /// The network.
+        model: String,
+        /// Why not.
+        reason: String,
     },
     /// No machine code.
     #[error(transparent)]
@@ -134,6 +142,43 @@ fn walk(from: &[f32], at: usize, order: &[(usize, usize)], f: &mut dyn FnMut(f32
     }
 }
 
+/// The way into a network.
+#[derive(Debug)]
+struct Entry {
+    model: String,
+    signal: Signal,
+    time: usize,
+}
+
+impl Entry {
+    fn of(graph: &Graph) -> Entry {
+        Entry { model: graph.name.clone(), signal: graph.node(graph.input).signal.clone(), time: graph.time }
+    }
+
+    /// Takes a batch of some time steps in.
+    fn put(&self, executable: &mut Executable, batch: &[f32], samples: usize, steps: usize) -> Result<(), SessionError> {
+        let wanted = self.signal.elements() * samples * if self.signal.varies { steps } else { 1 };
+        let refused = |reason: String| Err(SessionError::Input { model: self.model.clone(), reason });
+        if batch.len() != wanted {
+            return refused(format!("the batch holds {} values, not {wanted}", batch.len()));
+        }
+        if let Some(reason) = unfit(&self.signal, batch) {
+            return refused(reason);
+        }
+        if let Some(buffer) = executable.program().source(Source::Input) {
+            arrange(&self.signal, steps, batch, samples, executable.buffer_mut(buffer), self.time);
+        }
+        Ok(())
+    }
+}
+
+/// Why these values cannot stand for this signal: a verdict for a network that takes spikes says nothing about other input.
+pub(crate) fn unfit(signal: &Signal, values: &[f32]) -> Option<String> {
+    let index = values.iter().position(|x| !signal.admits(*x))?;
+    let wanted = if signal.kind == Kind::Spike { "a spike, 0 or 1" } else { "a finite number" };
+    Some(format!("value {index} is {}, but must be {wanted}", values[index]))
+}
+
 /// Spikes of every neuron: (path, count per time step).
 pub type SpikeCounts = Vec<(String, Vec<u64>)>;
 
@@ -161,8 +206,7 @@ fn sink(executable: &Executable, wanted: &Sink, call: &Call) -> Vec<f32> {
 #[derive(Debug)]
 pub struct Inference {
     executable: Executable,
-    input: Signal,
-    time: usize,
+    entry: Entry,
     classes: usize,
     done: usize,
     samples: usize,
@@ -205,9 +249,8 @@ impl Inference {
             }
         }
         let graph = checked.graph();
-        let input = graph.node(graph.input).signal.clone();
         let looks_at_all = graph.nodes.iter().find(|n| !n.op.streams()).map(|n| (graph.name.clone(), n.path.clone()));
-        Ok(Inference { executable, input, time: graph.time, classes: graph.classes(), done: 0, samples: 0, looks_at_all })
+        Ok(Inference { executable, entry: Entry::of(graph), classes: graph.classes(), done: 0, samples: 0, looks_at_all })
     }
 
     /// Number of classes.
@@ -222,7 +265,7 @@ impl Inference {
 
     /// Values of one sample of the input, all time steps of frames included.
     pub fn sample_size(&self) -> usize {
-        self.input.elements() * if self.input.varies { self.time } else { 1 }
+        self.entry.signal.elements() * if self.entry.signal.varies { self.entry.time } else { 1 }
     }
 
     /// Forgets all time steps so far.
@@ -232,33 +275,35 @@ impl Inference {
     }
 
     /// Runs all time steps on a batch `[B, (T,) axes…]` and gives logits `[B, K]`.
-    pub fn run(&mut self, batch: &[f32], samples: usize) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// [`SessionError::Input`] if the batch has another size, or values that the input's kind does not have.
+    pub fn run(&mut self, batch: &[f32], samples: usize) -> Result<Vec<f32>, SessionError> {
         self.reset();
-        self.steps(batch, samples, self.time)
+        self.steps(batch, samples, self.entry.time)
     }
 
     /// Runs some time steps on from where the last call stopped; the logits are those of all steps so far, as parts of
     /// the whole: after the last step they are the network's. A batch of frames holds just these steps.
     ///
     /// # Errors
-    /// [`SessionError::Streaming`] if some operator looks at all time steps at once.
+    /// [`SessionError::Streaming`] if some operator looks at all time steps at once; [`SessionError::Input`] as
+    /// [`Inference::run`].
     pub fn step(&mut self, batch: &[f32], samples: usize, steps: usize) -> Result<Vec<f32>, SessionError> {
         match &self.looks_at_all {
             Some((model, node)) => Err(SessionError::Streaming { model: model.clone(), node: node.clone() }),
-            None => Ok(self.steps(batch, samples, steps)),
+            None => self.steps(batch, samples, steps),
         }
     }
 
-    fn steps(&mut self, batch: &[f32], samples: usize, steps: usize) -> Vec<f32> {
-        let steps = steps.min(self.time - self.done);
-        if let Some(buffer) = self.executable.program().source(Source::Input) {
-            arrange(&self.input, steps, batch, samples, self.executable.buffer_mut(buffer), self.time);
-        }
+    fn steps(&mut self, batch: &[f32], samples: usize, steps: usize) -> Result<Vec<f32>, SessionError> {
+        let steps = steps.min(self.entry.time - self.done);
+        self.entry.put(&mut self.executable, batch, samples, steps)?;
         let call = Call { batch: samples, steps, hyper: [0.0; HYPERS] };
         self.executable.run(&call);
         self.done += steps;
         self.samples = samples;
-        sink(&self.executable, &Sink::Logits, &call)
+        Ok(sink(&self.executable, &Sink::Logits, &call))
     }
 
     /// Spikes of the last call, if the session was made to count them.
@@ -273,8 +318,7 @@ impl Inference {
 pub struct Unfolded {
     executable: Executable,
     params: usize,
-    input: Signal,
-    time: usize,
+    entry: Entry,
     classes: usize,
     moments: u8,
 }
@@ -315,8 +359,7 @@ impl Unfolded {
         let mut session = Unfolded {
             executable: Executable::load(program, batch)?,
             params: graph.params.len(),
-            input: graph.node(graph.input).signal.clone(),
-            time: graph.time,
+            entry: Entry::of(graph),
             classes: graph.classes(),
             moments,
         };
@@ -355,20 +398,21 @@ impl Unfolded {
     }
 
     /// Runs one step on a batch `[B, (T,) axes…]` with targets `[B, K]` and gives logits `[B, K]`.
-    pub fn run(&mut self, batch: &[f32], targets: &[f32], samples: usize, hyper: [f32; HYPERS]) -> Vec<f32> {
-        if let Some(buffer) = self.executable.program().source(Source::Input) {
-            arrange(&self.input, self.time, batch, samples, self.executable.buffer_mut(buffer), self.time);
-        }
+    ///
+    /// # Errors
+    /// [`SessionError::Input`] if the batch has another size, or values that the input's kind does not have.
+    pub fn run(&mut self, batch: &[f32], targets: &[f32], samples: usize, hyper: [f32; HYPERS]) -> Result<Vec<f32>, SessionError> {
+        self.entry.put(&mut self.executable, batch, samples, self.entry.time)?;
         if let Some(buffer) = self.executable.program().source(Source::Target) {
             self.executable.buffer_mut(buffer)[..targets.len()].copy_from_slice(targets);
         }
         let call = self.call(samples, hyper);
         self.executable.run(&call);
-        sink(&self.executable, &Sink::Logits, &call)
+        Ok(sink(&self.executable, &Sink::Logits, &call))
     }
 
     fn call(&self, samples: usize, hyper: [f32; HYPERS]) -> Call {
-        Call { batch: samples, steps: self.time, hyper }
+        Call { batch: samples, steps: self.entry.time, hyper }
     }
 
     /// The mean loss of the last step.

@@ -2,7 +2,7 @@
 
 use crate::layout::Layout;
 use crate::reference;
-use crate::session::{Mode, SessionError, SpikeCounts, Unfolded};
+use crate::session::{Mode, SessionError, SpikeCounts, Unfolded, unfit};
 use crate::weights::{Tensor, Tensors, Weights, names};
 use ndarray::{ArrayD, IxDyn};
 use snnc_compiler::backend::context::HYPERS;
@@ -61,17 +61,17 @@ pub fn trace(
         Device::Cpu => on_cpu(checked, weights, input, &labels, train)?,
     };
     let mut out = Tensors::new();
-    out.insert("logits".into(), Tensor { shape: vec![samples, graph.classes()], data: traced.logits });
-    out.insert("loss".into(), Tensor { shape: vec![1], data: vec![traced.loss] });
+    out.insert("logits".into(), Tensor::new(vec![samples, graph.classes()], traced.logits));
+    out.insert("loss".into(), Tensor::new(vec![1], vec![traced.loss]));
     for (path, counts) in traced.spikes {
         let data = counts.iter().map(|c| *c as f32).collect::<Vec<_>>();
-        out.insert(format!("spikes.{path}"), Tensor { shape: vec![data.len()], data });
+        out.insert(format!("spikes.{path}"), Tensor::new(vec![data.len()], data));
     }
     if train {
         let names = names(graph, layout);
         let mut put = |prefix: &str, id: usize, data: &[f32]| {
             for name in &names[id] {
-                out.insert(format!("{prefix}.{name}"), Tensor { shape: graph.params[id].shape(), data: data.to_vec() });
+                out.insert(format!("{prefix}.{name}"), Tensor::new(graph.params[id].shape(), data.to_vec()));
             }
         };
         for (i, grad) in traced.grads.iter().enumerate() {
@@ -96,11 +96,17 @@ fn read_batch<'a>(checked: &Checked, batch: &'a Tensors) -> Result<(&'a Tensor, 
     let mut shape = vec![samples];
     shape.extend(signal.varies.then_some(graph.time));
     shape.extend(signal.axes.iter().map(|a| a.size));
-    if input.shape != shape || samples == 0 {
+    if samples == 0 {
+        return Err(TraceError::Batch("it holds no sample".into()));
+    }
+    if input.shape != shape {
         return Err(TraceError::Batch(format!(
             "`input` has shape {:?}, but {samples} labels and the model ask for {shape:?}",
             input.shape
         )));
+    }
+    if let Some(reason) = unfit(signal, &input.data) {
+        return Err(TraceError::Batch(reason));
     }
     let classes = graph.classes();
     let label = |x: &f32| {
@@ -133,7 +139,7 @@ fn on_cpu(checked: &Checked, weights: &Weights, input: &Tensor, labels: &[usize]
     let mut session = Unfolded::new(checked, weights, samples, mode)?;
     let mut targets = vec![0.0; samples * classes];
     labels.iter().enumerate().for_each(|(row, label)| targets[row * classes + label] = 1.0);
-    let logits = session.run(&input.data, &targets, samples, [0.0; HYPERS]);
+    let logits = session.run(&input.data, &targets, samples, [0.0; HYPERS])?;
     let loss = if train { session.loss(samples) } else { cross_entropy(&logits, labels) };
     let ids = || (0..graph.params.len()).map(ParamId::new);
     let running = ids().filter(|id| train && graph.param(*id).role != Role::Trained);

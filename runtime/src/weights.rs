@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use snnc_compiler::graph::{Graph, Param};
-use snnc_compiler::ops::{Init, Real, real};
+use snnc_compiler::ops::{Init, Real, Role, real};
 use snnc_compiler::types::ParamId;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -90,8 +90,12 @@ impl Weights {
             let tokens = tensor.data.len() == param.elements() && param.axes.len() == 2 && tensor.shape.len() == 1;
             if squeeze(&tensor.shape) != squeeze(&param.shape()) && !tokens {
                 problems.push(format!("{name} has shape {:?}, not {:?}", tensor.shape, param.shape()));
+            } else if tensor.integer && param.role != Role::Batches {
+                problems.push(format!("{name} holds integers, not weights"));
             } else if let Some(at) = tensor.data.iter().position(|x| !x.is_finite()) {
                 problems.push(format!("{name} has the value {} at index {at}", tensor.data[at]));
+            } else if let Some(at) = param.min.and_then(|min| tensor.data.iter().position(|x| f64::from(*x) < min)) {
+                problems.push(format!("{name} has the value {} at index {at}, below {:?}", tensor.data[at], param.min.unwrap_or(0.0)));
             } else {
                 values.push(tensor.data.clone());
             }
@@ -110,7 +114,7 @@ impl Weights {
     /// The parameters as named tensors.
     pub fn tensors(&self, graph: &Graph) -> Tensors {
         let named = graph.params.iter().zip(&self.values);
-        named.map(|(p, v)| (p.path.clone(), Tensor { shape: p.shape(), data: v.clone() })).collect()
+        named.map(|(p, v)| (p.path.clone(), Tensor::new(p.shape(), v.clone()))).collect()
     }
 
     /// The parameters as arrays.
@@ -168,6 +172,15 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     /// Row-major.
     pub data: Vec<f32>,
+    /// Whether the file holds integers.
+    pub integer: bool,
+}
+
+impl Tensor {
+    /// A tensor of floats.
+    pub fn new(shape: Vec<usize>, data: Vec<f32>) -> Tensor {
+        Tensor { shape, data, integer: false }
+    }
 }
 
 /// Tensors by name.
@@ -185,7 +198,8 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, WeightsError> {
     let mut out = Tensors::new();
     for (name, view) in file.tensors() {
         let data = numbers(&view).ok_or_else(|| damaged(format!("tensor `{name}` has type {:?}, which is not read", view.dtype())))?;
-        out.insert(name, Tensor { shape: view.shape().to_vec(), data });
+        let integer = !matches!(view.dtype(), Dtype::F32 | Dtype::F64);
+        out.insert(name, Tensor { shape: view.shape().to_vec(), data, integer });
     }
     Ok(out)
 }

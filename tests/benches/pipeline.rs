@@ -49,7 +49,7 @@ fn digits_step(bencher: Bencher<'_, '_>) {
     let mut session = Unfolded::new(&model, &weights, SAMPLES, Mode::Train(optimizer)).unwrap();
     let pictures = vec![0.5; SAMPLES * 64];
     let targets = vec![0.1; SAMPLES * 10];
-    bencher.counter(ItemsCount::new(SAMPLES)).bench_local(|| session.run(&pictures, &targets, SAMPLES, [1e-4; 10]));
+    bencher.counter(ItemsCount::new(SAMPLES)).bench_local(|| session.run(&pictures, &targets, SAMPLES, [1e-4; 10]).unwrap());
 }
 
 /// Inference of the quick start as written, by dense products.
@@ -58,7 +58,7 @@ fn digits_unfolded(bencher: Bencher<'_, '_>) {
     let model = zoo("quickstart/digits", &[], None);
     let mut session = Unfolded::new(&model, &Weights::initial(model.graph(), 1), SAMPLES, Mode::Eval).unwrap();
     let pictures = vec![0.5; SAMPLES * 64];
-    bencher.counter(ItemsCount::new(SAMPLES)).bench_local(|| session.run(&pictures, &[], SAMPLES, [0.0; 10]));
+    bencher.counter(ItemsCount::new(SAMPLES)).bench_local(|| session.run(&pictures, &[], SAMPLES, [0.0; 10]).unwrap());
 }
 
 /// The same folded, by additions.
@@ -67,5 +67,5 @@ fn digits_folded(bencher: Bencher<'_, '_>) {
     let model = zoo("quickstart/digits", &[], None);
     let mut session = Inference::new(&model, &Weights::initial(model.graph(), 1), SAMPLES, false).unwrap();
     let pictures = vec![0.5; SAMPLES * 64];
-    bencher.counter(ItemsCount::new(SAMPLES)).bench_local(|| session.run(&pictures, SAMPLES));
+    bencher.counter(ItemsCount::new(SAMPLES)).bench_local(|| session.run(&pictures, SAMPLES).unwrap());
 }

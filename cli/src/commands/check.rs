@@ -32,6 +32,8 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
                 return Err(Failure::Usage(format!("there is no `.snn` file in `{file}`")));
             }
             outcomes.extend(found.iter().map(|f| one(&f.to_string_lossy(), None, &settings)));
+        } else if let Some(found) = library(file) {
+            outcomes.extend(found.into_iter().map(|f| one(f, None, &settings)));
         } else {
             outcomes.push(one(file, variant, &settings));
         }
@@ -40,6 +42,14 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
         Format::Json => json_report(&outcomes),
         Format::Human => human_report(&outcomes),
     }
+}
+
+/// The built-in models under `zoo/` or `mixer/`, where there is no such folder.
+fn library(path: &str) -> Option<Vec<&'static str>> {
+    let folder = if path.trim_end_matches('/') == "zoo" { "" } else { path };
+    let found: Vec<&str> = snnc_zoo::MODELS.iter().map(|(name, _)| *name).filter(|name| name.starts_with(folder)).collect();
+    let is_folder = folder.is_empty() || folder.ends_with('/');
+    (is_folder && !found.is_empty() && !Path::new(path).exists()).then_some(found)
 }
 
 fn one(path: &str, variant: Option<&str>, settings: &Settings) -> Outcome {
@@ -103,6 +113,7 @@ fn human_report(outcomes: &[Outcome]) -> Result<(), Failure> {
             let findings = checked.findings();
             let residues = match (findings.residues.len(), findings.admitted()) {
                 (0, _) => "none".to_owned(),
+                (n, 0) => format!("{n}, none admitted"),
                 (n, m) => format!("{n} ({} multiplications admitted)", report::short(m as f64)),
             };
             rows.push(vec![

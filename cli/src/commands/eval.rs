@@ -23,8 +23,8 @@ pub(crate) struct Accuracies {
 pub(crate) fn accuracies(loaded: &Loaded, weights: &Weights, data: &Dataset) -> Result<Accuracies, Failure> {
     let unfolded = Unfolded::new(&loaded.checked, weights, BATCH, Mode::Eval).map_err(Failure::failed)?;
     let folded = Inference::new(&loaded.checked, weights, BATCH, false).map_err(Failure::failed)?;
-    let a = Evaluator::Unfolded(Box::new(unfolded)).predict(data, &data.test, BATCH);
-    let b = Evaluator::Folded(Box::new(folded)).predict(data, &data.test, BATCH);
+    let a = Evaluator::Unfolded(Box::new(unfolded)).predict(data, &data.test, BATCH).map_err(Failure::failed)?;
+    let b = Evaluator::Folded(Box::new(folded)).predict(data, &data.test, BATCH).map_err(Failure::failed)?;
     let labels = &data.test.labels;
     Ok(Accuracies { unfolded: accuracy(&a, labels), folded: accuracy(&b, labels), same: a.iter().zip(&b).filter(|(x, y)| x == y).count() })
 }
@@ -37,15 +37,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     };
     let data = Dataset::named(&name).map_err(|e| Failure::Usage(e.to_string()))?;
     let graph = loaded.checked.graph();
-    let input = &graph.node(graph.input).signal;
-    if input.elements() != data.picture_size() || graph.classes() != data.classes {
-        return Err(Failure::Failed(format!(
-            "`{}` takes [{}], which the pictures of `{}` are not",
-            graph.name,
-            input.axes_text(),
-            data.name
-        )));
-    }
+    data.fits(graph).map_err(Failure::failed)?;
     let weights = Weights::read(&model_file(&args.weights), graph, None).map_err(Failure::failed)?;
     let Accuracies { unfolded, folded, same } = accuracies(&loaded, &weights, &data)?;
     let pictures = data.test.labels.len();

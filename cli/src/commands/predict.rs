@@ -21,6 +21,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), Failure> {
     }
     if !args.sample.is_empty() {
         let data = Dataset::named(&loaded.recipe(None)?.data).map_err(|e| Failure::Usage(e.to_string()))?;
+        data.fits(graph).map_err(Failure::failed)?;
         let count = data.test.labels.len();
         let mut pixels = Vec::new();
         for &index in &args.sample {
@@ -28,15 +29,12 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), Failure> {
                 return Err(Failure::Usage(format!("`{}` has {count} test pictures; there is no {index}", data.name)));
             }
             data.gather(&data.test, &[index], 0.0, 0, 0, &mut pixels);
-            if pixels.len() != input.elements() {
-                return Err(Failure::Failed(format!("the pictures of `{}` are not [{}]", data.name, input.axes_text())));
-            }
             inputs.push((format!("{} {index}", data.name), pixels.clone(), Some(data.test.labels[index])));
         }
     }
     let mut session = Inference::new(&loaded.checked, &weights, 1, true).map_err(Failure::failed)?;
     for (name, pixels, label) in inputs {
-        let logits = session.run(&pixels, 1);
+        let logits = session.run(&pixels, 1).map_err(Failure::failed)?;
         let spikes: u64 = session.spikes(graph.time).iter().flat_map(|(_, s)| s).sum();
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));

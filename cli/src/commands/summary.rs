@@ -63,6 +63,15 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
         100.0 * args.rate,
         report::short(acs as f64)
     );
-    println!("energy      {energy:.3} mJ per sample ({MAC_PJ} pJ per MAC, {AC_PJ} pJ per AC)");
+    println!("energy      {} per sample ({MAC_PJ} pJ per MAC, {AC_PJ} pJ per AC)", joules(energy));
     Ok(())
+}
+
+/// Millijoule, microjoule or nanojoule, whichever leaves a digit before the point.
+fn joules(millijoule: f64) -> String {
+    match millijoule {
+        e if e >= 0.1 => format!("{e:.3} mJ"),
+        e if e >= 1e-4 => format!("{:.3} µJ", e * 1e3),
+        e => format!("{:.3} nJ", e * 1e6),
+    }
 }

@@ -4,20 +4,21 @@ use crate::args::{Backend, TraceArgs, TraceMode};
 use crate::{Failure, model};
 use snnc_runtime::layout::Layout;
 use snnc_runtime::trace::{Device, trace};
-use snnc_runtime::train::checkpoint::replace;
+use snnc_runtime::train::checkpoint::{model_file, replace};
 use snnc_runtime::weights::{Weights, read_tensors, to_bytes};
 use std::path::Path;
 
 pub(crate) fn run(args: &TraceArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
-    for given in [&args.weights, &args.batch] {
+    let weights = model_file(&args.weights);
+    for given in [&weights, &args.batch] {
         let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if same(given, &args.out) {
             return Err(Failure::Usage(format!("the output {} would replace an input", args.out.display())));
         }
     }
     let layout = args.layout.as_deref().map(Layout::named).transpose().map_err(Failure::Usage)?;
-    let weights = Weights::read(&args.weights, loaded.checked.graph(), layout.as_ref()).map_err(Failure::failed)?;
+    let weights = Weights::read(&weights, loaded.checked.graph(), layout.as_ref()).map_err(Failure::failed)?;
     let batch = read_tensors(&args.batch).map_err(Failure::failed)?;
     let device = match args.backend {
         Backend::Reference => Device::Reference,

@@ -6,7 +6,7 @@ use crate::{Failure, model};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use snnc_runtime::data::Dataset;
-use snnc_runtime::train::checkpoint::replace;
+use snnc_runtime::train::checkpoint::{recipe_of, replace};
 use snnc_runtime::train::{Event, Training};
 use snnc_runtime::weights::to_bytes;
 use std::io::IsTerminal;
@@ -17,7 +17,16 @@ use std::time::Instant;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
-    let mut recipe = loaded.recipe(args.recipe.as_deref())?;
+    // What the command line does not say again is as it was when the run began.
+    let before = match (&args.out, args.resume) {
+        (Some(folder), true) => Some(recipe_of(folder).map_err(Failure::failed)?),
+        _ => None,
+    };
+    let mut recipe = loaded.recipe(args.recipe.as_deref().or(before.as_ref().map(|b| b.name.as_str())))?;
+    if let Some(before) = before {
+        (recipe.schedule.epochs, recipe.schedule.warmup) = (before.schedule.epochs, before.schedule.warmup);
+        (recipe.seed, recipe.data) = (before.seed, before.data);
+    }
     if let Some(epochs) = args.epochs {
         recipe.schedule.epochs = epochs as usize;
         recipe.schedule.warmup = recipe.schedule.warmup.min(recipe.schedule.epochs - 1);
@@ -101,10 +110,6 @@ fn resume_command(args: &TrainArgs, folder: &Path) -> String {
     let mut words = vec!["snnc train".to_owned(), args.model.model.clone()];
     words.extend(args.model.settings.set.iter().map(|s| format!("--set '{s}'")));
     words.extend(args.model.settings.time.map(|t| format!("--time {t}")));
-    words.extend(args.recipe.as_ref().map(|r| format!("--recipe {r}")));
-    words.extend(args.data.as_ref().map(|d| format!("--data {d}")));
-    words.extend(args.epochs.map(|e| format!("--epochs {e}")));
-    words.extend(args.seed.map(|s| format!("--seed {s}")));
     words.push(format!("-o {} --resume", folder.display()));
     words.join(" ")
 }

@@ -312,6 +312,30 @@ fn encoder(graph: &Graph, diagnostics: &mut Vec<Diagnostic>) {
             }
         }
     }
+    // What stands behind a neuron could run on its spikes, and does not need the encoder.
+    let mut behind = vec![false; graph.nodes.len()];
+    let mut deep = Vec::new();
+    for id in graph.ids().filter(|id| graph.node(*id).encoder) {
+        let node = graph.node(id);
+        let fed = node.inputs.iter().any(|i| behind[i.index()]);
+        behind[id.index()] = fed || node.op.selection() == Selection::Neuron;
+        if fed && node.op.multiplies(&graph.input_signals(node)).iter().any(|m| matches!(m, Multiplication::Weights | Multiplication::Dot))
+        {
+            deep.push(node);
+        }
+    }
+    if let Some(first) = deep.first() {
+        let often = if deep.len() > 1 { format!(" (at {} places, first at `{}`)", deep.len(), first.path) } else { String::new() };
+        diagnostics.push(
+            Diagnostic::error(
+                "check::encoder_share",
+                first.span,
+                format!("`{}` stands behind a neuron, and yet in the encoder{often}", first.op.word()),
+                "this layer sees spikes",
+            )
+            .help("the encoder is for the first layer, which sees the input; close it before this"),
+        );
+    }
     // Some neuron outside the encoder must stand between the input and the output, on every way.
     let mut bare = vec![false; graph.nodes.len()];
     bare[graph.input.index()] = true;
@@ -349,10 +373,10 @@ fn contracts(graph: &Graph, diagnostics: &mut Vec<Diagnostic>) {
                 "check::kind",
                 c.at,
                 format!("{} asks for `{}` and gets `{}`{often}", c.by, c.asked, given.signal.kind),
-                format!("this is a `{}`", given.signal.kind),
+                format!("this is {}", given.signal.kind.with_article()),
             )
             .label(c.declared, "asked for here")
-            .label(given.span, format!("made a `{}` here", given.signal.kind))
+            .label(given.span, format!("made {} here", given.signal.kind.with_article()))
             .help("put a neuron before it: `… |> lif`"),
         );
     }

@@ -81,7 +81,7 @@ fn chain(cx: &Context<'_>, residue: &Residue) -> Vec<(Span, String)> {
             }
             let from: Vec<String> = node.inputs.iter().map(|i| format!("`{}`", graph.node(*i).signal.kind)).collect();
             let origin = if from.is_empty() { String::new() } else { format!(" from {}", from.join(" and ")) };
-            add(node.span, format!("`{}` makes a `{}`{origin}", node.op.word(), node.signal.kind), &mut labels);
+            add(node.span, format!("`{}` makes {}{origin}", node.op.word(), node.signal.kind.with_article()), &mut labels);
             at = next;
         }
     }

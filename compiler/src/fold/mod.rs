@@ -287,7 +287,7 @@ impl Folder<'_> {
     }
 
     fn param(&mut self, path: String, axes: Vec<Axis>, value: Expr) -> ParamId {
-        self.params.push(Param { path, axes, init: Init::Constant(0.0), role: Role::Running });
+        self.params.push(Param { path, axes, init: Init::Constant(0.0), role: Role::Running, min: None });
         self.prepare.push(value);
         ParamId::new(self.params.len() - 1)
     }

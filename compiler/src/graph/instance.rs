@@ -2,8 +2,8 @@
 
 use crate::resolve::Package;
 use crate::value::nearest;
-use snnc_grammar::ast::{self, Arg, Expr, Item};
-use snnc_grammar::{Diagnostic, SourceMap, Span, parse};
+use snnc_grammar::ast::{self, Arg, Expr, ExprKind, StmtKind};
+use snnc_grammar::{Diagnostic, SourceMap, Span, parse_setting};
 use std::sync::Arc;
 
 /// Settings from outside the file.
@@ -84,11 +84,12 @@ pub fn instantiate(
         }
     }
     for (n, text) in &settings.set {
-        match setting(sources, n, text) {
-            Some((span, value)) => arguments.push((n.clone(), span, value)),
-            None => {
-                let file = sources.add("--set", format!("{n}={text}"));
-                let span = Span { file, start: 0, end: u32::try_from(n.len() + 1 + text.len()).unwrap_or(0) };
+        let whole = format!("{n}={text}");
+        let file = sources.add("--set", whole.as_str());
+        match parse_setting(sources, file) {
+            Some((name, value)) if name.name == *n => arguments.push((n.clone(), name.span, value)),
+            _ => {
+                let span = Span { file, start: 0, end: u32::try_from(whole.len()).unwrap_or(0) };
                 errors.push(
                     Diagnostic::error("build::setting", span, format!("`{text}` is not a value for `{n}`"), "given here")
                         .help("for example `--set dim=96` or `--set depths=[2,2]`"),
@@ -99,24 +100,12 @@ pub fn instantiate(
     if !errors.is_empty() {
         return Err(errors);
     }
-    if let Some(time) = settings.time {
-        let text = time.to_string();
-        if let Some((span, value)) = setting(sources, "T", &text) {
-            arguments.push(("T".to_owned(), span, value));
-        }
+    let time = model.body.iter().find_map(|s| if let StmtKind::Time(name, _) = &s.kind { Some(&name.name) } else { None });
+    if let (Some(name), Some(steps)) = (time, settings.time) {
+        let file = sources.add("--time", steps.to_string());
+        let span = Span { file, start: 0, end: u32::try_from(steps.to_string().len()).unwrap_or(0) };
+        arguments.push((name.clone(), span, Expr { kind: ExprKind::Int(i64::try_from(steps).unwrap_or(i64::MAX)), span }));
     }
     let name = variant.map_or_else(|| model.name.name.clone(), |v| v.name.name.clone());
     Ok(Instance { name, model, arguments, published })
-}
-
-/// Parses `name=text` in a source of its own, so that messages can point into it.
-fn setting(sources: &mut SourceMap, name: &str, text: &str) -> Option<(Span, Expr)> {
-    let prefix = "variant _S = _M(";
-    let file = sources.add("--set", format!("{prefix}{name} = {text})"));
-    let module = parse(sources, file).ok()?;
-    let [Item::Variant(variant)] = module.items.as_slice() else { return None };
-    match variant.model.args.list.as_slice() {
-        [Arg::Named(n, value)] if n.name == name => Some((n.span, value.clone())),
-        _ => None,
-    }
 }

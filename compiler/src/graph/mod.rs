@@ -56,6 +56,8 @@ pub struct Param {
     pub init: Init,
     /// What it is for.
     pub role: Role,
+    /// The least value it may have.
+    pub min: Option<f64>,
 }
 
 impl Param {

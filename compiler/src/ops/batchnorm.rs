@@ -39,13 +39,14 @@ impl Operator for BatchNorm {
     }
 
     fn params(&self, _: &[Signal]) -> Vec<ParamSpec> {
-        let spec = |name, start, role| ParamSpec { name, axes: self.axes.clone(), init: Init::Constant(start), role };
+        let spec = |name, start, role, min| ParamSpec { name, axes: self.axes.clone(), init: Init::Constant(start), role, min };
+        let batches = spec("num_batches_tracked", 0.0, Role::Batches, Some(0.0));
         vec![
-            spec("weight", 1.0, Role::Trained),
-            spec("bias", 0.0, Role::Trained),
-            spec("running_mean", 0.0, Role::Running),
-            spec("running_var", 1.0, Role::Running),
-            ParamSpec { name: "num_batches_tracked", axes: vec![], init: Init::Constant(0.0), role: Role::Batches },
+            spec("weight", 1.0, Role::Trained, None),
+            spec("bias", 0.0, Role::Trained, None),
+            spec("running_mean", 0.0, Role::Running, None),
+            spec("running_var", 1.0, Role::Running, Some(0.0)),
+            ParamSpec { axes: vec![], ..batches },
         ]
     }
 

@@ -67,9 +67,9 @@ impl Operator for Conv {
         let out = Axis::new("out", self.channels);
         let [kh, kw] = self.window.kernel;
         let axes = vec![out.clone(), Axis::new("in", self.channels_in), Axis::new("kh", kh), Axis::new("kw", kw)];
-        let mut specs = vec![ParamSpec { name: "weight", axes, init: self.init, role: Role::Trained }];
+        let mut specs = vec![ParamSpec { name: "weight", axes, init: self.init, role: Role::Trained, min: None }];
         if self.bias {
-            specs.push(ParamSpec { name: "bias", axes: vec![out], init: self.bias_init, role: Role::Trained });
+            specs.push(ParamSpec { name: "bias", axes: vec![out], init: self.bias_init, role: Role::Trained, min: None });
         }
         specs
     }

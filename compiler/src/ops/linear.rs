@@ -56,9 +56,9 @@ impl Operator for Linear {
 
     fn params(&self, _: &[Signal]) -> Vec<ParamSpec> {
         let (out, from) = (Axis::new("out", self.to.size), Axis::new("in", self.from.size));
-        let mut specs = vec![ParamSpec { name: "weight", axes: vec![out.clone(), from], init: self.init, role: Role::Trained }];
+        let mut specs = vec![ParamSpec { name: "weight", axes: vec![out.clone(), from], init: self.init, role: Role::Trained, min: None }];
         if self.bias {
-            specs.push(ParamSpec { name: "bias", axes: vec![out], init: self.bias_init, role: Role::Trained });
+            specs.push(ParamSpec { name: "bias", axes: vec![out], init: self.bias_init, role: Role::Trained, min: None });
         }
         specs
     }

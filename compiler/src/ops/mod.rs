@@ -68,6 +68,8 @@ pub struct ParamSpec {
     pub init: Init,
     /// What it is for.
     pub role: Role,
+    /// The least value it may have.
+    pub min: Option<f64>,
 }
 
 /// In what an operator is linear; the folds are written against this and name no operator.

@@ -29,16 +29,35 @@ pub const MAX_CHAIN: usize = 256;
 /// No more than this many syntax errors are reported for one file.
 const MAX_ERRORS: usize = 20;
 
-/// Decodes bytes as UTF-8.
+/// Decodes bytes as UTF-8 text, with or without a byte order mark.
 ///
 /// # Errors
-/// `syntax::encoding`, pointing at the start of the file, if the bytes are not UTF-8.
+/// `syntax::encoding`, pointing at the start of the file, if the bytes are no such text.
 pub fn decode(bytes: &[u8]) -> Result<&str, Diagnostic> {
-    std::str::from_utf8(bytes).map_err(|e| {
-        let at = e.valid_up_to();
-        Diagnostic::error("syntax::encoding", Span::default(), format!("not UTF-8: invalid byte at offset {at}"), "in this file")
-            .help("save the file as UTF-8 text")
-    })
+    let refused = |what: String| {
+        Err(Diagnostic::error("syntax::encoding", Span::default(), what, "in this file").help("save the file as UTF-8 text"))
+    };
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+        Err(e) => return refused(format!("not UTF-8: invalid byte at offset {}", e.valid_up_to())),
+    };
+    // Reports print the text; a terminal would obey these.
+    match text.char_indices().find(|(_, c)| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) {
+        Some((at, c)) => refused(format!("not text: control character U+{:04X} at offset {at}", c as u32)),
+        None => Ok(text),
+    }
+}
+
+/// Parses `name = expression`, the whole of one source of the map.
+pub fn parse_setting(sources: &SourceMap, file: FileId) -> Option<(Ident, Expr)> {
+    let text: &str = &sources.get(file)?.text;
+    let scan = scan(text, file);
+    if scan.too_deep.is_some() || chain_too_long(text).is_some() {
+        return None;
+    }
+    let pair = SnnParser::parse(Rule::setting, text).ok()?.next()?;
+    let builder = Builder { file, comments: &scan.comments, text };
+    builder.at(0).named(inner(pair).next()?).ok()
 }
 
 /// Parses one source of the map.

@@ -414,6 +414,13 @@ impl At<'_> {
         Ok(Call { callee, args: self.args(self.need(children.next(), at)?)? })
     }
 
+    /// `name = value`
+    pub(super) fn named(&self, pair: Pair<'_, Rule>) -> Built<(Ident, Expr)> {
+        let at = self.span(&pair);
+        let mut parts = inner(pair);
+        Ok((self.next_ident(&mut parts, at)?, self.next_expr(&mut parts, at)?))
+    }
+
     pub(super) fn args(&self, pair: Pair<'_, Rule>) -> Built<Args> {
         let mut args = Args { span: self.span(&pair), ..Args::default() };
         for child in inner(pair) {
@@ -425,8 +432,8 @@ impl At<'_> {
             let argument = self.need(inner(child).next(), at)?;
             args.list.push(match argument.as_rule() {
                 Rule::named => {
-                    let mut parts = inner(argument);
-                    Arg::Named(self.next_ident(&mut parts, at)?, self.next_expr(&mut parts, at)?)
+                    let (name, value) = self.named(argument)?;
+                    Arg::Named(name, value)
                 }
                 Rule::arrow => {
                     let mut parts = inner(argument);

@@ -4,6 +4,7 @@ mod digits;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use snnc_compiler::graph::Graph;
 use thiserror::Error;
 
 /// Why there is no data.
@@ -26,7 +27,7 @@ pub enum DataError {
         reason: String,
     },
     /// It does not fit the network.
-    #[error("`{name}` has pictures of [C = {}, H = {}, W = {}] in {classes} classes, but `{model}` takes [{input}] and gives {outputs}", shape[0], shape[1], shape[2])]
+    #[error("`{name}` has pictures of [C = {}, H = {}, W = {}] in {classes} classes, but `{model}` takes {input} and gives {outputs}", shape[0], shape[1], shape[2])]
     Shape {
         /// The data set.
         name: String,
@@ -77,6 +78,26 @@ impl Dataset {
             "digits" => digits::load(),
             _ => Err(DataError::Unknown { name: name.to_owned(), known: vec!["digits"] }),
         }
+    }
+
+    /// Whether a network takes these pictures and tells these classes apart.
+    ///
+    /// # Errors
+    /// [`DataError::Shape`].
+    pub fn fits(&self, graph: &Graph) -> Result<(), DataError> {
+        let input = &graph.node(graph.input).signal;
+        let wanted = ["C", "H", "W"].map(|n| input.size(n).unwrap_or(0));
+        if wanted == self.shape && input.axes.len() == 3 && !input.varies && graph.classes() == self.classes {
+            return Ok(());
+        }
+        Err(DataError::Shape {
+            name: self.name.to_owned(),
+            shape: self.shape,
+            classes: self.classes,
+            model: graph.name.clone(),
+            input: input.to_string(),
+            outputs: graph.classes(),
+        })
     }
 
     /// Values of a picture.

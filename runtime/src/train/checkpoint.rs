@@ -3,16 +3,17 @@
 
 use crate::weights::{Tensor, Tensors, Weights, WeightsError, read_tensors, to_bytes};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use snnc_compiler::graph::{Graph, print};
 use snnc_compiler::recipe::Recipe;
 use snnc_compiler::types::ParamId;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Version of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
@@ -36,6 +37,12 @@ pub enum CheckpointError {
         /// The folder.
         folder: String,
     },
+    /// Another process trains into it.
+    #[error("another training runs in `{folder}`; wait for it, or choose another folder")]
+    InUse {
+        /// The folder.
+        folder: String,
+    },
     /// Something is there already.
     #[error("`{folder}` holds checkpoints already; pass `--resume` to go on, or choose another folder")]
     Occupied {
@@ -48,7 +55,7 @@ pub enum CheckpointError {
         /// The checkpoint.
         path: String,
         /// What differs.
-        what: &'static str,
+        what: String,
     },
     /// Damaged state.
     #[error("the checkpoint `{path}` is damaged: {reason}")]
@@ -74,6 +81,8 @@ pub struct State {
     pub graph: String,
     /// The recipe.
     pub recipe: Recipe,
+    /// Samples of an epoch.
+    pub samples: usize,
     /// Epochs done.
     pub epoch: usize,
     /// Steps done in this epoch.
@@ -90,12 +99,13 @@ pub struct State {
 
 impl State {
     /// The start.
-    pub fn new(graph: &Graph, recipe: &Recipe) -> State {
+    pub fn new(graph: &Graph, recipe: &Recipe, samples: usize) -> State {
         State {
             version: VERSION,
             model: graph.name.clone(),
             graph: format!("{:016x}", hash(&print(graph))),
             recipe: recipe.clone(),
+            samples,
             epoch: 0,
             step: 0,
             updates: 0,
@@ -103,6 +113,25 @@ impl State {
             right: 0,
             seen: 0,
         }
+    }
+
+    /// What of it cannot be: a file that was changed by hand, or by a fault of the disk.
+    fn fault(&self, name: u64) -> Option<String> {
+        let steps = self.samples.div_ceil(self.recipe.batch);
+        let updates = self.epoch.checked_mul(steps).and_then(|n| n.checked_add(self.step));
+        let seen = self.step.saturating_mul(self.recipe.batch).min(self.samples);
+        let faults = [
+            (self.epoch > self.recipe.schedule.epochs, format!("epoch {} of {}", self.epoch, self.recipe.schedule.epochs)),
+            (self.step > steps, format!("step {} of {steps}", self.step)),
+            (
+                updates.map(|n| n as u64) != Some(self.updates),
+                format!("{} updates after {} epochs and {} steps", self.updates, self.epoch, self.step),
+            ),
+            (self.updates != name, format!("{} updates in a folder named for {name}", self.updates)),
+            (self.seen != seen || self.right > seen, format!("{} right of {} samples after {} steps", self.right, self.seen, self.step)),
+            (!self.loss_sum.is_finite(), "a loss that is no number".into()),
+        ];
+        faults.into_iter().find(|(wrong, _)| *wrong).map(|(_, what)| format!("its state has {what}"))
     }
 
     /// The start of the next epoch.
@@ -132,25 +161,38 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Checkpoi
     move |source| CheckpointError::Io { what, path, source }
 }
 
-/// Makes the folder of a new run.
+/// Takes a run's folder for this process, until what is returned is dropped or the process ends in whatever way. That of
+/// a new run is made.
 ///
 /// # Errors
-/// If it cannot be made, or holds checkpoints already.
-pub fn prepare(folder: &Path) -> Result<(), CheckpointError> {
-    fs::create_dir_all(folder).map_err(failed("make the folder", folder))?;
-    if !complete(folder)?.is_empty() {
-        return Err(CheckpointError::Occupied { folder: folder.to_string_lossy().into_owned() });
+/// If it cannot be made, another process has it, or it holds checkpoints and is not to be resumed, or none and is.
+pub fn occupy(folder: &Path, resume: bool) -> Result<File, CheckpointError> {
+    let shown = || folder.to_string_lossy().into_owned();
+    if !resume {
+        fs::create_dir_all(folder).map_err(failed("make the folder", folder))?;
+    } else if !folder.is_dir() {
+        return Err(CheckpointError::None { folder: shown() });
     }
-    Ok(())
+    let handle = File::open(folder).map_err(failed("read the folder", folder))?;
+    // A file system without locks says nothing of others.
+    if matches!(handle.try_lock(), Err(TryLockError::WouldBlock)) {
+        return Err(CheckpointError::InUse { folder: shown() });
+    }
+    match (resume, complete(folder)?.is_empty()) {
+        (false, false) => Err(CheckpointError::Occupied { folder: shown() }),
+        (true, true) => Err(CheckpointError::None { folder: shown() }),
+        _ => Ok(handle),
+    }
 }
 
-/// The checkpoints of a folder, oldest first, with the number of updates in their names.
+/// The checkpoints of a folder, oldest first, with the number of updates in their names. The state is written last: a
+/// folder without it is none of ours.
 fn complete(folder: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed("read the folder", folder))? {
         let path = entry.map_err(failed("read the folder", folder))?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if let Some(updates) = name.strip_prefix("step-").and_then(|n| n.parse().ok()) {
+        if let Some(updates) = name.strip_prefix("step-").and_then(|n| n.parse().ok()).filter(|_| path.join(STATE).is_file()) {
             found.push((updates, path));
         }
     }
@@ -164,6 +206,8 @@ fn complete(folder: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
 /// If it cannot be written; those there are stay untouched.
 pub fn save(folder: &Path, graph: &Graph, weights: &Weights, moments: &[(String, Vec<f32>)], state: &State) -> Result<(), CheckpointError> {
     let target = folder.join(format!("step-{:09}", state.updates));
+    // Should somebody have removed it while training ran.
+    fs::create_dir_all(folder).map_err(failed("make the folder", folder))?;
     let old = complete(folder)?;
     let beside = folder.join(format!(".writing-{}", std::process::id()));
     let written = write(&beside, graph, weights, moments, state).and_then(|()| {
@@ -195,7 +239,7 @@ fn write(beside: &Path, graph: &Graph, weights: &Weights, moments: &[(String, Ve
     fs::create_dir_all(beside).map_err(failed("make the folder", beside))?;
     let damaged = |reason: String| CheckpointError::Damaged { path: beside.to_string_lossy().into_owned(), reason };
     let model = to_bytes(&weights.tensors(graph)).map_err(damaged)?;
-    let tensors: Tensors = moments.iter().map(|(n, v)| (n.clone(), Tensor { shape: vec![v.len()], data: v.clone() })).collect();
+    let tensors: Tensors = moments.iter().map(|(n, v)| (n.clone(), Tensor::new(vec![v.len()], v.clone()))).collect();
     let optimizer = to_bytes(&tensors).map_err(damaged)?;
     let json = serde_json::to_vec_pretty(state).map_err(|e| damaged(e.to_string()))?;
     for (name, bytes) in [(MODEL, model), (OPTIMIZER, optimizer), (STATE, json)] {
@@ -229,29 +273,73 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     done
 }
 
+/// The newest checkpoint of a folder, with its state.
+fn newest(folder: &Path) -> Result<(PathBuf, State), CheckpointError> {
+    let none = || CheckpointError::None { folder: folder.to_string_lossy().into_owned() };
+    let found = if folder.is_dir() { complete(folder)? } else { Vec::new() };
+    let (name, path) = found.into_iter().next_back().ok_or_else(none)?;
+    let text = fs::read(path.join(STATE)).map_err(failed("read", &path.join(STATE)))?;
+    let damaged = |reason: String| CheckpointError::Damaged { path: path.to_string_lossy().into_owned(), reason };
+    let versioned: Versioned = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+    if versioned.version != VERSION {
+        return Err(CheckpointError::Other { path: path.to_string_lossy().into_owned(), what: format!("version ({})", versioned.version) });
+    }
+    let state: State = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+    match state.fault(name) {
+        Some(fault) => Err(damaged(fault)),
+        None => Ok((path, state)),
+    }
+}
+
+/// What every version of the format has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// The recipe that the run in a folder was started with.
+///
+/// # Errors
+/// If there is no checkpoint, or it is damaged.
+pub fn recipe_of(folder: &Path) -> Result<Recipe, CheckpointError> {
+    Ok(newest(folder)?.1.recipe)
+}
+
+/// The entries in which two recipes differ: `seed: 7 there, 5 here`.
+fn differences(there: &Recipe, here: &Recipe) -> Vec<String> {
+    fn walk(path: &str, there: &Value, here: &Value, out: &mut Vec<String>) {
+        match (there, here) {
+            (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => {
+                a.iter().for_each(|(k, v)| walk(&format!("{path}{}{k}", if path.is_empty() { "" } else { "." }), v, &b[k], out));
+            }
+            _ if there != here => out.push(format!("{path}: {there} there, {here} here")),
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    let value = |r: &Recipe| serde_json::to_value(r).unwrap_or_default();
+    walk("", &value(there), &value(here), &mut out);
+    out
+}
+
 impl Checkpoint {
     /// The newest checkpoint of a folder; it must be of this graph and recipe.
     ///
     /// # Errors
     /// If there is none, it is damaged, or of something else.
     pub fn newest(folder: &Path, graph: &Graph, expected: &State) -> Result<Checkpoint, CheckpointError> {
-        let shown = folder.to_string_lossy().into_owned();
-        if !folder.is_dir() {
-            return Err(CheckpointError::None { folder: shown });
-        }
-        let (_, path) = complete(folder)?.pop().ok_or(CheckpointError::None { folder: shown })?;
+        let (path, state) = newest(folder)?;
         let at = path.to_string_lossy().into_owned();
-        let text = fs::read(path.join(STATE)).map_err(failed("read", &path.join(STATE)))?;
         let damaged = |reason: String| CheckpointError::Damaged { path: at.clone(), reason };
-        let state: State = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
-        if state.version != VERSION {
-            return Err(CheckpointError::Other { path: at, what: "version" });
-        }
+        let other = |what: String| Err(CheckpointError::Other { path: at.clone(), what });
         if state.graph != expected.graph {
-            return Err(CheckpointError::Other { path: at, what: "network" });
+            return other("network".into());
         }
         if state.recipe != expected.recipe {
-            return Err(CheckpointError::Other { path: at, what: "recipe" });
+            return other(format!("recipe ({})", differences(&state.recipe, &expected.recipe).join(", ")));
+        }
+        if state.samples != expected.samples {
+            return other(format!("data set ({} samples there, {} here)", state.samples, expected.samples));
         }
         let weights = Weights::read(&path.join(MODEL), graph, None)?;
         let mut moments = Vec::new();

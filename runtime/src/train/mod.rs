@@ -100,11 +100,13 @@ impl Training<'_> {
     /// If the network does not fit data or memory, saving fails, or the loss is no number any more.
     pub fn run(&self, folder: Option<&Path>, resume: bool, on: &mut dyn FnMut(Event) -> bool) -> Result<Outcome, TrainError> {
         let (graph, recipe) = (self.checked.graph(), self.recipe);
-        self.data_fits()?;
+        self.data.fits(graph)?;
         fits_at_all(graph, recipe.batch)?;
         let mut weights = Weights::initial(graph, recipe.seed);
-        let mut state = State::new(graph, recipe);
+        let samples = self.data.train.labels.len();
+        let mut state = State::new(graph, recipe, samples);
         let mut session = Unfolded::new(self.checked, &weights, recipe.batch, Mode::Train(recipe.optimizer))?;
+        let _held = folder.map(|f| checkpoint::occupy(f, resume)).transpose()?;
         if let (Some(folder), true) = (folder, resume) {
             let saved = Checkpoint::newest(folder, graph, &state)?;
             weights = saved.weights;
@@ -115,10 +117,7 @@ impl Training<'_> {
             for ((param, moment), values) in &saved.moments {
                 session.set_source(Source::Moment(*param, *moment), values);
             }
-        } else if let Some(folder) = folder {
-            checkpoint::prepare(folder)?;
         }
-        let samples = self.data.train.labels.len();
         let steps = samples.div_ceil(recipe.batch);
         let classes = graph.classes();
         let mut picture = Vec::new();
@@ -132,7 +131,7 @@ impl Training<'_> {
                 let targets = smooth(&labels, classes, recipe.smoothing);
                 state.updates += 1;
                 let rate = recipe.schedule.rate(recipe.rate, state.epoch as f64 + step as f64 / steps as f64);
-                let logits = session.run(&picture, &targets, indices.len(), numbers(recipe.optimizer, rate, state.updates));
+                let logits = session.run(&picture, &targets, indices.len(), numbers(recipe.optimizer, rate, state.updates))?;
                 let loss = session.loss(indices.len());
                 if !loss.is_finite() {
                     return Err(TrainError::Diverged { loss, epoch: state.epoch + 1, step: step + 1 });
@@ -181,23 +180,6 @@ impl Training<'_> {
         checkpoint::save(folder, graph, weights, &moments, state)?;
         Ok(())
     }
-
-    fn data_fits(&self) -> Result<(), DataError> {
-        let graph = self.checked.graph();
-        let input = &graph.node(graph.input).signal;
-        let wanted = ["C", "H", "W"].map(|n| input.size(n).unwrap_or(0));
-        if wanted == self.data.shape && input.axes.len() == 3 && !input.varies && graph.classes() == self.data.classes {
-            return Ok(());
-        }
-        Err(DataError::Shape {
-            name: self.data.name.to_owned(),
-            shape: self.data.shape,
-            classes: self.data.classes,
-            model: graph.name.clone(),
-            input: input.axes_text(),
-            outputs: graph.classes(),
-        })
-    }
 }
 
 /// Targets with label smoothing ε: 1 - ε + ε/K for the label, ε/K for the others.
@@ -242,19 +224,22 @@ pub enum Evaluator {
 
 impl Evaluator {
     /// The predictions for all pictures of a split.
-    pub fn predict(&mut self, data: &Dataset, split: &Split, batch: usize) -> Vec<usize> {
+    ///
+    /// # Errors
+    /// If the pictures do not fit the network.
+    pub fn predict(&mut self, data: &Dataset, split: &Split, batch: usize) -> Result<Vec<usize>, SessionError> {
         let mut all = Vec::with_capacity(split.labels.len());
         let mut pictures = Vec::new();
         let indices: Vec<usize> = (0..split.labels.len()).collect();
         for chunk in indices.chunks(batch) {
             data.gather(split, chunk, 0.0, 0, 0, &mut pictures);
             let (logits, classes) = match self {
-                Evaluator::Unfolded(s) => (s.run(&pictures, &[], chunk.len(), [0.0; HYPERS]), s.classes()),
-                Evaluator::Folded(s) => (s.run(&pictures, chunk.len()), s.classes()),
+                Evaluator::Unfolded(s) => (s.run(&pictures, &[], chunk.len(), [0.0; HYPERS])?, s.classes()),
+                Evaluator::Folded(s) => (s.run(&pictures, chunk.len())?, s.classes()),
             };
             all.extend(predictions(&logits, classes));
         }
-        all
+        Ok(all)
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, operand: &Signal) -> Result<Ho
                 return Ok(How::Compose(with));
             }
             let message = format!("`{word}` multiplies weights with a real value");
-            let label = format!("its operand is a `{}`, not a `spike`", operand.kind);
+            let label = format!("its operand is {}, not a `spike`", operand.kind.with_article());
             Err(residue(cx, "real_operand", id, message, label, "put a neuron before it: `… |> lif |> …`"))
         }
     }

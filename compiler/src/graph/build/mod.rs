@@ -167,6 +167,8 @@ pub(super) struct Frame {
     pub(super) axes: HashMap<String, i64>,
     pub(super) yielded: Option<(NodeId, Span)>,
     nodes: BTreeMap<String, (SignalType, Span)>,
+    /// The sections so far, by path.
+    sections: HashMap<Vec<String>, Span>,
     edges: Vec<Edge>,
     in_block: bool,
 }
@@ -352,7 +354,7 @@ impl Builder<'_> {
             let known = self.param_ids.get(&path).copied().filter(|_| self.at.sharing);
             params.push(known.unwrap_or_else(|| {
                 let id = ParamId::new(self.params.len());
-                self.params.push(Param { path: path.clone(), axes: spec.axes, init: spec.init, role: spec.role });
+                self.params.push(Param { path: path.clone(), axes: spec.axes, init: spec.init, role: spec.role, min: spec.min });
                 self.param_ids.insert(path, id);
                 id
             }));

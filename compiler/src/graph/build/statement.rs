@@ -48,7 +48,12 @@ impl Builder<'_> {
                     let error = Diagnostic::error("build::misplaced", stmt.span, "a model has one input, declared once", "another input");
                     return Err(error);
                 }
+                frame.names.insert(name.name.clone(), Value::Poison);
                 let signal = self.declared_signal(ty, frame)?;
+                if signal.kind == Kind::Count {
+                    let error = Diagnostic::error("build::type", ty.kind.span, "an input cannot be a `count`", "of how many spikes?");
+                    return Err(error.help("write `spike` for values of 0 and 1, `analog` for all others"));
+                }
                 let op = Op::Input(input::Input { signal });
                 let id = self.under(name.name.clone(), |b| b.node(op, vec![], stmt.span, None))?;
                 self.input = Some(id);
@@ -58,6 +63,12 @@ impl Builder<'_> {
                 frame.names.insert(name.name.clone(), Value::Signal(id));
             }
             StmtKind::Neuron(name, value) => {
+                if let Some(Value::Neuron(_, first)) =
+                    frame.names.get(&name.name).filter(|v| !matches!(v, Value::Neuron(_, at) if *at == value.span))
+                {
+                    let message = format!("there is a neuron `{}` already", name.name);
+                    return Err(Diagnostic::error("resolve::duplicate", name.span, message, "again here").label(*first, "first here"));
+                }
                 let neuron = self.expr(value, frame).and_then(|v| match v {
                     Value::Neuron(n, _) => Ok(Value::Neuron(n, value.span)),
                     Value::Poison => Ok(v),
@@ -187,6 +198,13 @@ impl Builder<'_> {
                     None => label.name.clone(),
                     Some(e) => format!("{}[{}]", label.name, self.expr(e, frame)?),
                 };
+                let place = [self.at.path.as_slice(), std::slice::from_ref(&segment)].concat();
+                if let Some(first) = frame.sections.insert(place, label.span) {
+                    let message = format!("there is a section `{segment}` here already");
+                    let error = Diagnostic::error("resolve::duplicate", label.span, message, "again here");
+                    return Err(if first == label.span { error } else { error.label(first, "first here") }
+                        .help("its name is a part of the names of everything in it: give it an index, or another name"));
+                }
                 self.under(segment, |b| b.statements(body, frame));
             }
             StmtKind::Nodes(names, ty) => {
@@ -231,6 +249,10 @@ impl Builder<'_> {
         let items: Box<dyn Iterator<Item = Value>> = match (start, to) {
             (Value::Poison, _) => return Ok(()),
             (Value::Int(a), Some(to)) => match self.expr(to, frame)? {
+                Value::Int(b) if b < a => {
+                    let message = format!("the range {a}..{b} ends before it begins");
+                    return Err(Diagnostic::error("build::value", from.span.to(to.span), message, "this range"));
+                }
                 Value::Int(b) => Box::new((a..b).map(Value::Int)),
                 Value::Poison => return Ok(()),
                 v => {
