@@ -127,6 +127,17 @@ fn what_is_strict_for_spikes_takes_only_spikes() {
             file(&t, "b.safetensors", &to_bytes(&batch(x)).unwrap());
             says(t.path(), &args, code, &[words]);
         }
+        file(&t, "m.snn", MODEL.as_bytes());
+        let names =
+            [("e.linear.weight", &[4, 2][..]), ("e.linear.bias", &[4]), ("output.linear.weight", &[3, 4]), ("output.linear.bias", &[3])];
+        let weights: Tensors = names.into_iter().map(|(name, shape)| (name.to_owned(), tensor(shape, 0.5))).collect();
+        file(&t, "m.safetensors", &to_bytes(&weights).unwrap());
+        let args = ["trace", "m.snn", "-w", "m.safetensors", "-b", "r.safetensors", "-o", "out.safetensors", "--backend", backend];
+        for (x, code, words) in [(f32::NAN, 1, "must be a finite number"), (0.5, 0, "wrote")] {
+            let batch = [("input".to_owned(), tensor(&[1, 2], x)), ("labels".to_owned(), tensor(&[1], 2.0))].into_iter().collect();
+            file(&t, "r.safetensors", &to_bytes(&batch).unwrap());
+            says(t.path(), &args, code, &[words]);
+        }
         // What was given is never written over.
         let same = ["trace", "s.snn", "-w", "w.safetensors", "-b", "b.safetensors", "-o", "./w.safetensors"];
         says(t.path(), &same, 2, &["would replace"]);
@@ -180,7 +191,9 @@ fn checkpoints_that_are_damaged_or_of_something_else() {
     file(&t, "own.snn", own.as_bytes());
     says(t.path(), &["train", "own.snn", "-o", "run", "--resume", "--set", "dim=6", "--set", "depths=[1]"], 1, &["another network"]);
     // What was said when the run began need not be said again.
-    says(t.path(), &["train", "quickstart/digits", "-o", "run", "--resume", "--set", "dim=6", "--set", "depths=[1]"], 0, &["seed 2"]);
+    let again = ["train", "quickstart/digits", "-o", "seven", "--set", "dim=6", "--set", "depths=[1]"];
+    says(t.path(), &[&again[..], &["--epochs", "1", "--seed", "7"]].concat(), 0, &["seed 7"]);
+    says(t.path(), &[&again[..], &["--resume"]].concat(), 0, &["seed 7", "test accuracy"]);
     fs::create_dir(t.path().join("run/step-999999999")).unwrap();
     says(t.path(), &train(&["--resume"]), 0, &["test accuracy"]);
     let state = fs::read_dir(t.path().join("run")).unwrap().map(|e| e.unwrap().path().join("state.json")).find(|p| p.is_file()).unwrap();
