@@ -48,6 +48,10 @@ pub fn flow(flow: &Flow) -> String {
             Def::PoolGrad { max, window, .. } => format!("pool gradient {} {window:?}", if *max { "largest" } else { "sum" }),
             Def::Concat { axis, .. } => format!("concat {axis}"),
             Def::Slice { axis, start, .. } => format!("slice {axis} from {start}"),
+            Def::Reshape { from, to, .. } => {
+                let to: Vec<String> = to.iter().map(|a| format!("{} = {}", a.name, a.size)).collect();
+                format!("reshape {} to {}", from.join(", "), to.join(", "))
+            }
         };
         let mut dims: Vec<String> = Vec::new();
         dims.extend(tensor.dims.batch.then(|| "B".to_owned()));

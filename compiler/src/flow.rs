@@ -337,6 +337,15 @@ pub enum Def {
         /// First index.
         start: usize,
     },
+    /// The same data with some axes, which lie nested in memory in this order, under others.
+    Reshape {
+        /// The data.
+        of: FlowId,
+        /// Its axes that go.
+        from: Vec<String>,
+        /// Those that come in their place, together as large.
+        to: Vec<Axis>,
+    },
 }
 
 impl Def {
@@ -345,7 +354,7 @@ impl Def {
         match self {
             Def::Source(_) => vec![],
             Def::Map { inputs, .. } | Def::Scan { inputs, .. } => inputs.clone(),
-            Def::ScanOutput(of, _) | Def::Slice { of, .. } => vec![*of],
+            Def::ScanOutput(of, _) | Def::Slice { of, .. } | Def::Reshape { of, .. } => vec![*of],
             Def::Reduce { input, .. } | Def::Pool { input, .. } => vec![*input],
             Def::Product { a, b, .. } | Def::Conv { a, b, .. } => vec![*a, *b],
             Def::PoolGrad { input, grad, .. } => vec![*input, *grad],
@@ -446,7 +455,27 @@ impl Flow {
 
     /// The sum over all dims that `dims` lacks; the tensor itself if there is none.
     pub fn sum_to(&mut self, input: FlowId, dims: &Dims) -> FlowId {
-        if self.dims(input) == dims { input } else { self.push(Def::Reduce { input, max: false }, dims.clone()) }
+        let own = self.dims(input);
+        if own == dims {
+            input
+        } else if own.broadcasts_to(dims) && dims.broadcasts_to(own) {
+            // The same axes in another order.
+            self.map_to(&[input], Scalar::Arg(0), dims.clone())
+        } else {
+            self.push(Def::Reduce { input, max: false }, dims.clone())
+        }
+    }
+
+    /// The same data with the axes `from` as `to`, at the place of the first of them.
+    pub fn reshape(&mut self, of: FlowId, from: &[String], to: Vec<Axis>) -> FlowId {
+        let mut dims = self.dims(of).clone();
+        let at = dims.axes.iter().position(|a| from.contains(&a.name)).unwrap_or(0);
+        dims.axes.retain(|a| !from.contains(&a.name));
+        dims.axes.splice(at..at, to.iter().cloned());
+        let spikes = self.get(of).spikes;
+        let id = self.push(Def::Reshape { of, from: from.to_vec(), to }, dims);
+        self.tensors[id.index()].spikes = spikes;
+        id
     }
 
     /// The sum of two gradients.

@@ -231,9 +231,12 @@ fn loss(graph: &Graph, flow: &mut Flow, logits: FlowId) -> FlowId {
 
 fn update(graph: &Graph, flow: &mut Flow, id: ParamId, grad: FlowId, optimizer: Optimizer) {
     // The same data under one flat axis: the gradient's axes may be named after the signal's.
-    let elements = graph.param(id).elements();
-    let dims = Dims::param(&[Axis::new("flat", elements)]);
-    let flat = |flow: &mut Flow, of: FlowId| flow.push(Def::Slice { of, axis: "flat".into(), start: 0 }, dims.clone());
+    let axis = Axis::new("flat", graph.param(id).elements());
+    let dims = Dims::param(std::slice::from_ref(&axis));
+    let flat = |flow: &mut Flow, of: FlowId| {
+        let from: Vec<String> = flow.dims(of).axes.iter().map(|a| a.name.clone()).collect();
+        flow.reshape(of, &from, vec![axis.clone()])
+    };
     let own = flow.source(Source::Param(id), Dims::param(&graph.param(id).axes));
     let (p, g) = (flat(flow, own), flat(flow, grad));
     let m = flow.source(Source::Moment(id, 0), dims.clone());

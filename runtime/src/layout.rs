@@ -28,6 +28,9 @@ pub struct Rule {
     /// Further names of the same tensor.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// The models it is for; empty for all.
+    #[serde(default)]
+    pub models: Vec<String>,
 }
 
 impl Layout {
@@ -48,13 +51,13 @@ impl Layout {
     /// The published names of every parameter of a graph, the first being the main one; our own path where no rule fits.
     pub fn names(&self, graph: &Graph) -> Vec<Vec<String>> {
         let numbers = self.numbers(graph);
-        graph.params.iter().map(|p| self.name(&p.path, &numbers)).collect()
+        graph.params.iter().map(|p| self.name(&graph.model, &p.path, &numbers)).collect()
     }
 
     /// The published names of every node of a graph, such as its neurons.
     pub fn node_names(&self, graph: &Graph) -> Vec<String> {
         let numbers = self.numbers(graph);
-        graph.nodes.iter().map(|n| self.name(&n.path, &numbers).swap_remove(0)).collect()
+        graph.nodes.iter().map(|n| self.name(&graph.model, &n.path, &numbers).swap_remove(0)).collect()
     }
 
     /// What `{k}` is for every match of the numbering pattern. Nodes are in program order, so first appearances number
@@ -72,8 +75,8 @@ impl Layout {
         numbers
     }
 
-    fn name(&self, path: &str, numbers: &BTreeMap<String, usize>) -> Vec<String> {
-        for rule in &self.rule {
+    fn name(&self, model: &str, path: &str, numbers: &BTreeMap<String, usize>) -> Vec<String> {
+        for rule in self.rule.iter().filter(|r| r.models.is_empty() || r.models.iter().any(|m| m == model)) {
             let Some(mut found) = captures(&rule.ours, path) else { continue };
             if let Some(pattern) = &self.number
                 && let Some(k) = prefix(pattern, path).and_then(|p| numbers.get(p))

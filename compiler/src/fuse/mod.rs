@@ -95,7 +95,13 @@ impl<'a> Fuser<'a> {
     fn gathers(&self, id: FlowId) -> bool {
         matches!(
             self.flow.get(id).def,
-            Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. } | Def::PoolGrad { .. } | Def::Concat { .. } | Def::Slice { .. }
+            Def::Product { .. }
+                | Def::Conv { .. }
+                | Def::Pool { .. }
+                | Def::PoolGrad { .. }
+                | Def::Concat { .. }
+                | Def::Slice { .. }
+                | Def::Reshape { .. }
         )
     }
 
@@ -119,7 +125,7 @@ impl<'a> Fuser<'a> {
                 }
             }
             match &tensor.def {
-                Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } => self.stored[id.index()] = true,
+                Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } => self.stored[id.index()] = true,
                 Def::Map { inputs, .. } => {
                     // A small tensor read by a larger loop would be computed again for every sample.
                     for input in inputs {
@@ -154,7 +160,7 @@ impl<'a> Fuser<'a> {
                 leaves[id.index()] = own;
             }
             self.root[id.index()] = match tensor.def {
-                Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::ScanOutput(..) => false,
+                Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } | Def::ScanOutput(..) => false,
                 Def::Map { .. } => self.stored[id.index()],
                 _ => true,
             };
@@ -191,7 +197,7 @@ impl<'a> Fuser<'a> {
     fn ready(&self, id: FlowId) -> Option<usize> {
         match &self.flow.get(id).def {
             Def::Source(_) => None,
-            Def::Slice { of, .. } => self.ready(*of),
+            Def::Slice { of, .. } | Def::Reshape { of, .. } => self.ready(*of),
             Def::Concat { parts, .. } => parts.iter().filter_map(|p| self.ready(*p)).max(),
             Def::ScanOutput(of, _) => self.ready(*of),
             _ => self.item_of[id.index()],

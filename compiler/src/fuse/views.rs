@@ -3,6 +3,7 @@
 use super::{Fuser, updates};
 use crate::flow::{Def, Dims, Flow, FlowId, Operand, Scalar, Source, Tensor};
 use crate::program::{BufferId, Purpose, View};
+use crate::types::Axis;
 use std::collections::{HashMap, HashSet};
 
 /// The flow with a copy wherever a concat cannot have a part written straight into it: a part that lies elsewhere
@@ -49,7 +50,7 @@ fn renumbered(tensor: &Tensor, map: &[FlowId]) -> Tensor {
     match &mut tensor.def {
         Def::Source(_) => {}
         Def::Map { inputs, .. } | Def::Scan { inputs, .. } => inputs.iter_mut().for_each(at),
-        Def::ScanOutput(of, _) | Def::Slice { of, .. } => at(of),
+        Def::ScanOutput(of, _) | Def::Slice { of, .. } | Def::Reshape { of, .. } => at(of),
         Def::Reduce { input, .. } | Def::Pool { input, .. } => at(input),
         Def::Product { a, b, .. } | Def::Conv { a, b, .. } => {
             at(a);
@@ -95,15 +96,10 @@ impl Fuser<'_> {
             return slice(&self.view(*whole), axis, *start, &tensor.dims);
         }
         if let Def::Slice { of, axis, start } = &tensor.def {
-            let of_view = self.view(*of);
-            let of_dims = flow.dims(*of);
-            // The same data under other names: one flat axis, or one renamed axis.
-            if tensor.dims.axes.len() == 1 && of_dims.axis(&tensor.dims.axes[0].name).is_none() {
-                let stride = of_view.axes.last().map_or(1, |(.., s)| *s);
-                let only = &tensor.dims.axes[0];
-                return View { axes: vec![(only.name.clone(), only.size, stride)], ..of_view };
-            }
-            return slice(&of_view, axis, *start, &tensor.dims);
+            return slice(&self.view(*of), axis, *start, &tensor.dims);
+        }
+        if let Def::Reshape { of, from, to } = &tensor.def {
+            return reshape(self.view(*of), from, to);
         }
         // In place, if the new value of a source is all that is stored of it.
         if let Some(source) = updates(flow, id)
@@ -148,6 +144,21 @@ fn fresh(buffer: BufferId, dims: &Dims, time: usize) -> View {
     }
     let steps = if dims.time { time } else { 1 };
     View { buffer, offset: 0, batch: if dims.batch { stride * steps } else { 0 }, time: if dims.time { stride } else { 0 }, axes }
+}
+
+/// A view with some axes under others; those that go lie nested.
+fn reshape(mut view: View, from: &[String], to: &[Axis]) -> View {
+    let gone: Vec<(String, usize, usize)> = from.iter().filter_map(|n| view.axes.iter().find(|(m, ..)| m == n).cloned()).collect();
+    let nested = gone.windows(2).all(|w| w[0].2 == w[1].1 * w[1].2);
+    debug_assert!(nested && gone.len() == from.len(), "{from:?} do not lie nested in {view:?}");
+    let mut stride = gone.last().map_or(1, |(.., s)| *s);
+    let at = view.axes.iter().position(|(n, ..)| from.contains(n)).unwrap_or(0);
+    view.axes.retain(|(n, ..)| !from.contains(n));
+    for axis in to.iter().rev() {
+        view.axes.insert(at, (axis.name.clone(), axis.size, stride));
+        stride *= axis.size;
+    }
+    view
 }
 
 /// Part of a view along an axis.

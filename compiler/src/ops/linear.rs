@@ -209,10 +209,8 @@ pub(crate) fn bias_grad(cx: &mut Backward<'_>, axis: &str) {
 
 /// A one-dimensional tensor read along another axis name.
 pub(crate) fn renamed(flow: &mut crate::flow::Flow, vector: FlowId, axis: &str) -> FlowId {
-    let size = flow.dims(vector).axes.first().map_or(1, |a| a.size);
-    let own = flow.dims(vector).axes.first().map_or(String::new(), |a| a.name.clone());
-    let def = Def::Slice { of: vector, axis: own, start: 0 };
-    flow.push(def, Dims::param(&[Axis::new(axis, size)]))
+    let own = flow.dims(vector).axes[0].clone();
+    flow.reshape(vector, &[own.name], vec![Axis::new(axis, own.size)])
 }
 
 use crate::types::Kind;

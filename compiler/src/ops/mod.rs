@@ -359,6 +359,8 @@ operators! {
     product::Product = "product",
     dot::Dot = "dot",
     concat::Concat = "concat",
+    split::Split = "split",
+    merge::Merge = "merge",
     mean::Mean = "mean",
     max_pool::MaxPool = "max_pool",
     avg_pool::AvgPool = "avg_pool",
