@@ -68,6 +68,14 @@ fn hostile_files_give_one_report_and_the_right_code() {
             .as_bytes(),
     );
     says(t.path(), &["check", "count.snn"], 1, &["check::real_operand"]);
+    let chain: String = (0..2000).map(|i| format!("block B{i}(s: current[C]) -> current[C] {{ yield s |> B{} }}\n", i + 1)).collect();
+    let last = "block B2000(s: current[C]) -> current[C] { yield s }\nmodel M {\n    time T = 1\n    input x: analog[C = 2]\n    output x |> B0\n}\n";
+    file(&t, "blocks.snn", format!("{chain}{last}").as_bytes());
+    says(t.path(), &["check", "blocks.snn"], 1, &["build::too_large", "nested more than 100 deep"]);
+    file(&t, "flat.snn", MODEL.replace("\n    ", "\n").as_bytes());
+    says(t.path(), &["check", "flat.snn"], 0, &["strict"]);
+    says(t.path(), &["check", ""], 2, &["cannot read"]);
+    says(t.path(), &["check", "/dev/zero"], 2, &["it is no file"]);
     says(t.path(), &["check", "missing.snn"], 2, &["no such file"]);
     says(t.path(), &["summary", "quickstart/digit"], 2, &["did you mean `quickstart/digits`"]);
     says(t.path(), &["check", "."], 1, &["syntax::"]);
@@ -82,6 +90,8 @@ fn settings_that_do_not_fit_are_usage_errors() {
     says(t.path(), &["check", "m.snn", "--set", "n=\"three\""], 2, &["expected a value of type int"]);
     says(t.path(), &["check", "m.snn", "--set", "n=)("], 2, &["is not a value"]);
     says(t.path(), &["check", "m.snn", "--set", "n=3, m=4"], 2, &["is not a value"]);
+    says(t.path(), &["check", "m.snn", "--set", "n=3", "--set", "n=4"], 2, &["set more than once"]);
+    says(t.path(), &["check", "m.snn", "--set", "nn=3", "--format", "json"], 2, &["no parameter `nn`"]);
     says(t.path(), &["check", "m.snn", "--time", "0"], 2, &["[--time:1:1]", "from 1 to"]);
     says(t.path(), &["summary", "m.snn", "--time", "7"], 0, &["spike[T, C = 4]"]);
     says(t.path(), &["check", "mixer/"], 0, &["mixer/mlp_spe#MlpSpeT", "mixer/mlp#MlpS"]);
@@ -177,6 +187,10 @@ fn checkpoints_that_are_damaged_or_of_something_else() {
     file(&t, "shape.safetensors", &to_bytes(&tensors).unwrap());
     run("shape.safetensors", 1, &["shape [2, 2]", "missing: head.linear.bias"]);
     tensors = read_tensors(&weights).unwrap();
+    tensors.insert("stage[9].weight".into(), Tensor::new(vec![1], vec![0.0]));
+    file(&t, "more.safetensors", &to_bytes(&tensors).unwrap());
+    run("more.safetensors", 1, &["unknown: stage[9].weight"]);
+    tensors = read_tensors(&weights).unwrap();
     tensors.get_mut("embed.batchnorm.running_var").unwrap().data[1] = -0.5;
     file(&t, "variance.safetensors", &to_bytes(&tensors).unwrap());
     run("variance.safetensors", 1, &["embed.batchnorm.running_var", "-0.5 at index 1, below 0.0"]);
@@ -198,14 +212,25 @@ fn checkpoints_that_are_damaged_or_of_something_else() {
     says(t.path(), &train(&["--resume"]), 0, &["test accuracy"]);
     let state = fs::read_dir(t.path().join("run")).unwrap().map(|e| e.unwrap().path().join("state.json")).find(|p| p.is_file()).unwrap();
     let text = fs::read_to_string(&state).unwrap();
-    for (from, to) in
-        [("\"epoch\": 3", "\"epoch\": 1"), ("\"epoch\": 3", "\"epoch\": 999999999"), ("\"step\": 0", "\"step\": 18446744073709551615")]
-    {
+    for (from, to) in [
+        ("\"epoch\": 3", "\"epoch\": 1"),
+        ("\"batch\": 16", "\"batch\": 0"),
+        ("\"epoch\": 3", "\"epoch\": 999999999"),
+        ("\"step\": 0", "\"step\": 18446744073709551615"),
+    ] {
         assert!(text.contains(from), "{text}");
         fs::write(&state, text.replacen(from, to, 1)).unwrap();
         says(t.path(), &train(&["--resume"]), 1, &["damaged", "its state has"]);
     }
     fs::write(&state, text).unwrap();
+    let optimizer = state.with_file_name("optimizer.safetensors");
+    let kept = fs::read(&optimizer).unwrap();
+    fs::write(&optimizer, to_bytes(&Tensors::new()).unwrap()).unwrap();
+    says(t.path(), &train(&["--resume"]), 1, &["damaged", "has 0 tensors"]);
+    fs::write(&optimizer, kept).unwrap();
+    fs::create_dir(t.path().join("bare")).unwrap();
+    fs::copy(&weights, t.path().join("bare/model.safetensors")).unwrap();
+    says(t.path(), &["train", "quickstart/digits", "-o", "bare", "--epochs", "1"], 1, &["holds a run already"]);
     let held = fs::File::open(t.path().join("run")).unwrap();
     held.lock().unwrap();
     says(t.path(), &train(&["--resume"]), 1, &["another training runs in `run`"]);

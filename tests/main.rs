@@ -8,6 +8,7 @@ mod folds;
 mod language;
 mod operators;
 mod random;
+mod regressions;
 mod stages;
 mod streaming;
 mod training;

@@ -3,6 +3,7 @@
 use crate::agreement::{random_batch, weights};
 use ndarray::ArrayD;
 use snnc_compiler::check::Checked;
+use snnc_compiler::flow::Source;
 use snnc_compiler::graph::Settings;
 use snnc_compiler::types::ParamId;
 use snnc_runtime::reference;
@@ -27,7 +28,7 @@ fn network(line: &str, spiking: bool) -> Checked {
 }
 
 /// The smooth lines, one for every operator.
-const SMOOTH: [&str; 13] = [
+const SMOOTH: [&str; 14] = [
     "y = s |> conv(C = 3, kernel = [3, 2], stride = [2, 1], pad = 1)",
     "y = s |> conv(C = 3, kernel = 4, pad = (1, 2), bias = false)",
     "y = s |> linear(W -> W)",
@@ -36,7 +37,9 @@ const SMOOTH: [&str; 13] = [
     "y = s |> batchnorm(H, W)",
     "a = s |> linear(C -> C)\n y = a - s * 0.3 + e",
     "a = s |> linear(C -> C)\n y = a * s",
-    "k = s |> linear(H -> H)\n d = dot(W; s, k)\n y = s * 0.5 + e |> linear(C -> C)",
+    "q = s |> linear(C -> C) |> split(C -> G = 2, K)\n k = s |> split(C -> G = 2, K)\n v = s |> linear(W -> W) |> split(C -> G = 2, V)\n \
+     y = dot(K; q, dot(H, W; k, v)) |> merge(G, V -> C)",
+    "y = s |> split(H -> P, Q = 2) |> linear(Q -> Q) |> merge(Q, P, W -> N) |> linear(N -> N) |> split(N -> H = 4, W)",
     "a = s |> linear(H -> H)\n y = concat(C; s, a, e) |> conv(C = 4, kernel = 1)",
     "y = s |> max_pool(kernel = 3, stride = 2, pad = 1)",
     "y = s |> avg_pool(kernel = 3, stride = 2, pad = 1)",
@@ -85,25 +88,35 @@ fn gradients_of_the_cpu_are_the_reference_s() {
         "a = s |> linear(H -> H) |> lif\n y = a + s",
     ];
     for (line, spikes) in SMOOTH.iter().map(|l| (*l, false)).chain(SMOOTH.iter().chain(&spiking).map(|l| (*l, true))) {
-        let checked = network(line, spikes);
-        let graph = checked.graph();
-        let weights = weights(&checked, 3);
-        let batch = random_batch(&checked, SAMPLES, 4);
-        let input = reference::arrange(graph, batch.mapv(f64::from));
-        let run = reference::run(graph, &weights.arrays::<f64>(graph), &input, Some(&LABELS), true);
-        let mut session = Unfolded::new(&checked, &weights, SAMPLES, Mode::Gradients).unwrap();
-        let mut targets = vec![0.0; SAMPLES * 3];
-        LABELS.iter().enumerate().for_each(|(row, label)| targets[row * 3 + label] = 1.0);
-        let flat: Vec<f32> = batch.iter().copied().collect();
-        session.run(&flat, &targets, SAMPLES, [0.0; 10]).unwrap();
-        assert_eq!(session.spikes(SAMPLES), run.spikes, "{line}: spikes");
-        let largest = run.grads.iter().flatten().flat_map(ArrayD::iter).fold(0.0f64, |m, x| m.max(x.abs()));
-        for (i, grad) in run.grads.iter().enumerate() {
-            let Some(grad) = grad else { continue };
-            let theirs: Vec<f64> = grad.iter().copied().collect();
-            let ours: Vec<f64> = session.gradient(ParamId::new(i), SAMPLES).unwrap().iter().map(|x| f64::from(*x)).collect();
-            let off = distance(&ours, &theirs, 0.03 * largest);
-            assert!(off < 1e-4, "{line} (spikes {spikes}): gradient of {} is off by {off:e}", graph.params[i].path);
-        }
+        trains_alike(&network(line, spikes), &format!("{line} (spikes {spikes})"));
+    }
+}
+
+/// One training step: the CPU's spikes, gradients and running statistics against the reference's.
+pub(crate) fn trains_alike(checked: &Checked, what: &str) {
+    let graph = checked.graph();
+    let weights = weights(checked, 3);
+    let batch = random_batch(checked, SAMPLES, 4);
+    let input = reference::arrange(graph, batch.mapv(f64::from));
+    let run = reference::run(graph, &weights.arrays::<f64>(graph), &input, Some(&LABELS), true);
+    let mut session = Unfolded::new(checked, &weights, SAMPLES, Mode::Gradients).unwrap();
+    let mut targets = vec![0.0; SAMPLES * graph.classes()];
+    LABELS.iter().enumerate().for_each(|(row, label)| targets[row * graph.classes() + label] = 1.0);
+    let flat: Vec<f32> = batch.iter().copied().collect();
+    session.run(&flat, &targets, SAMPLES, [0.0; 10]).unwrap();
+    assert_eq!(session.spikes(SAMPLES), run.spikes, "{what}: spikes");
+    let list = |values: &[f32]| values.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+    let largest = run.grads.iter().flatten().flat_map(ArrayD::iter).fold(0.0f64, |m, x| m.max(x.abs()));
+    for (i, grad) in run.grads.iter().enumerate() {
+        let Some(grad) = grad else { continue };
+        let theirs: Vec<f64> = grad.iter().copied().collect();
+        let ours = list(&session.gradient(ParamId::new(i), SAMPLES).unwrap());
+        let off = distance(&ours, &theirs, 0.03 * largest);
+        assert!(off < 1e-4, "{what}: gradient of {} is off by {off:e}", graph.params[i].path);
+    }
+    for (id, value) in &run.running {
+        let theirs: Vec<f64> = value.iter().copied().collect();
+        let off = distance(&list(session.source(Source::Param(*id)).unwrap()), &theirs, 1e-3);
+        assert!(off < 1e-5, "{what}: {} is off by {off:e}", graph.param(*id).path);
     }
 }

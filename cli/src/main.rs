@@ -28,18 +28,18 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
-    // A closed pipe behind us (`snnc … | head`) is no reason for a panic message.
+    // A closed pipe behind us (`snnc … | head`) is no reason for a panic message; the code is that of a program it ends.
     std::panic::set_hook(Box::new(|info| {
         let text = info.to_string();
         if text.contains("Broken pipe") {
-            std::process::exit(0);
+            std::process::exit(141);
         }
         eprintln!("snnc: internal error: {text}\nThis is a bug of snnc; please report it with the command and the file.");
     }));
     let cli = Cli::parse();
     if let Some(threads) = cli.threads {
         // Fails only if a pool exists already, and then nothing is lost.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads)).build_global();
     }
     let result = match cli.command {
         Command::Check(args) => commands::check::run(&args),

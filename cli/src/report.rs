@@ -18,20 +18,21 @@ pub(crate) fn show(sources: &SourceMap, diagnostics: &[Diagnostic]) -> Result<()
         }
         eprintln!("{text}");
     }
+    outcome(sources, diagnostics)
+}
+
+/// Whether diagnostics make a command fail, and how.
+pub(crate) fn outcome(sources: &SourceMap, diagnostics: &[Diagnostic]) -> Result<(), Failure> {
     let mut failure = Ok(());
     for diagnostic in diagnostics.iter().filter(|d| d.severity == Severity::Error) {
         // What is wrong with the command line itself is the command line's fault.
         let outside = sources.get(diagnostic.span().file).is_some_and(|s| s.name.starts_with("--"));
         if diagnostic.code == "io::read" || outside || diagnostic.code == "build::unknown_model" {
-            return Err(Failure::Usage(format!("{} (see above)", summary(diagnostic))));
+            return Err(Failure::Usage(format!("{} (see above)", diagnostic.message)));
         }
         failure = Err(Failure::Findings);
     }
     failure
-}
-
-fn summary(diagnostic: &Diagnostic) -> &str {
-    &diagnostic.message
 }
 
 /// A diagnostic for programs.

@@ -24,13 +24,11 @@ pub struct Dims {
 }
 
 impl Dims {
-    /// The physical dims of a signal: channels last, so that products over channels need no transposition.
+    /// The physical dims of a signal: rows, columns and channels last, so that products over channels need no
+    /// transposition and convolutions find pictures.
     pub fn of(signal: &Signal) -> Dims {
         let mut axes = signal.axes.clone();
-        if let Some(c) = signal.position("C") {
-            let channel = axes.remove(c);
-            axes.push(channel);
-        }
+        axes.sort_by_key(|a| ["H", "W", "C"].iter().position(|n| *n == a.name).map_or(0, |i| i + 1));
         Dims { batch: true, time: signal.varies, axes }
     }
 
@@ -154,18 +152,20 @@ impl Scalar {
 
     /// self · factor; by a change of exponent and sign where the factor is a power of two.
     pub fn scaled(self, factor: f64) -> Scalar {
-        let exponent = factor.abs().log2();
-        if exponent.fract() != 0.0 || exponent.abs() > 30.0 {
-            return self * factor;
-        }
+        let Some(exponent) = power_of_two(factor) else { return self * factor };
         let x = if factor < 0.0 { -self } else { self };
-        if exponent == 0.0 { x } else { x.un(Un::Shift(-exponent as i8)) }
+        if exponent == 0 { x } else { x.un(Un::Shift(-exponent)) }
     }
 
     /// A function of two.
     pub fn bin(self, f: Bin, other: Scalar) -> Scalar {
         Scalar::Bin(f, Box::new(self), Box::new(other))
     }
+}
+
+/// `k` if the factor is ±2^k with k from -30 to 30.
+pub fn power_of_two(factor: f64) -> Option<i8> {
+    (-30..=30).find(|k| factor.abs() == 2f64.powi(i32::from(*k)))
 }
 
 macro_rules! arithmetic {

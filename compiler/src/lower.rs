@@ -9,6 +9,7 @@ use crate::graph::Graph;
 use crate::ops::{Backward, Forward, Role, Selection};
 use crate::types::{Axis, NodeId, ParamId, Signal};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// How parameters are updated.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,17 +65,23 @@ pub struct Differentiated {
 
 struct Lowered {
     flow: Flow,
+    /// Running statistics that this step has changed.
+    changed: HashMap<ParamId, FlowId>,
     values: Vec<FlowId>,
     saved: Vec<Vec<FlowId>>,
 }
 
 fn lower(graph: &Graph, train: bool, how: Option<&[How]>) -> Lowered {
-    let mut l = Lowered { flow: Flow::default(), values: Vec::new(), saved: Vec::new() };
+    let mut l = Lowered { flow: Flow::default(), changed: HashMap::new(), values: Vec::new(), saved: Vec::new() };
     for id in graph.ids() {
         let node = graph.node(id);
         l.flow.label.clone_from(&node.path);
         let first = l.flow.tensors.len();
-        let params = params(graph, id, &mut l.flow, how.is_none());
+        let mut params = params(graph, id, &mut l.flow, how.is_none());
+        // A shared instance goes on from the statistics of its use before.
+        for (flow, param) in params.iter_mut().zip(&node.params) {
+            *flow = l.changed.get(param).copied().unwrap_or(*flow);
+        }
         let mut cx = Forward {
             flow: &mut l.flow,
             inputs: node.inputs.iter().map(|i| l.values[i.index()]).collect(),
@@ -88,9 +95,7 @@ fn lower(graph: &Graph, train: bool, how: Option<&[How]>) -> Lowered {
         };
         let value = node.op.forward(&mut cx);
         let (saved, running) = (cx.saved, cx.running);
-        for (i, new) in running {
-            l.flow.sinks.push((Sink::Update(Source::Param(node.params[i])), new));
-        }
+        l.changed.extend(running.into_iter().map(|(i, new)| (node.params[i], new)));
         let operand = match how.and_then(|h| h.get(id.index())) {
             Some(How::Accumulate | How::AndCount | How::MaskedAccumulate) => Operand::Spikes,
             Some(How::AccumulateCount(n)) => Operand::Count(*n),
@@ -103,6 +108,9 @@ fn lower(graph: &Graph, train: bool, how: Option<&[How]>) -> Lowered {
         l.saved.push(saved);
         l.values.push(value);
     }
+    let mut changed: Vec<(ParamId, FlowId)> = l.changed.iter().map(|(p, id)| (*p, *id)).collect();
+    changed.sort();
+    l.flow.sinks.extend(changed.into_iter().map(|(p, id)| (Sink::Update(Source::Param(p)), id)));
     l.flow.sinks.push((Sink::Logits, l.values[graph.output.index()]));
     l
 }
@@ -141,7 +149,7 @@ pub fn infer_unfolded(checked: &Checked) -> Flow {
 /// are results.
 pub fn differentiate(checked: &Checked, optimizer: Option<Optimizer>) -> Differentiated {
     let graph = checked.graph();
-    let Lowered { mut flow, values, saved } = lower(graph, true, None);
+    let Lowered { mut flow, values, saved, .. } = lower(graph, true, None);
     if optimizer.is_some() {
         flow.sinks.retain(|(sink, _)| !matches!(sink, Sink::Spikes(_)));
     }
@@ -252,7 +260,7 @@ fn update(graph: &Graph, flow: &mut Flow, id: ParamId, grad: FlowId, optimizer: 
             flow.sinks.push((Sink::Update(Source::Param(id)), new_p));
         }
         Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
-            let v = flow.source(Source::Moment(id, 1), dims.clone());
+            let v = flow.source(Source::Moment(id, 1), dims);
             let new_m = flow.map(&[p, g, m], arg_m * beta1 + arg_g.clone() * (1.0 - beta1));
             let new_v = flow.map(&[p, g, v], Scalar::Arg(2) * beta2 + arg_g.clone() * arg_g * (1.0 - beta2));
             let root = (Scalar::Arg(2) * Scalar::Hyper(hyper::CORRECT2)).un(Un::Sqrt) + epsilon;

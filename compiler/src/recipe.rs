@@ -14,7 +14,7 @@ pub struct Schedule {
     pub epochs: usize,
     /// Epochs of warm-up, part of all: for e < w the rate is warm₀ + e (lr - warm₀) / w; the cosine runs from epoch 0 on, as
     /// timm's does.
-    pub warmup: usize,
+    pub warmup: f64,
     /// Rate at the start of the warm-up.
     pub warmup_from: f64,
     /// Rate at the end.
@@ -29,8 +29,8 @@ impl Schedule {
     /// The rate at a time in epochs, for a base rate.
     pub fn rate(&self, base: f64, epoch: f64) -> f64 {
         let e = if self.every_step { epoch } else { epoch.floor() };
-        if e < self.warmup as f64 {
-            return self.warmup_from + e * (base - self.warmup_from) / self.warmup as f64;
+        if e < self.warmup {
+            return self.warmup_from + e * (base - self.warmup_from) / self.warmup;
         }
         if !self.cosine {
             return base;
@@ -68,11 +68,12 @@ pub struct Recipe {
 /// # Errors
 /// If there is none, or an entry is wrong: all at once.
 pub fn recipe(package: &Package, model: &str, variant: &str, name: Option<&str>) -> Result<Recipe, Vec<Diagnostic>> {
-    let fits = |r: &&Tree| name.map_or(r.model.name == model || r.model.name == variant, |n| r.name.name == n);
-    let Some(tree) = package.recipes.iter().find(fits) else {
-        let known: Vec<&str> = package.recipes.iter().map(|r| r.name.name.as_str()).collect();
+    let own = || package.recipes.iter().filter(|r| r.model.name == model || r.model.name == variant);
+    let Some(tree) = own().find(|r| name.is_none_or(|n| r.name.name == n)) else {
+        let known: Vec<&str> = own().map(|r| r.name.name.as_str()).collect();
         let top = Span { file: package.root, start: 0, end: 0 };
-        let message = name.map_or_else(|| format!("there is no recipe for `{model}`"), |n| format!("there is no recipe `{n}`"));
+        let message =
+            name.map_or_else(|| format!("there is no recipe for `{model}`"), |n| format!("there is no recipe `{n}` for `{model}`"));
         let help =
             if known.is_empty() { format!("add `recipe name for {model} {{ … }}`") } else { format!("there are: {}", known.join(", ")) };
         return Err(vec![Diagnostic::error("recipe::unknown", top, message, "in this file").help(help)]);
@@ -82,7 +83,16 @@ pub fn recipe(package: &Package, model: &str, variant: &str, name: Option<&str>)
 
 /// Reads every recipe of a package, for its errors.
 pub fn errors(package: &Package) -> Vec<Diagnostic> {
-    package.recipes.iter().filter_map(|r| read(r).err()).flatten().collect()
+    let mut errors: Vec<Diagnostic> = package.recipes.iter().filter_map(|r| read(r).err()).flatten().collect();
+    for (i, recipe) in package.recipes.iter().enumerate() {
+        let same = |r: &&Tree| r.name.name == recipe.name.name && r.model.name == recipe.model.name;
+        if let Some(first) = package.recipes[..i].iter().find(same) {
+            let message = format!("there is a recipe `{}` for `{}` already", recipe.name.name, recipe.model.name);
+            let error = Diagnostic::error("resolve::duplicate", recipe.name.span, message, "again here");
+            errors.push(error.label(first.name.span, "first here"));
+        }
+    }
+    errors
 }
 
 fn read(tree: &Tree) -> Result<Recipe, Vec<Diagnostic>> {
@@ -91,7 +101,7 @@ fn read(tree: &Tree) -> Result<Recipe, Vec<Diagnostic>> {
         data: String::new(),
         optimizer: Optimizer::Sgd { momentum: 0.0, weight_decay: 0.0 },
         rate: 0.0,
-        schedule: Schedule { epochs: 0, warmup: 0, warmup_from: 0.0, floor: 0.0, cosine: false, every_step: false },
+        schedule: Schedule { epochs: 0, warmup: 0.0, warmup_from: 0.0, floor: 0.0, cosine: false, every_step: false },
         batch: 64,
         smoothing: 0.0,
         shift: 0.0,
@@ -108,6 +118,10 @@ fn read(tree: &Tree) -> Result<Recipe, Vec<Diagnostic>> {
             continue;
         }
         seen.push(name);
+        if let Some(per) = entry.per.as_ref().filter(|per| name != "batch" || per.name != "device") {
+            let message = format!("`{name}` cannot be given per `{}`", per.name);
+            errors.push(Diagnostic::error("recipe::entry", per.span, message, "here").help("only `batch N per device`"));
+        }
         let result = constant(&entry.value).and_then(|value| match name {
             "data" => word(&value, entry.value.span).map(|w| recipe.data = w),
             "optimizer" => optimizer(&value, entry.value.span).map(|(o, rate)| (recipe.optimizer, recipe.rate) = (o, rate)),
@@ -184,7 +198,7 @@ fn word(value: &Value, span: Span) -> Result<String, Diagnostic> {
 fn whole(value: &Value, span: Span, least: i64) -> Result<usize, Diagnostic> {
     match value {
         Value::Int(i) if (least..=i64::from(u32::MAX)).contains(i) => Ok(usize::try_from(*i).unwrap_or(0)),
-        v => Err(wrong(span, format!("expected an int of at least {least}, not {v}"))),
+        v => Err(wrong(span, format!("expected an int from {least} to {}, not {v}", u32::MAX))),
     }
 }
 
@@ -266,8 +280,12 @@ fn optimizer(value: &Value, span: Span) -> Result<(Optimizer, f64), Diagnostic> 
 
 fn schedule(value: &Value, span: Span) -> Result<Schedule, Diagnostic> {
     let mut f = Fields::new(value, span, &["cosine", "constant"])?;
-    let epochs = f.needed("epochs", 1.0..=1e6)? as usize;
-    let warmup = f.number("warmup", 0.0, 0.0..=1e6)? as usize;
+    let epochs = f.needed("epochs", 1.0..=1e6)?;
+    if epochs.fract() != 0.0 {
+        return Err(wrong(span, format!("`epochs` must be a whole number, not {epochs}")));
+    }
+    let epochs = epochs as usize;
+    let warmup = f.number("warmup", 0.0, 0.0..=1e6)?;
     let (warmup_from, floor) = (f.number("warmup_from", 0.0, 0.0..=1e3)?, f.number("floor", 0.0, 0.0..=1e3)?);
     let every_step = match f.take("every") {
         None => false,

@@ -228,7 +228,7 @@ fn recursion(scopes: &HashMap<FileId, BTreeMap<String, Arc<BlockDef>>>) -> Vec<D
     let mut done: BTreeSet<snnc_grammar::Span> = BTreeSet::new();
     for file in files {
         for def in scopes.get(&file).into_iter().flat_map(BTreeMap::values).filter(|d| d.file == file) {
-            let mut stack: Vec<(Arc<BlockDef>, Vec<Ident>)> = vec![(def.clone(), callees(&def.block.body))];
+            let mut stack: Vec<(Arc<BlockDef>, Vec<Ident>)> = vec![(def.clone(), callees(&def.block))];
             let mut on_path = vec![def.block.name.clone()];
             // Depth first; `done` blocks are known to be free of cycles.
             while let Some((current, next)) = stack.last_mut() {
@@ -252,7 +252,7 @@ fn recursion(scopes: &HashMap<FileId, BTreeMap<String, Arc<BlockDef>>>) -> Vec<D
                 }
                 if !done.contains(&target.block.name.span) {
                     on_path.push(target.block.name.clone());
-                    let calls = callees(&target.block.body);
+                    let calls = callees(&target.block);
                     stack.push((target.clone(), calls));
                 }
             }
@@ -261,16 +261,16 @@ fn recursion(scopes: &HashMap<FileId, BTreeMap<String, Arc<BlockDef>>>) -> Vec<D
     errors
 }
 
-/// All callees and stage names of a body.
-fn callees(body: &[Stmt]) -> Vec<Ident> {
+/// All callees and stage names of a block, those of its parameters' defaults included.
+fn callees(block: &ast::Block) -> Vec<Ident> {
     let mut found = Vec::new();
-    for stmt in body {
-        each_expr(stmt, &mut |e| match &e.kind {
-            ExprKind::Call(c) => found.push(c.callee.clone()),
-            ExprKind::Name(n) => found.push(Ident { name: n.clone(), span: e.span }),
-            _ => {}
-        });
-    }
+    let mut note = |e: &Expr| match &e.kind {
+        ExprKind::Call(c) => found.push(c.callee.clone()),
+        ExprKind::Name(n) => found.push(Ident { name: n.clone(), span: e.span }),
+        _ => {}
+    };
+    block.formals.iter().filter_map(|f| f.default.as_ref()).for_each(|e| walk(e, &mut note));
+    block.body.iter().for_each(|stmt| each_expr(stmt, &mut note));
     found
 }
 
@@ -337,6 +337,9 @@ fn walk_args<'a>(args: &'a Args, f: &mut dyn FnMut(&'a Expr)) {
     }
 }
 
+/// No more than this many naming errors are reported.
+const MAX_ERRORS: usize = 100;
+
 /// Every name of a module that means nothing.
 fn names(module: &Module, scopes: &HashMap<FileId, BTreeMap<String, Arc<BlockDef>>>) -> Vec<Diagnostic> {
     let mut errors = Vec::new();
@@ -369,25 +372,25 @@ fn names(module: &Module, scopes: &HashMap<FileId, BTreeMap<String, Arc<BlockDef
         for name in ops::names().chain(FUNCTIONS).chain(["identity", "T"]) {
             known.insert(name);
         }
-        for stmt in body {
-            let mut check = |name: &str, span, what: &str| {
-                let axis = name.starts_with(|c: char| c.is_ascii_uppercase());
-                if known.contains(name) || (axis && what == "name") {
-                    return;
-                }
-                let mut error =
-                    Diagnostic::error("resolve::unknown_name", span, format!("there is no {what} `{name}`"), "not found in this scope");
-                if let Some(near) = nearest(name, known.iter().copied()) {
-                    error = error.help(format!("did you mean `{near}`?"));
-                }
-                errors.push(error);
-            };
-            each_expr(stmt, &mut |e| match &e.kind {
-                ExprKind::Name(n) => check(n, e.span, "name"),
-                ExprKind::Call(c) => check(&c.callee.name, c.callee.span, "operator or block"),
-                _ => {}
-            });
-        }
+        let mut check = |name: &str, span, what: &str| {
+            let axis = name.starts_with(|c: char| c.is_ascii_uppercase());
+            if known.contains(name) || (axis && what == "name") || errors.len() >= MAX_ERRORS {
+                return;
+            }
+            let mut error =
+                Diagnostic::error("resolve::unknown_name", span, format!("there is no {what} `{name}`"), "not found in this scope");
+            if let Some(near) = nearest(name, known.iter().copied()) {
+                error = error.help(format!("did you mean `{near}`?"));
+            }
+            errors.push(error);
+        };
+        let mut each = |e: &Expr| match &e.kind {
+            ExprKind::Name(n) => check(n, e.span, "name"),
+            ExprKind::Call(c) => check(&c.callee.name, c.callee.span, "operator or block"),
+            _ => {}
+        };
+        formals.iter().filter_map(|f| f.default.as_ref()).for_each(|e| walk(e, &mut each));
+        body.iter().for_each(|stmt| each_expr(stmt, &mut each));
     }
     errors
 }

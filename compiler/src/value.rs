@@ -119,7 +119,10 @@ pub fn unary(op: UnaryOp, value: Value, span: Span) -> Result<Value, Diagnostic>
     }
 }
 
-/// An infix operator on constants. Division of ints rounds down.
+/// The longest list.
+const MAX_LIST: usize = 10_000;
+
+/// An infix operator on constants. Ints divide as Euclid did: the remainder is never negative.
 ///
 /// # Errors
 /// `build::type` if the operands do not fit, `build::arithmetic` on overflow and division by zero.
@@ -132,10 +135,19 @@ pub fn binary(op: BinaryOp, a: Value, b: Value, span: Span) -> Result<Value, Dia
     let mismatch = || bad_type(span, format!("`{}` does not take values of types {} and {}", op.symbol(), a.type_name(), b.type_name()));
     let by_zero = || Diagnostic::error("build::arithmetic", span, "division by zero", "the divisor is zero");
     Ok(match (op, &a, &b) {
+        (Eq, Value::Int(x), Value::Int(y)) => Value::Bool(x == y),
+        (Ne, Value::Int(x), Value::Int(y)) => Value::Bool(x != y),
+        (Le, Value::Int(x), Value::Int(y)) => Value::Bool(x <= y),
+        (Ge, Value::Int(x), Value::Int(y)) => Value::Bool(x >= y),
+        (Lt, Value::Int(x), Value::Int(y)) => Value::Bool(x < y),
+        (Gt, Value::Int(x), Value::Int(y)) => Value::Bool(x > y),
         (Eq, ..) => Value::Bool(a == b || (a.as_float().is_some() && a.as_float() == b.as_float())),
         (Ne, ..) => Value::Bool(!(a == b || (a.as_float().is_some() && a.as_float() == b.as_float()))),
         (And, Value::Bool(x), Value::Bool(y)) => Value::Bool(*x && *y),
         (Or, Value::Bool(x), Value::Bool(y)) => Value::Bool(*x || *y),
+        (Add, Value::List(x), Value::List(y)) if x.len() + y.len() > MAX_LIST => {
+            return Err(Diagnostic::error("build::value", span, format!("a list of more than {MAX_LIST} values"), "grows too long"));
+        }
         (Add, Value::List(x), Value::List(y)) => Value::List(x.iter().chain(y).cloned().collect()),
         (Shl | Shr, Value::Int(x), Value::Int(y)) => {
             let by = u32::try_from(*y).map_err(|_| overflow(span))?;

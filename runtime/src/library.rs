@@ -52,8 +52,12 @@ pub fn open(sources: &mut SourceMap, path: &str) -> Result<FileId, Diagnostic> {
     {
         return Ok(sources.add(format!("<models/{name}.snn>"), text));
     }
-    let too_large = fs::metadata(path).is_ok_and(|m| m.len() > snnc_grammar::MAX_BYTES as u64);
-    if too_large {
+    let metadata = fs::metadata(path).ok();
+    if metadata.as_ref().is_some_and(|m| !m.is_file()) {
+        // A pipe or device may have no end.
+        return Err(problem(sources, format!("cannot read `{path}`: it is no file")));
+    }
+    if metadata.is_some_and(|m| m.len() > snnc_grammar::MAX_BYTES as u64) {
         let message = format!("`{path}` has more than {} bytes, which is no model", snnc_grammar::MAX_BYTES);
         return Err(Diagnostic { code: "syntax::too_large", ..problem(sources, message) });
     }

@@ -5,6 +5,7 @@ use ndarray::{ArrayD, Axis, IxDyn};
 use snnc_compiler::graph::Graph;
 use snnc_compiler::ops::{Eval, Real, Selection, real};
 use snnc_compiler::types::{NodeId, ParamId};
+use std::collections::BTreeMap;
 
 /// What a run gives.
 #[derive(Debug)]
@@ -37,14 +38,19 @@ pub fn arrange<F: Real>(graph: &Graph, batch: ArrayD<F>) -> ArrayD<F> {
 /// Runs the graph on a batch in the executor's order. With labels in training, gradients too.
 pub fn run<F: Real>(graph: &Graph, params: &[ArrayD<F>], input: &ArrayD<F>, labels: Option<&[usize]>, train: bool) -> Run<F> {
     let mut values: Vec<ArrayD<F>> = Vec::with_capacity(graph.nodes.len());
-    let mut running = Vec::new();
+    let mut running: BTreeMap<ParamId, ArrayD<F>> = BTreeMap::new();
     let mut spikes = Vec::new();
     for id in graph.ids() {
         let node = graph.node(id);
         let value = if id == graph.input {
             input.clone()
         } else {
-            let evaluated = node.op.eval(&context(graph, id, &values, params, train));
+            let mut context = context(graph, id, &values, params, train);
+            // A shared instance goes on from the statistics of its use before.
+            for (value, param) in context.params.iter_mut().zip(&node.params) {
+                *value = running.get(param).unwrap_or(*value);
+            }
+            let evaluated = node.op.eval(&context);
             running.extend(evaluated.running.into_iter().map(|(i, v)| (node.params[i], v)));
             evaluated.value
         };
@@ -64,7 +70,7 @@ pub fn run<F: Real>(graph: &Graph, params: &[ArrayD<F>], input: &ArrayD<F>, labe
             grads = backward(graph, params, &values, dlogits.insert_axis(Axis(0)));
         }
     }
-    Run { values, logits, loss, grads, running, spikes }
+    Run { values, logits, loss, grads, running: running.into_iter().collect(), spikes }
 }
 
 fn context<'a, F: Real>(graph: &'a Graph, id: NodeId, values: &'a [ArrayD<F>], params: &'a [ArrayD<F>], train: bool) -> Eval<'a, F> {

@@ -8,7 +8,7 @@ use snnc_compiler::check::Checked;
 use snnc_compiler::flow::{Dims, Flow, Sink, Source};
 use snnc_compiler::fold::{Folded, fold, prepare};
 use snnc_compiler::fuse::{Target, fuse};
-use snnc_compiler::graph::Graph;
+use snnc_compiler::graph::{Graph, Node};
 use snnc_compiler::lower::{self, Optimizer};
 use snnc_compiler::plan::plan;
 use snnc_compiler::program::Program;
@@ -221,6 +221,24 @@ pub fn inference_program(folded: &Folded, spikes: bool) -> (Flow, Program) {
     (flow, program)
 }
 
+/// A node that needs all time steps before the next one can go on: it says so itself, or it collapses T and something behind
+/// it varies over T again.
+fn looks_at_all(graph: &Graph) -> Option<&Node> {
+    let mut collapsed: Vec<Option<usize>> = vec![None; graph.nodes.len()];
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let found = node.inputs.iter().find_map(|i| collapsed[i.index()]);
+        let collapses = !node.signal.varies && node.inputs.iter().any(|i| graph.node(*i).signal.varies);
+        collapsed[id.index()] = found.or(collapses.then_some(id.index()));
+        match found {
+            _ if !node.op.streams() => return Some(node),
+            Some(at) if node.signal.varies => return Some(&graph.nodes[at]),
+            _ => {}
+        }
+    }
+    None
+}
+
 impl Inference {
     /// Folds a checked network and loads it for batches of up to `batch` samples.
     ///
@@ -249,7 +267,7 @@ impl Inference {
             }
         }
         let graph = checked.graph();
-        let looks_at_all = graph.nodes.iter().find(|n| !n.op.streams()).map(|n| (graph.name.clone(), n.path.clone()));
+        let looks_at_all = looks_at_all(graph).map(|node| (graph.name.clone(), node.path.clone()));
         Ok(Inference { executable, entry: Entry::of(graph), classes: graph.classes(), done: 0, samples: 0, looks_at_all })
     }
 

@@ -100,6 +100,10 @@ impl Weights {
                 values.push(tensor.data.clone());
             }
         }
+        // A published checkpoint may hold more than the network; our own files hold just its parameters.
+        if layout.is_none() {
+            problems.extend(tensors.keys().filter(|n| graph.params.iter().all(|p| p.path != **n)).map(|n| format!("unknown: {n}")));
+        }
         if problems.is_empty() {
             return Ok(Weights { values });
         }
@@ -192,6 +196,9 @@ pub type Tensors = BTreeMap<String, Tensor>;
 /// If it cannot be read or is damaged.
 pub fn read_tensors(path: &Path) -> Result<Tensors, WeightsError> {
     let shown = path.to_string_lossy().into_owned();
+    if path.exists() && !path.is_file() {
+        return Err(WeightsError::Format { path: shown, reason: "it is no file".into() });
+    }
     let bytes = std::fs::read(path).map_err(|source| WeightsError::Read { path: shown.clone(), source })?;
     let damaged = |reason: String| WeightsError::Format { path: shown.clone(), reason };
     let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use snnc_compiler::check::{Checked, check};
 use snnc_compiler::graph::{Settings, build, instantiate};
 use snnc_compiler::resolve::resolve;
-use snnc_grammar::{Diagnostic, Severity, SourceMap};
+use snnc_grammar::{Diagnostic, SourceMap};
 use snnc_runtime::library::{Library, open};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,9 +46,9 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
 
 /// The built-in models under `zoo/` or `mixer/`, where there is no such folder.
 fn library(path: &str) -> Option<Vec<&'static str>> {
-    let folder = if path.trim_end_matches('/') == "zoo" { "" } else { path };
+    let folder = if path == "zoo" || path == "zoo/" { "" } else { path };
     let found: Vec<&str> = snnc_zoo::MODELS.iter().map(|(name, _)| *name).filter(|name| name.starts_with(folder)).collect();
-    let is_folder = folder.is_empty() || folder.ends_with('/');
+    let is_folder = path.starts_with("zoo") || folder.ends_with('/');
     (is_folder && !found.is_empty() && !Path::new(path).exists()).then_some(found)
 }
 
@@ -95,16 +95,9 @@ fn one(path: &str, variant: Option<&str>, settings: &Settings) -> Outcome {
 }
 
 fn human_report(outcomes: &[Outcome]) -> Result<(), Failure> {
-    let mut result = Ok(());
+    let result = worst(outcomes.iter().map(|o| report::show(&o.sources, &o.diagnostics)));
     let mut rows = Vec::new();
     for o in outcomes {
-        if let Err(failure) = report::show(&o.sources, &o.diagnostics) {
-            // A wrong command line outweighs findings.
-            result = match (result, failure) {
-                (Err(Failure::Usage(u)), _) | (_, Failure::Usage(u)) => Err(Failure::Usage(u)),
-                (_, f) => Err(f),
-            };
-        }
         if o.models.is_empty() && o.diagnostics.is_empty() {
             let blocks = format!("library, {} block{}", o.blocks, if o.blocks == 1 { "" } else { "s" });
             rows.push(vec![o.path.clone(), blocks, String::new(), String::new(), String::new()]);
@@ -113,7 +106,7 @@ fn human_report(outcomes: &[Outcome]) -> Result<(), Failure> {
             let findings = checked.findings();
             let residues = match (findings.residues.len(), findings.admitted()) {
                 (0, _) => "none".to_owned(),
-                (n, 0) => format!("{n}, none admitted"),
+                (n, 0) => format!("{n}, not admitted"),
                 (n, m) => format!("{n} ({} multiplications admitted)", report::short(m as f64)),
             };
             rows.push(vec![
@@ -181,10 +174,17 @@ fn json_report(outcomes: &[Outcome]) -> Result<(), Failure> {
         })
         .collect();
     println!("{:#}", json!({ "files": files }));
-    let errors = || outcomes.iter().flat_map(|o| &o.diagnostics).filter(|d| d.severity == Severity::Error);
-    match errors().find(|d| d.code == "io::read") {
-        Some(d) => Err(Failure::Usage(d.message.clone())),
-        None if errors().next().is_some() => Err(Failure::Findings),
-        None => Ok(()),
+    worst(outcomes.iter().map(|o| report::outcome(&o.sources, &o.diagnostics)))
+}
+
+/// A wrong command line outweighs findings.
+fn worst(results: impl Iterator<Item = Result<(), Failure>>) -> Result<(), Failure> {
+    let mut worst = Ok(());
+    for next in results {
+        worst = match (worst, next) {
+            (Err(Failure::Usage(u)), _) | (_, Err(Failure::Usage(u))) => Err(Failure::Usage(u)),
+            (worst, next) => worst.and(next),
+        };
     }
+    worst
 }

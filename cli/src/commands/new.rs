@@ -6,7 +6,10 @@ use std::fs::OpenOptions;
 use std::io::Write;
 
 pub(crate) fn run(args: &NewArgs) -> Result<(), Failure> {
-    let path = args.name.with_extension("snn");
+    let mut path = args.name.clone();
+    if path.extension().is_none_or(|e| e != "snn") {
+        path.as_mut_os_string().push(".snn");
+    }
     let stem = args.name.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let words = stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
     let name: String = words.map(|w| w[..1].to_ascii_uppercase() + &w[1..]).collect();

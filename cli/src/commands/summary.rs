@@ -3,6 +3,7 @@
 use crate::args::{Format, SummaryArgs};
 use crate::{Failure, model, report};
 use serde_json::json;
+use snnc_compiler::check::How;
 use snnc_compiler::ops::Role;
 
 /// Energy of a multiply-accumulate and of an accumulate in 45 nm, in picojoule (Horowitz 2014).
@@ -13,23 +14,27 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
     let graph = loaded.checked.graph();
     let mut rows = Vec::new();
-    let (mut macs, mut acs) = (0u64, 0u64);
+    let (mut encoder, mut residues, mut acs) = (0u64, 0u64, 0u64);
+    let findings = loaded.checked.findings();
     for id in graph.ids() {
         let node = graph.node(id);
         let parameters: u64 =
             node.params.iter().map(|p| graph.param(*p)).filter(|p| p.role == Role::Trained).map(|p| p.elements() as u64).sum();
         let work = graph.work(id);
-        if node.encoder {
-            macs += work;
-        } else {
-            acs += work;
+        match loaded.checked.plan().nodes[id.index()].how {
+            How::Encoder => encoder += work,
+            // What no fold removes multiplies at every place, weights or not.
+            How::Residue => {
+                let places = findings.residues.iter().filter(|r| r.node == id).map(|r| r.multiplications);
+                residues += work.max(places.sum());
+            }
+            _ => acs += work,
         }
         rows.push((node.path.clone(), node.op.word(), node.signal.to_string(), parameters, work, node.encoder));
     }
-    let findings = loaded.checked.findings();
-    let admitted = findings.admitted() as f64;
+    let macs = encoder + residues;
     let additions = acs as f64 * args.rate;
-    let energy = ((macs as f64 + admitted) * MAC_PJ + additions * AC_PJ) * 1e-9;
+    let energy = (macs as f64 * MAC_PJ + additions * AC_PJ) * 1e-9;
     if args.format == Format::Json {
         let layers: Vec<_> = rows
             .iter()
@@ -56,7 +61,10 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     print!("{}", report::table(&["path", "operator", "signal", "parameters", "operations"], &cells));
     println!("\n{}", loaded.verdict_line());
     println!("parameters  {}", report::grouped(graph.trained()));
-    println!("encoder     {} MAC per sample", report::short(macs as f64));
+    println!("encoder     {} MAC per sample", report::short(encoder as f64));
+    if residues > 0 {
+        println!("residues    {} MAC per sample", report::short(residues as f64));
+    }
     println!(
         "the rest    {} AC per sample at a firing rate of {:.0} % ({} at 100 %)",
         report::short(additions),

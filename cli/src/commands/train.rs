@@ -5,6 +5,7 @@ use crate::args::{Format, TrainArgs};
 use crate::{Failure, model};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
+use snnc_compiler::check::Verdict;
 use snnc_runtime::data::Dataset;
 use snnc_runtime::train::checkpoint::{recipe_of, replace};
 use snnc_runtime::train::{Event, Training};
@@ -29,7 +30,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     if let Some(epochs) = args.epochs {
         recipe.schedule.epochs = epochs as usize;
-        recipe.schedule.warmup = recipe.schedule.warmup.min(recipe.schedule.epochs - 1);
+        recipe.schedule.warmup = recipe.schedule.warmup.min(f64::from(epochs - 1));
     }
     if let Some(seed) = args.seed {
         recipe.seed = seed;
@@ -88,11 +89,13 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     println!("\ntrained in {seconds:.1} s; weights in {}", folder.display());
     println!("verdict            {}", loaded.verdict_line());
     println!("test accuracy      {:.2} % of {pictures} pictures, as written", 100.0 * unfolded);
-    println!(
-        "folded             {:.2} %, without multiplications outside the encoder ({same} of {pictures} predictions the same)",
-        100.0 * folded
-    );
-    let (model, out) = (&args.model.model, folder.display());
+    let claim = match loaded.checked.findings().verdict {
+        Verdict::Strict => "without multiplications outside the encoder",
+        Verdict::Admitted => "without multiplications outside the encoder but those admitted",
+        Verdict::Violated => "what can be folded",
+    };
+    println!("folded             {:.2} %, {claim} ({same} of {pictures} predictions the same)", 100.0 * folded);
+    let (model, out) = (model_words(args), quoted(&folder.to_string_lossy()));
     println!(
         "\nnext:\n  snnc predict {model} --weights {out} --sample 0\n  snnc eval {model} --weights {out}\n  snnc summary {model}\n  snnc check {model}"
     );
@@ -106,12 +109,22 @@ fn free_folder(name: &str) -> PathBuf {
     [base.clone()].into_iter().chain(numbered).find(|p| !p.exists()).unwrap_or(base)
 }
 
-fn resume_command(args: &TrainArgs, folder: &Path) -> String {
-    let mut words = vec!["snnc train".to_owned(), args.model.model.clone()];
-    words.extend(args.model.settings.set.iter().map(|s| format!("--set '{s}'")));
+/// The model with its settings, as they were given.
+fn model_words(args: &TrainArgs) -> String {
+    let mut words = vec![quoted(&args.model.model)];
+    words.extend(args.model.settings.set.iter().map(|s| format!("--set {}", quoted(s))));
     words.extend(args.model.settings.time.map(|t| format!("--time {t}")));
-    words.push(format!("-o {} --resume", folder.display()));
     words.join(" ")
+}
+
+fn resume_command(args: &TrainArgs, folder: &Path) -> String {
+    format!("snnc train {} -o {} --resume", model_words(args), quoted(&folder.to_string_lossy()))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+:,@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// A bar on a terminal, a line for every epoch elsewhere, JSON lines if asked.

@@ -60,9 +60,10 @@ impl Chains {
         (whole <= parts).then_some(stands)
     }
 
-    /// Notes that `id` is composed into `with`.
-    pub(crate) fn join(&mut self, with: NodeId, id: NodeId) {
+    /// Notes that `id` is composed into `with`, which has `weights` then.
+    pub(crate) fn join(&mut self, with: NodeId, id: NodeId, weights: u64) {
         self.joined.insert(id, with);
+        self.weights.insert(with, weights);
     }
 
     /// Weights of one map.
@@ -76,8 +77,10 @@ impl Chains {
     }
 
     /// Weights of the composition: those of the first map with the second's outputs.
-    fn composed(&self, cx: &Context<'_>, first: NodeId, second: NodeId) -> u64 {
-        let outputs = |id: NodeId| cx.graph.node(id).params.first().map_or(1, |p| cx.graph.param(*p).axes[0].size as u64);
-        self.count(cx, first) / outputs(first).max(1) * outputs(second)
+    pub(crate) fn composed(&self, cx: &Context<'_>, first: NodeId, second: NodeId) -> u64 {
+        let extent = |id: NodeId, i: usize| cx.graph.node(id).params.first().map_or(1, |p| cx.graph.param(*p).axes[i].size as u64);
+        let (inputs, outputs) = (|id| extent(id, 1), |id| extent(id, 0));
+        // What the chain gives so far is what the second map reads.
+        self.count(cx, first) / inputs(second).max(1) * outputs(second)
     }
 }

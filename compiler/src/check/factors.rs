@@ -3,6 +3,7 @@
 use super::{Context, Destination};
 use crate::ops::{Linearity, Multiplication, Selection};
 use crate::types::NodeId;
+use std::collections::BTreeSet;
 
 /// A factor to be placed.
 struct Factor {
@@ -15,20 +16,29 @@ struct Factor {
 
 /// Plans all factors, in graph order, so that a later one finds the earlier ones placed.
 pub(super) fn plan(cx: &mut Context<'_>) {
-    for id in cx.graph.ids() {
-        let node = cx.graph.node(id);
-        let operands = cx.graph.input_signals(node);
-        for product in node.op.multiplies(&operands) {
-            let Multiplication::Factor { axes, value } = product else { continue };
-            let factor = Factor { node: id, axes, value, shifts: value.is_none() };
-            let destination = if node.encoder {
-                Destination::Encoder
-            } else {
-                before(cx, &factor).or_else(|| after(cx, &factor)).or_else(|| shift(&factor)).unwrap_or(Destination::Residue)
-            };
-            cx.plan[id.index()].factor = Some(destination);
-        }
+    // What lies behind a factor is asked first from the end: a step that cannot pass its own factor on passes no other.
+    let mut behind: Vec<Option<Destination>> = vec![None; cx.graph.nodes.len()];
+    for id in cx.graph.ids().rev() {
+        behind[id.index()] = own(cx, id).and_then(|factor| after(cx, &factor, &behind));
     }
+    for id in cx.graph.ids() {
+        let Some(factor) = own(cx, id) else { continue };
+        let destination = if cx.graph.node(id).encoder {
+            Destination::Encoder
+        } else {
+            before(cx, &factor).or(behind[id.index()]).or_else(|| shift(&factor)).unwrap_or(Destination::Residue)
+        };
+        cx.plan[id.index()].factor = Some(destination);
+    }
+}
+
+/// The constant factor of a node.
+fn own(cx: &Context<'_>, id: NodeId) -> Option<Factor> {
+    let node = cx.graph.node(id);
+    node.op.multiplies(&cx.graph.input_signals(node)).into_iter().find_map(|m| match m {
+        Multiplication::Factor { axes, value } => Some(Factor { node: id, axes, value, shifts: value.is_none() }),
+        _ => None,
+    })
 }
 
 /// (a) The map before it takes it, if it varies only over that map's output axis and nothing else reads the way there.
@@ -68,43 +78,51 @@ fn before(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
     }
 }
 
-/// (b), (c) The neuron or map that is its only reader takes it, with only linear steps between.
-fn after(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
-    let mut at = factor.node;
-    loop {
-        let next = cx.only_reader(at)?;
-        let node = cx.graph.node(next);
-        if node.encoder {
+/// (b), (c) The neurons and maps that read it take it, with only linear steps between.
+fn after(cx: &Context<'_>, factor: &Factor, behind: &[Option<Destination>]) -> Option<Destination> {
+    let (mut waiting, mut seen) = (vec![factor.node], BTreeSet::new());
+    let mut takers = Vec::new();
+    while let Some(at) = waiting.pop() {
+        if at == cx.graph.output || cx.readers[at.index()].is_empty() {
             return None;
         }
-        if node.op.selection() == Selection::Neuron {
-            return Some(Destination::Neuron(next));
-        }
-        match node.op.linearity() {
-            Linearity::Map { input_axis, zero_padded, .. } => {
-                let fits = factor.axes.iter().all(|a| *a == input_axis) && !(factor.shifts && zero_padded);
-                return fits.then_some(Destination::After(next));
+        for &next in cx.readers[at.index()].iter().filter(|n| seen.insert(**n)) {
+            let node = cx.graph.node(next);
+            if node.encoder {
+                return None;
             }
-            Linearity::Affine => {}
-            Linearity::Sum(axes) => {
-                if factor.axes.iter().any(|a| axes.contains(a)) {
-                    return None;
+            if node.op.selection() == Selection::Neuron {
+                takers.push(Destination::Neuron(next));
+                continue;
+            }
+            let passes = match node.op.linearity() {
+                Linearity::Map { input_axis, zero_padded, .. } => {
+                    if factor.axes.iter().any(|a| *a != input_axis) || (factor.shifts && zero_padded) {
+                        return None;
+                    }
+                    takers.push(Destination::After(next));
+                    continue;
                 }
+                Linearity::Affine => true,
+                Linearity::Sum(axes) => factor.axes.iter().all(|a| !axes.contains(a)),
+                Linearity::WindowSum => !factor.shifts && factor.axes.iter().all(|a| a != "H" && a != "W"),
+                Linearity::None | Linearity::View | Linearity::Add => false,
+            };
+            // A factor of its own that stays here would meet this one.
+            if !passes || (own(cx, next).is_some() && behind[next.index()].is_none()) {
+                return None;
             }
-            Linearity::WindowSum => {
-                if factor.shifts || factor.axes.iter().any(|a| a == "H" || a == "W") {
-                    return None;
-                }
-            }
-            Linearity::None | Linearity::View | Linearity::Add => return None,
+            waiting.push(next);
         }
-        at = next;
+    }
+    match takers.as_slice() {
+        [one] => Some(*one),
+        _ => Some(Destination::Readers),
     }
 }
 
 /// (d) A power of two changes exponents.
 fn shift(factor: &Factor) -> Option<Destination> {
     let value = factor.value?;
-    let (mantissa, exponent) = (value.abs().log2().fract(), value.abs().log2());
-    (value != 0.0 && mantissa == 0.0 && exponent.abs() <= 30.0).then_some(Destination::Shift)
+    crate::flow::power_of_two(value).map(|_| Destination::Shift)
 }

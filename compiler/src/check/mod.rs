@@ -26,6 +26,8 @@ pub enum Destination {
     After(NodeId),
     /// Into threshold, bias and reset of the neuron that reads it.
     Neuron(NodeId),
+    /// Into all that read it, maps and neurons, each as above.
+    Readers,
     /// A change of exponent (and sign).
     Shift,
     /// Stays: it belongs to the encoder.
@@ -224,6 +226,9 @@ pub fn check(graph: Graph) -> Checked {
             encoder_work = encoder_work.saturating_add(work);
         }
     }
+    if encoder_work > total_work / 2 {
+        diagnostics.extend(deep_encoder(&graph, encoder_work as f64 / total_work as f64));
+    }
     let refused = diagnostics.iter().any(|d| d.severity == snnc_grammar::Severity::Error);
     let verdict = match () {
         () if refused => Verdict::Violated,
@@ -253,9 +258,13 @@ fn decide(cx: &mut Context<'_>, id: NodeId, residues: &mut Vec<Residue>) {
     };
     // Where its factor is folded away, an affine step passes its operand on as it is.
     let passes = node.op.linearity() == Linearity::Affine
-        && matches!(factor, Some(Destination::Before(_) | Destination::After(_) | Destination::Neuron(_)));
+        && matches!(factor, Some(Destination::Before(_) | Destination::After(_) | Destination::Neuron(_) | Destination::Readers));
     let mut signal =
         if passes { operands[0].clone() } else { node.op.infer(&operands, graph.time).unwrap_or_else(|_| node.signal.clone()) };
+    if signal.kind == Kind::Count && matches!(factor, Some(Destination::Shift | Destination::Encoder | Destination::Residue)) {
+        // Divided here, it counts nothing any more.
+        signal = Signal::real(Kind::Current, signal.axes, signal.varies);
+    }
     for product in products {
         if node.encoder {
             how = How::Encoder;
@@ -280,9 +289,10 @@ fn decide(cx: &mut Context<'_>, id: NodeId, residues: &mut Vec<Residue>) {
     }
     if let How::Compose(with) = how {
         // Seen from outside, a chain is one map; what its first part gives never exists.
-        cx.chains.join(with, id);
+        let weights = cx.chains.composed(cx, with, id);
+        cx.chains.join(with, id, weights);
     }
-    if signal.kind == Kind::Analog && !node.encoder && operands.iter().all(|s| s.kind != Kind::Analog) {
+    if signal.kind == Kind::Analog && !node.encoder && !operands.is_empty() && operands.iter().all(|s| s.kind != Kind::Analog) {
         signal.kind = Kind::Current;
     }
     let plan = &mut cx.plan[id.index()];
@@ -338,7 +348,7 @@ fn encoder(graph: &Graph, diagnostics: &mut Vec<Diagnostic>) {
     }
     // Some neuron outside the encoder must stand between the input and the output, on every way.
     let mut bare = vec![false; graph.nodes.len()];
-    bare[graph.input.index()] = true;
+    bare[graph.input.index()] = graph.node(graph.input).signal.kind != Kind::Spike;
     for id in graph.ids() {
         let node = graph.node(id);
         let spiking = node.op.selection() == Selection::Neuron && !node.encoder;
@@ -357,6 +367,25 @@ fn encoder(graph: &Graph, diagnostics: &mut Vec<Diagnostic>) {
             .help("the encoder is for the first layer; what follows it must run on spikes"),
         );
     }
+}
+
+/// A warning for an encoder of several layers that does most of the work: a verdict about the rest says little then.
+fn deep_encoder(graph: &Graph, share: f64) -> Option<Diagnostic> {
+    let mut layers = vec![0usize; graph.nodes.len()];
+    for id in graph.ids().filter(|id| graph.node(*id).encoder) {
+        let node = graph.node(id);
+        let before = node.inputs.iter().map(|i| layers[i.index()]).max().unwrap_or(0);
+        layers[id.index()] = before + usize::from(node.op.multiplies(&graph.input_signals(node)).contains(&Multiplication::Weights));
+    }
+    let (deepest, depth) = graph.ids().map(|id| (id, layers[id.index()])).max_by_key(|(_, n)| *n)?;
+    let message = format!("the encoder of `{}` is {depth} layers deep and does {:.1} % of all operations", graph.name, 100.0 * share);
+    (depth > 1).then(|| Diagnostic {
+        code: "check::encoder_share",
+        severity: snnc_grammar::Severity::Warning,
+        message,
+        labels: vec![snnc_grammar::Label { span: graph.node(deepest).span, text: "its last layer".into() }],
+        help: Some("the encoder is for the first layer, which sees the input; the verdict is about the rest".into()),
+    })
 }
 
 /// Kinds that signatures asked for and did not get.

@@ -11,7 +11,7 @@ pub use prepare::{Expr, Originals, prepare};
 use crate::check::{Checked, Destination, How, NodePlan};
 use crate::graph::{Graph, Node, Param};
 use crate::ops::neuron::Reset;
-use crate::ops::{Init, Linearity, Multiplication, Op, Role, avg_pool, conv, folded_fire, linear, mean};
+use crate::ops::{Init, Linearity, Multiplication, Op, Role, avg_pool, conv, folded_fire, linear, mean, merge};
 use crate::types::{Axis, NodeId, ParamId, Signal};
 use std::collections::HashMap;
 
@@ -172,7 +172,7 @@ impl Folder<'_> {
                 (self.linear_map(id, inputs[0], &carry, &input_axis, &output_axis), Carry::default())
             }
             (Linearity::Affine, _, Some(Destination::Before(_))) => (inputs[0], carry),
-            (Linearity::Affine, _, Some(Destination::After(_) | Destination::Neuron(_))) => {
+            (Linearity::Affine, _, Some(Destination::After(_) | Destination::Neuron(_) | Destination::Readers)) => {
                 let (scale, shift) = self.factor(node);
                 (inputs[0], carry.then(scale, shift))
             }
@@ -249,7 +249,16 @@ impl Folder<'_> {
             params.push(self.param(format!("{}.bias", node.path), vec![Axis::new("out", outputs)], bias));
         }
         let op = mapped(&node.op, params.len() > 1, &out_axis, outputs);
-        self.push(id, op, vec![input], params, false)
+        let new = self.push(id, op, vec![input], params, false);
+        if self.nodes[new.index()].signal.size(&out_axis).is_some() {
+            return new;
+        }
+        // A convolution's channels stay called so; composed with a map to another axis they are renamed behind it.
+        let rename = merge::Merge { from: vec![Axis::new(output_axis, outputs)], to: out_axis };
+        let renamed = self.push(id, Op::Merge(rename), vec![new], vec![], false);
+        self.nodes[renamed.index()].path.push_str(".renamed");
+        *self.how.last_mut().unwrap_or(&mut How::Free) = How::Free;
+        renamed
     }
 
     /// A neuron with all constants folded into its own.

@@ -287,11 +287,7 @@ fn product(
         return acc;
     }
     let b_terms = spread(&b_view, flow.dims(b), b_labels);
-    let (mut x, mut w) = (place(body, &a_view, &a_terms), place(body, &b_view, &b_terms));
-    // The operand with the spikes comes first.
-    if tensor.operand != Operand::Real && !flow.get(a).spikes && flow.get(b).spikes {
-        std::mem::swap(&mut x, &mut w);
-    }
+    let (x, w) = (place(body, &a_view, &a_terms), place(body, &b_view, &b_terms));
     let x_scalar = lanes.is_none_or(|l| x.terms.iter().all(|(i, _)| *i != l));
     let mut stmts = accumulate(body, acc, tensor.operand, x, w, x_scalar);
     for (index, size) in summed.into_iter().rev() {

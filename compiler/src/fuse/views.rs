@@ -1,39 +1,41 @@
 //! Where tensors lie: views of buffers, parts of a concat inside the whole, updates in place.
 
 use super::{Fuser, updates};
-use crate::flow::{Def, Dims, Flow, FlowId, Operand, Scalar, Source, Tensor};
+use crate::flow::{ConvPart, Def, Dims, Flow, FlowId, Operand, Scalar, Source, Tensor};
 use crate::program::{BufferId, Purpose, View};
 use crate::types::Axis;
 use std::collections::{HashMap, HashSet};
 
-/// The flow with a copy wherever a concat cannot have a part written straight into it: a part that lies elsewhere
-/// already, or that does not vary over T where the whole does.
+/// The flow with a copy wherever a concat cannot have a part written straight into it (one that lies elsewhere already, or
+/// does not vary over T where the whole does), and where a library cannot read a part of one.
 pub(super) fn with_copies(flow: &Flow) -> Flow {
     let mut out = Flow { label: flow.label.clone(), ..Flow::default() };
     let mut map: Vec<FlowId> = Vec::with_capacity(flow.tensors.len());
     let mut claimed: HashSet<FlowId> = HashSet::new();
     for tensor in &flow.tensors {
         let mut tensor = renumbered(tensor, &map);
-        if let Def::Concat { parts, .. } = &mut tensor.def {
+        // A library's convolution takes rows that follow each other.
+        if let Def::Conv { a: grad, part: ConvPart::Operand, .. } | Def::Conv { b: grad, part: ConvPart::Weight, .. } = &mut tensor.def
+            && matches!(&out.get(*grad).def, Def::Slice { axis, .. } if axis == "W")
+        {
+            *grad = copy(&mut out, *grad, &tensor.label);
+        }
+        if let Def::Concat { parts, axis } = &mut tensor.def {
             for part in parts.iter_mut() {
                 let source = out.get(*part);
-                let own =
-                    matches!(source.def, Def::Map { .. } | Def::Scan { .. } | Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. });
+                let own = match source.def {
+                    Def::Map { .. } | Def::Scan { .. } | Def::Product { .. } | Def::Pool { .. } => true,
+                    Def::Conv { .. } => axis != "W",
+                    _ => false,
+                };
                 let fits = source.dims.time == tensor.dims.time && source.dims.batch == tensor.dims.batch;
                 let updated = updates(flow, *part).is_some();
                 if own && fits && !updated && claimed.insert(*part) {
                     continue;
                 }
-                let dims = Dims { time: tensor.dims.time, ..source.dims.clone() };
-                let spikes = source.spikes;
-                out.tensors.push(Tensor {
-                    def: Def::Map { inputs: vec![*part], body: Scalar::Arg(0) },
-                    dims,
-                    label: tensor.label.clone(),
-                    spikes,
-                    operand: Operand::Real,
-                });
-                *part = FlowId::new(out.tensors.len() - 1);
+                let varies = tensor.dims.time;
+                *part = copy(&mut out, *part, &tensor.label);
+                out.tensors[part.index()].dims.time = varies;
                 claimed.insert(*part);
             }
         }
@@ -42,6 +44,14 @@ pub(super) fn with_copies(flow: &Flow) -> Flow {
     }
     out.sinks = flow.sinks.iter().map(|(s, id)| (s.clone(), map[id.index()])).collect();
     out
+}
+
+fn copy(flow: &mut Flow, of: FlowId, label: &str) -> FlowId {
+    let source = flow.get(of);
+    let (dims, spikes) = (source.dims.clone(), source.spikes);
+    let def = Def::Map { inputs: vec![of], body: Scalar::Arg(0) };
+    flow.tensors.push(Tensor { def, dims, label: label.to_owned(), spikes, operand: Operand::Real });
+    FlowId::new(flow.tensors.len() - 1)
 }
 
 fn renumbered(tensor: &Tensor, map: &[FlowId]) -> Tensor {

@@ -1,6 +1,6 @@
 //! Expressions: constants are computed, signals become nodes.
 
-use super::build::{Builder, Built, Frame, not_a_signal};
+use super::build::{Builder, Built, Frame, Sharing, not_a_signal};
 use crate::ops::neuron::{NEURONS, Neuron};
 use crate::ops::{self, Arguments, Op, add, fire, product, scale};
 use crate::types::NodeId;
@@ -123,6 +123,11 @@ impl Builder<'_> {
     }
 
     fn binary(&mut self, op: BinaryOp, a: Value, b: Value, span: Span) -> Built<Value> {
+        let scales = matches!(a, Value::Signal(_)) != matches!(b, Value::Signal(_));
+        let factor = a.as_float().or(b.as_float()).filter(|f| scales && *f != 0.0);
+        if let Some(f) = factor.filter(|f| !(1e-30..=1e30).contains(&f.abs())) {
+            return Err(Diagnostic::error("build::value", span, format!("the factor {f:e} is out of range"), "here"));
+        }
         let node = |b: &mut Self, op: Op, inputs: Vec<NodeId>| b.node(op, inputs, span, None).map(Value::Signal);
         match (op, &a, &b) {
             (_, Value::Poison, _) | (_, _, Value::Poison) => Ok(Value::Poison),
@@ -175,7 +180,7 @@ impl Builder<'_> {
         let shared = &self.shared[index];
         let (call, path, mut frame) = (shared.call.clone(), shared.path.clone(), shared.frame.clone());
         let kept = std::mem::replace(&mut self.at.path, path);
-        let sharing = std::mem::replace(&mut self.at.sharing, true);
+        let sharing = self.at.sharing.replace(Sharing { share: index, next: 0 });
         self.at.calls.push(span);
         let result = self.stage(Value::Signal(id), at, &call, &mut frame);
         self.at.calls.pop();
@@ -187,7 +192,7 @@ impl Builder<'_> {
     /// `name(args)`, with the signal that is piped into it, if any.
     fn call(&mut self, call: &Call, piped: Option<(NodeId, Span)>, span: Span, frame: &mut Frame) -> Built<Value> {
         let name = call.callee.name.as_str();
-        if let Some(value @ (Value::Neuron(..) | Value::Shared(_))) = frame.names.get(name).cloned() {
+        if let Some(Value::Neuron(..) | Value::Shared(_)) = frame.names.get(name) {
             let plain: Vec<&Arg> = call.args.list.iter().collect();
             let input = match (piped, plain.as_slice()) {
                 (Some((id, _)), []) => id,
@@ -203,7 +208,6 @@ impl Builder<'_> {
                     );
                 }
             };
-            let _ = value;
             return self.apply_name(name, input, span, span, frame);
         }
         let block = self.package.scopes.get(&frame.file).and_then(|s| s.get(name)).cloned();

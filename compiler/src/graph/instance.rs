@@ -85,8 +85,12 @@ pub fn instantiate(
     }
     for (n, text) in &settings.set {
         let whole = format!("{n}={text}");
+        let again = settings.set.iter().filter(|(m, _)| m == n).count() > 1;
         let file = sources.add("--set", whole.as_str());
         match parse_setting(sources, file) {
+            Some((name, _)) if again => {
+                errors.push(Diagnostic::error("build::setting", name.span, format!("`{n}` is set more than once"), "here"));
+            }
             Some((name, value)) if name.name == *n => arguments.push((n.clone(), name.span, value)),
             _ => {
                 let span = Span { file, start: 0, end: u32::try_from(whole.len()).unwrap_or(0) };

@@ -38,6 +38,15 @@ impl Problem {
     }
 }
 
+impl Setting {
+    /// Checks that it has no named and at most one plain argument, as `sigmoid(4.0)`.
+    pub(super) fn positional(&self) -> Result<(), Problem> {
+        let extra = self.named.first().map(|(n, _)| format!("`{}` has no argument `{n}`", self.name));
+        let extra = extra.or_else(|| (self.plain.len() > 1).then(|| format!("`{}` takes one argument", self.name)));
+        extra.map_or(Ok(()), |m| Err(Problem::new("build::unknown_argument", m).at(self.span).help(format!("write `{}(4.0)`", self.name))))
+    }
+}
+
 /// A name with its place.
 pub(super) type Named = (String, Span);
 /// The two sides of an arrow: axes, and axes with sizes.
@@ -170,6 +179,7 @@ impl Arguments {
     pub fn init(&mut self, fan_in: usize, fan_out: usize) -> Result<Init, Problem> {
         let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
         let Some(setting) = self.setting("init")? else { return Ok(Init::Uniform(bound)) };
+        setting.positional()?;
         let number = |default: Option<f64>| match setting.plain.first() {
             Some(v) => v.as_float().ok_or_else(|| Self::wrong("init", "a number", v, setting.span)),
             None => default.ok_or_else(|| Self::missing("a number in `init`").at(setting.span)),

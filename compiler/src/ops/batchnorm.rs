@@ -25,6 +25,9 @@ impl Operator for BatchNorm {
         let mut axes = Vec::new();
         for (name, span) in args.plain_axes()? {
             let size = inputs[0].size(&name).ok_or_else(|| no_axis(&inputs[0], &name).at(span))?;
+            if axes.iter().any(|a: &Axis| a.name == name) {
+                return Err(Problem::new("shape::axis", format!("axis `{name}` is named twice")).at(span));
+            }
             axes.push(Axis::new(name, size));
         }
         if axes.is_empty() {

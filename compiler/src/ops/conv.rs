@@ -46,6 +46,10 @@ pub(crate) fn windowed(window: &Window, signal: &Signal) -> Result<Vec<Axis>, Pr
 impl Operator for Conv {
     fn read(args: &mut Arguments, inputs: &[Signal]) -> Result<Self, Problem> {
         let channels_in = inputs[0].size("C").ok_or_else(|| no_axis(&inputs[0], "C"))?;
+        if let Some(other) = inputs[0].axes.iter().find(|a| !["C", "H", "W"].contains(&a.name.as_str())) {
+            let problem = Problem::new("shape::axis", format!("`conv` works over C, H and W; {} has {} too", inputs[0], other.name));
+            return Err(problem.help(format!("merge it into another axis, e.g. `merge({}, C -> C)`", other.name)));
+        }
         let channels = args.required_int("C", 1)?;
         let window = read_window(args, Some(1), Some(0))?;
         let area = window.kernel[0].saturating_mul(window.kernel[1]);
@@ -88,7 +92,7 @@ impl Operator for Conv {
     }
 
     fn work(&self, _: &[Signal], out: &Signal) -> u64 {
-        (out.elements() * self.channels_in * self.window.kernel[0] * self.window.kernel[1]) as u64
+        [self.channels_in, self.window.kernel[0], self.window.kernel[1]].iter().fold(out.elements() as u64, |n, k| n.saturating_mul(*k as u64))
     }
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {

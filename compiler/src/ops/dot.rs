@@ -18,6 +18,9 @@ impl Operator for Dot {
         let mut axes = Vec::new();
         for (name, span) in std::mem::take(&mut args.axes) {
             let size = inputs[0].size(&name).ok_or_else(|| no_axis(&inputs[0], &name).at(span))?;
+            if axes.iter().any(|a: &Axis| a.name == name) {
+                return Err(Problem::new("shape::axis", format!("axis `{name}` is named twice")).at(span));
+            }
             axes.push(Axis::new(name, size));
         }
         if axes.is_empty() {
@@ -81,7 +84,11 @@ impl Operator for Dot {
 
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
         let dims = cx.dims();
-        let (a, b) = (cx.inputs[0], cx.inputs[1]);
+        // The operand that is visited spike by spike comes first.
+        let (mut a, mut b) = (cx.inputs[0], cx.inputs[1]);
+        if cx.signals[0].kind != Kind::Spike && cx.signals[1].kind == Kind::Spike {
+            std::mem::swap(&mut a, &mut b);
+        }
         let def = Def::Product {
             a,
             b,

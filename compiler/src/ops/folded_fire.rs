@@ -2,7 +2,7 @@
 
 use super::neuron::{Neuron, Reset};
 use super::*;
-use crate::flow::{Bin, Def, Scalar, Un};
+use crate::flow::{Bin, Def, Scalar, Un, power_of_two};
 use ndarray::Axis as At;
 
 /// The neuron of `Fire` on operand z where x = a z + b, in the scale u = v / (|a| · drive): u ← leak(u) + sign(a) z +
@@ -20,7 +20,7 @@ pub struct FoldedFire {
 
 /// `k` if the factor is 2^-k with k from 1 to 30.
 pub fn shift_of(factor: f64) -> Option<i8> {
-    (1..=30).find(|k| factor == 2f64.powi(-i32::from(*k)))
+    power_of_two(factor).map(|k| -k).filter(|k| *k > 0 && factor > 0.0)
 }
 
 impl Operator for FoldedFire {

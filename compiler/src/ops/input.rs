@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::flow::{Dims, Source};
+use crate::types::Kind;
 
 /// The model's input; a static one has no T.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,7 +37,9 @@ impl Operator for Input {
     }
 
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
-        cx.flow.source(Source::Input, Dims::of(&self.signal))
+        let id = cx.flow.source(Source::Input, Dims::of(&self.signal));
+        cx.flow.tensors[id.index()].spikes = self.signal.kind == Kind::Spike;
+        id
     }
 
     fn backward(&self, _: &mut Backward<'_>) {}

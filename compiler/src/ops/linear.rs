@@ -77,7 +77,7 @@ impl Operator for Linear {
     }
 
     fn work(&self, _: &[Signal], out: &Signal) -> u64 {
-        out.elements() as u64 * self.from.size as u64
+        (out.elements() as u64).saturating_mul(self.from.size as u64)
     }
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {

@@ -67,13 +67,9 @@ impl Operator for Mean {
             let at = 2 + e.signals[0].position(name).unwrap_or(0);
             value = value.sum_axis(At(at)).insert_axis(At(at));
         }
-        // A static operand is T equal copies: its mean over T is itself, its sum T times itself.
+        // A static operand is one value, not T: its mean over T is itself.
         if self.time {
-            let one = value.shape()[0] == 1;
             value = value.sum_axis(At(0)).insert_axis(At(0));
-            if one && self.sum {
-                value = value * real::<F>(e.time as f64);
-            }
         }
         let shape: Vec<usize> =
             [value.shape()[0], value.shape()[1]].into_iter().chain(e.out.axes.iter().map(|a| a.size)).collect();

@@ -44,13 +44,13 @@ impl Neuron {
     /// What is wrong with the arguments.
     pub fn read(word: &str, args: &mut Arguments) -> Result<Neuron, Problem> {
         let tau = if word == "LIF" { Some(args.float("tau")?.unwrap_or(2.0)) } else { None };
-        if let Some(tau) = tau.filter(|t| *t <= 1.0 || !t.is_finite()) {
-            return Err(Problem::new("build::value", format!("`tau` is {tau}, but must be larger than 1")));
+        if let Some(tau) = tau.filter(|t| !(1.000_001..=1e9).contains(t)) {
+            return Err(Problem::new("build::value", format!("`tau` is {tau}, but must be larger than 1 and at most 1e9")));
         }
         let decay_input = if word == "LIF" { args.bool("decay_input")?.unwrap_or(true) } else { false };
         let threshold = args.float("threshold")?.unwrap_or(1.0);
-        if threshold <= 0.0 {
-            return Err(Problem::new("build::value", format!("`threshold` is {threshold}, but must be positive")));
+        if !(1e-30..=1e30).contains(&threshold) {
+            return Err(Problem::new("build::value", format!("`threshold` is {threshold}, but must lie between 1e-30 and 1e30")));
         }
         let strict = match args.take("fire") {
             None => false,
@@ -126,6 +126,7 @@ impl Neuron {
 }
 
 fn number(s: &Setting, default: Option<f64>) -> Result<f64, Problem> {
+    s.positional()?;
     match (s.plain.first(), default) {
         (Some(v), _) => v.as_float().ok_or_else(|| {
             Problem::new("build::type", format!("`{}` needs a number, not a value of type {}", s.name, v.type_name())).at(s.span)

@@ -2,7 +2,15 @@
 
 use super::*;
 
+/// Items start at depth 0; if the brackets do not balance, at any item word at the start of a line, so that one mistake
+/// costs one item.
 pub(super) fn scan(text: &str, file: FileId) -> Scan {
+    let (scan, balanced) = walk(text, file, false);
+    if balanced { scan } else { walk(text, file, true).0 }
+}
+
+fn walk(text: &str, file: FileId, recover: bool) -> (Scan, bool) {
+    let mut balanced = true;
     let bytes = text.as_bytes();
     let mut comments = Vec::new();
     let mut starts: Vec<usize> = Vec::new();
@@ -50,12 +58,15 @@ pub(super) fn scan(text: &str, file: FileId) -> Scan {
                     too_deep = Some((at, at + 1));
                 }
             }
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b')' | b']' | b'}' => {
+                balanced &= depth > 0;
+                depth = depth.saturating_sub(1);
+            }
             b if b.is_ascii_alphabetic() || b == b'_' => {
                 let end = bytes[at..].iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'_').map_or(bytes.len(), |n| at + n);
                 let word = &text[at..end];
                 let after_encoder = starts.last().is_some_and(|s| text[*s..at].trim() == "encoder");
-                if ITEM_WORDS.contains(&word) && !after_encoder && (depth == 0 || at == line_start) {
+                if ITEM_WORDS.contains(&word) && !after_encoder && (depth == 0 || (recover && at == line_start)) {
                     starts.push(at);
                     depth = 0;
                 } else {
@@ -76,41 +87,56 @@ pub(super) fn scan(text: &str, file: FileId) -> Scan {
     }
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
     let items = starts.iter().copied().zip(ends).collect();
-    Scan { comments, items, too_deep }
+    (Scan { comments, items, too_deep }, balanced && depth == 0)
 }
 
 /// The offset of the operator that makes a chain too long. Chains nest to the left in the tree, so their length is a
 /// depth; a comma, a bracket or a statement's `=` ends one.
 pub(super) fn chain_too_long(text: &str) -> Option<usize> {
-    let (mut stack, mut length, mut quoted, mut comment) = (Vec::new(), 0usize, false, false);
-    let mut previous = b' ';
-    for (at, byte) in text.bytes().enumerate() {
+    let (mut stack, mut length, mut quoted, mut comment, mut escaped) = (Vec::new(), 0usize, false, false, false);
+    // The byte before, and the last one that is no space.
+    let (mut previous, mut solid) = (b' ', b' ');
+    let bytes = text.as_bytes();
+    for (at, &byte) in bytes.iter().enumerate() {
         if byte == b'\n' {
-            (quoted, comment) = (false, false);
+            (quoted, comment, escaped) = (false, false, false);
         }
         if comment {
             continue;
         }
+        let comparison = bytes.get(at + 1) == Some(&b'=') || matches!(previous, b'=' | b'!' | b'<' | b'>');
         match byte {
-            b'"' if previous != b'\\' => quoted = !quoted,
+            _ if quoted && escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
             _ if quoted => {}
             b'/' if previous == b'/' => comment = true,
             b'(' | b'[' | b'{' => {
+                // `a[0][0]…` nests as an infix chain does.
+                let index = byte == b'[' && (solid == b']' || solid == b')' || solid.is_ascii_alphanumeric() || solid == b'_');
+                length += usize::from(index);
+                if length > MAX_CHAIN {
+                    return Some(at);
+                }
                 stack.push(length);
                 length = 0;
             }
             b')' | b']' | b'}' => length = stack.pop().unwrap_or(0),
+            b'=' if comparison => {}
             b',' | b';' | b':' | b'=' => length = 0,
             b'+' | b'-' | b'*' | b'/' | b'%' | b'!' | b'|' | b'&' | b'<' | b'>' => {
-                length += 1;
-                // Two-character operators count twice, which only makes the bound safer.
-                if length > 2 * MAX_CHAIN {
+                // `|>`, `&&`, `<<` are one.
+                length += usize::from(!matches!(previous, b'|' | b'&' | b'<' | b'>'));
+                if length > MAX_CHAIN {
                     return Some(at);
                 }
             }
             _ => {}
         }
         previous = byte;
+        if !byte.is_ascii_whitespace() {
+            solid = byte;
+        }
     }
     None
 }

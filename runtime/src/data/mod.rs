@@ -5,6 +5,7 @@ mod digits;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use snnc_compiler::graph::Graph;
+use snnc_compiler::types::Axis;
 use thiserror::Error;
 
 /// Why there is no data.
@@ -86,8 +87,8 @@ impl Dataset {
     /// [`DataError::Shape`].
     pub fn fits(&self, graph: &Graph) -> Result<(), DataError> {
         let input = &graph.node(graph.input).signal;
-        let wanted = ["C", "H", "W"].map(|n| input.size(n).unwrap_or(0));
-        if wanted == self.shape && input.axes.len() == 3 && !input.varies && graph.classes() == self.classes {
+        let pictures: Vec<Axis> = ["C", "H", "W"].iter().zip(self.shape).map(|(name, size)| Axis::new(*name, size)).collect();
+        if input.axes == pictures && !input.varies && graph.classes() == self.classes {
             return Ok(());
         }
         Err(DataError::Shape {

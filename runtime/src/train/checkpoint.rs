@@ -5,6 +5,7 @@ use crate::weights::{Tensor, Tensors, Weights, WeightsError, read_tensors, to_by
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use snnc_compiler::graph::{Graph, print};
+use snnc_compiler::ops::Role;
 use snnc_compiler::recipe::Recipe;
 use snnc_compiler::types::ParamId;
 use std::fs::{self, File, TryLockError};
@@ -44,7 +45,7 @@ pub enum CheckpointError {
         folder: String,
     },
     /// Something is there already.
-    #[error("`{folder}` holds checkpoints already; pass `--resume` to go on, or choose another folder")]
+    #[error("`{folder}` holds a run already; pass `--resume` to go on, or choose another folder")]
     Occupied {
         /// The folder.
         folder: String,
@@ -117,7 +118,7 @@ impl State {
 
     /// What of it cannot be: a file that was changed by hand, or by a fault of the disk.
     fn fault(&self, name: u64) -> Option<String> {
-        let steps = self.samples.div_ceil(self.recipe.batch);
+        let steps = self.samples.div_ceil(self.recipe.batch.max(1));
         let updates = self.epoch.checked_mul(steps).and_then(|n| n.checked_add(self.step));
         let seen = self.step.saturating_mul(self.recipe.batch).min(self.samples);
         let faults = [
@@ -178,8 +179,10 @@ pub fn occupy(folder: &Path, resume: bool) -> Result<File, CheckpointError> {
     if matches!(handle.try_lock(), Err(TryLockError::WouldBlock)) {
         return Err(CheckpointError::InUse { folder: shown() });
     }
-    match (resume, complete(folder)?.is_empty()) {
-        (false, false) => Err(CheckpointError::Occupied { folder: shown() }),
+    // A trained model whose checkpoints are gone is not written over either.
+    let free = complete(folder)?.is_empty();
+    match (resume, free) {
+        (false, _) if !free || folder.join(MODEL).exists() => Err(CheckpointError::Occupied { folder: shown() }),
         (true, true) => Err(CheckpointError::None { folder: shown() }),
         _ => Ok(handle),
     }
@@ -264,9 +267,17 @@ fn sync(folder: &Path) -> Result<(), CheckpointError> {
 /// # Errors
 /// If it cannot be written; a file that was there stays.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    // A link stays one; what it leads to is replaced.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let beside = path.with_file_name(format!(".{name}.writing-{}", std::process::id()));
-    let done = put(&beside, bytes).and_then(|()| fs::rename(&beside, path).map_err(failed("rename into place", path)));
+    let done = put(&beside, bytes).and_then(|()| {
+        if let Ok(old) = fs::metadata(path) {
+            fs::set_permissions(&beside, old.permissions()).map_err(failed("set the permissions of", &beside))?;
+        }
+        Ok(())
+    });
+    let done = done.and_then(|()| fs::rename(&beside, path).map_err(failed("rename into place", path)));
     if done.is_err() {
         let _ = fs::remove_file(&beside);
     }
@@ -353,6 +364,11 @@ impl Checkpoint {
                 return Err(damaged(format!("`{name}` has {} values", tensor.data.len())));
             }
             moments.push(((param, moment), tensor.data));
+        }
+        let trained = graph.params.iter().filter(|p| p.role == Role::Trained).count();
+        let wanted = trained * usize::from(state.recipe.optimizer.moments());
+        if moments.len() != wanted {
+            return Err(damaged(format!("the optimizer's state has {} tensors, not {wanted}", moments.len())));
         }
         Ok(Checkpoint { weights, moments, state })
     }

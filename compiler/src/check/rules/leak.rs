@@ -6,7 +6,7 @@ use crate::ops::folded_fire::shift_of;
 use crate::types::NodeId;
 
 pub(crate) fn check(cx: &Context<'_>, id: NodeId, leak: f64) -> Result<How, Box<Residue>> {
-    if leak == 0.0 || shift_of(leak).is_some() || shift_of(1.0 - leak).is_some() {
+    if shift_of(leak).is_some() || shift_of(1.0 - leak).is_some() {
         return Ok(How::Compare);
     }
     let near = (1..=16).flat_map(|k| [2f64.powi(-k), 1.0 - 2f64.powi(-k)]).min_by(|a, b| (a - leak).abs().total_cmp(&(b - leak).abs()));

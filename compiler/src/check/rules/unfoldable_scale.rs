@@ -27,6 +27,7 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, factor: Option<Destination>) -
             let reader = cx.graph.node(*one);
             format!("it reaches `{}`, and neither the maps around it nor a neuron can take it", reader.op.word())
         }
+        [] => "it is the output, and the map before it cannot take it".to_owned(),
         many => format!("it is read by {} others, and the map before it cannot take it", many.len()),
     };
     Err(residue(

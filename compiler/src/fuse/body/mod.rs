@@ -362,7 +362,9 @@ impl Body<'_, '_> {
                 sum
             }
             Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. } | Def::PoolGrad { .. } => super::contract::inline(self, id, at),
-            Def::Source(_) | Def::ScanOutput(..) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } => self.bind(at, Expr::Const(0.0)),
+            Def::Source(_) | Def::ScanOutput(..) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } => {
+                self.bind(at, Expr::Const(0.0))
+            }
         }
     }
 

@@ -91,7 +91,10 @@ impl Builder<'_> {
             let (value, at) = match values.get(&formal.name.name) {
                 Some((value, at)) => (self.typed(value.clone(), &formal.ty, *at)?, *at),
                 None => match &formal.default {
-                    Some(default) => (self.expr(default, &mut frame)?, default.span),
+                    Some(default) => {
+                        let value = self.expr(default, &mut frame)?;
+                        (self.typed(value, &formal.ty, default.span)?, default.span)
+                    }
                     None => {
                         let message = format!("`{}` needs `{}`", block.name.name, formal.name.name);
                         let error = Diagnostic::error("build::missing_argument", span, message, "missing here")
@@ -109,6 +112,10 @@ impl Builder<'_> {
         }
         if poisoned {
             return Ok(Value::Poison);
+        }
+        if self.at.calls.len() >= MAX_DEPTH {
+            let message = format!("blocks are nested more than {MAX_DEPTH} deep");
+            return Err(Diagnostic::error("build::too_large", span, message, "this one is too deep"));
         }
         self.at.calls.push(span);
         self.statements(&block.body, &mut frame);

@@ -20,6 +20,8 @@ use std::sync::Arc;
 const MAX_NODES: usize = 100_000;
 /// The most statements that may be run.
 const MAX_STATEMENTS: usize = 2_000_000;
+/// How deep blocks may be nested.
+const MAX_DEPTH: usize = 100;
 /// The longest simulation.
 const MAX_TIME: i64 = 65_536;
 /// The most values one sample of a signal may have at one time step.
@@ -36,7 +38,6 @@ pub fn build(package: &Package, instance: &Instance) -> Result<Graph, Vec<Diagno
         package,
         nodes: Vec::new(),
         params: Vec::new(),
-        param_ids: HashMap::new(),
         allows: Vec::new(),
         contracts: Vec::new(),
         errors: Vec::new(),
@@ -154,8 +155,8 @@ pub(super) struct At {
     pub(super) calls: Vec<Span>,
     pub(super) encoder: bool,
     pub(super) allows: Vec<usize>,
-    /// Inside a shared instance: parameters that exist already are used again.
-    pub(super) sharing: bool,
+    /// Inside a shared instance: the parameters of its first use are taken again, in order.
+    pub(super) sharing: Option<Sharing>,
 }
 
 /// The names of one body.
@@ -186,13 +187,21 @@ pub(super) struct Shared {
     pub(super) call: Expr,
     pub(super) path: Vec<String>,
     pub(super) frame: Frame,
+    /// The parameters of its first use.
+    pub(super) params: Vec<ParamId>,
+}
+
+/// Where in the parameters of a shared instance a use of it is.
+#[derive(Clone)]
+pub(super) struct Sharing {
+    pub(super) share: usize,
+    pub(super) next: usize,
 }
 
 pub(super) struct Builder<'a> {
     pub(super) package: &'a Package,
     pub(super) nodes: Vec<Node>,
     params: Vec<Param>,
-    param_ids: HashMap<String, ParamId>,
     allows: Vec<Allow>,
     contracts: Vec<Contract>,
     pub(super) errors: Vec<Diagnostic>,
@@ -214,6 +223,10 @@ impl Builder<'_> {
         let mut known: Vec<String> = Vec::new();
         for stmt in &model.body {
             match &stmt.kind {
+                StmtKind::Param(formal) if known.contains(&formal.name.name) => {
+                    let message = format!("there is a parameter `{}` already", formal.name.name);
+                    self.errors.push(Diagnostic::error("resolve::duplicate", formal.name.span, message, "again here"));
+                }
                 StmtKind::Param(formal) => {
                     known.push(formal.name.name.clone());
                     let argument = given.remove(formal.name.name.as_str());
@@ -340,24 +353,40 @@ impl Builder<'_> {
             error
         })?;
         fits(&signal).map_err(|p| self.problem(p, span))?;
+        if let Some(axis) = signal.axes.iter().find(|a| a.name == "B" || a.name == "T") {
+            let message = format!("`{}` is always there and cannot be an axis of {signal}", axis.name);
+            return Err(self.problem(Problem::new("shape::axis", message).help("choose another name"), span));
+        }
         let word = named.map_or(op.word(), |(name, _)| name);
         let mut path = self.at.path.clone();
         if !matches!(op, Op::Input(_)) {
             path.push(word.to_owned());
         }
-        let params_at = path.join(".");
-        let unique = self.unique(params_at.clone());
-        let prefix = if self.at.sharing { params_at } else { unique.clone() };
+        let unique = self.unique(path.join("."));
         let mut params = Vec::new();
         for spec in op.params(&signals) {
-            let path = format!("{prefix}.{}", spec.name);
-            let known = self.param_ids.get(&path).copied().filter(|_| self.at.sharing);
-            params.push(known.unwrap_or_else(|| {
+            let known = self.at.sharing.as_mut().and_then(|place| {
+                place.next += 1;
+                self.shared[place.share].params.get(place.next - 1).copied()
+            });
+            let Some(id) = known else {
                 let id = ParamId::new(self.params.len());
-                self.params.push(Param { path: path.clone(), axes: spec.axes, init: spec.init, role: spec.role, min: spec.min });
-                self.param_ids.insert(path, id);
-                id
-            }));
+                let path = format!("{unique}.{}", spec.name);
+                self.params.push(Param { path, axes: spec.axes, init: spec.init, role: spec.role, min: spec.min });
+                if let Some(place) = &self.at.sharing {
+                    self.shared[place.share].params.push(id);
+                }
+                params.push(id);
+                continue;
+            };
+            let first = &self.params[id.index()];
+            if first.axes != spec.axes {
+                let text = |axes: &[Axis]| axes.iter().map(|a| format!("{} = {}", a.name, a.size)).collect::<Vec<_>>().join(", ");
+                let message =
+                    format!("the shared `{}` is [{}] and would have to be [{}] here", first.path, text(&first.axes), text(&spec.axes));
+                return Err(self.problem(Problem::new("shape::mismatch", message), span));
+            }
+            params.push(id);
         }
         let id = NodeId::new(self.nodes.len());
         self.nodes.push(Node {

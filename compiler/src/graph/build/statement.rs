@@ -85,7 +85,7 @@ impl Builder<'_> {
             StmtKind::Share(name, value) => {
                 let mut path = self.at.path.clone();
                 path.push(name.name.clone());
-                self.shared.push(Shared { call: value.clone(), path, frame: frame.clone() });
+                self.shared.push(Shared { call: value.clone(), path, frame: frame.clone(), params: vec![] });
                 frame.names.insert(name.name.clone(), Value::Shared(self.shared.len() - 1));
             }
             StmtKind::Bind(name, value) => {
@@ -98,6 +98,10 @@ impl Builder<'_> {
                 }
                 self.dag(frame);
                 match self.expr(value, frame)? {
+                    Value::Signal(_) if frame.yielded.is_some() => {
+                        let error = Diagnostic::error("build::misplaced", stmt.span, "a block yields once", "again here");
+                        return Err(error);
+                    }
                     Value::Signal(id) => frame.yielded = Some((id, value.span)),
                     Value::Poison => {}
                     v => return Err(not_a_signal(&v, value.span)),
@@ -207,6 +211,9 @@ impl Builder<'_> {
                 }
                 self.under(segment, |b| b.statements(body, frame));
             }
+            StmtKind::Nodes(..) | StmtKind::Edge { .. } if !frame.in_block => {
+                return Err(Diagnostic::error("build::misplaced", stmt.span, "nodes and edges belong to a `dag`", "not in a model"));
+            }
             StmtKind::Nodes(names, ty) => {
                 for name in names {
                     if let Some((_, first)) = frame.nodes.insert(name.name.clone(), (ty.clone(), name.span)) {
@@ -308,7 +315,8 @@ impl Builder<'_> {
                 ast::Arg::Plain(Expr { kind: ExprKind::Name(n), span }) if rule.is_none() => rule = Some((n.clone(), *span)),
                 ast::Arg::Plain(Expr { kind: ExprKind::Str(s), .. }) => reason = Some(s.clone()),
                 ast::Arg::Named(n, e) if n.name == "count" => match self.expr(e, frame)? {
-                    Value::Int(i) => count = Some(usize::try_from(i).unwrap_or(0)),
+                    Value::Int(i) if i > 0 => count = usize::try_from(i).ok(),
+                    Value::Int(i) => return Err(bad(&format!("`count` is {i}, but an `allow` admits something"))),
                     v => return Err(bad(&format!("`count` is an int, not a value of type {}", v.type_name()))),
                 },
                 _ => return Err(bad("`allow` takes a rule, a count and a reason")),
@@ -317,6 +325,9 @@ impl Builder<'_> {
         let (Some((rule, span)), Some(count), Some(reason)) = (rule, count, reason) else {
             return Err(bad("`allow` takes a rule, a count and a reason"));
         };
+        if reason.trim().is_empty() {
+            return Err(bad("the reason is empty"));
+        }
         if !crate::check::RULES.contains(&rule.as_str()) {
             let error = Diagnostic::error("build::allow", span, format!("there is no rule `{rule}`"), "not a rule");
             return Err(match nearest(&rule, crate::check::RULES) {

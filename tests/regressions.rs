@@ -1,0 +1,152 @@
+//! Models that were once computed wrongly, or wrongly called strict: reference, unfolded, folded and training must agree.
+
+use crate::{agreement, folds, operators};
+use snnc_compiler::check::Verdict;
+use snnc_compiler::graph::Settings;
+use snnc_compiler::ops::Role;
+use snnc_tests::{build_text, checked_text};
+
+/// A model with this input, body and `output`.
+fn text(input: &str, body: &str) -> String {
+    format!("model M {{\n time T = 3\n input x: {input}\n neuron lif = LIF(tau = 2.0)\n {body}\n}}\n")
+}
+
+fn model(input: &str, body: &str) -> snnc_compiler::check::Checked {
+    checked_text(&text(input, body), &Settings::default())
+}
+
+/// Evaluates, folds and trains like the reference.
+fn agrees(input: &str, body: &str) {
+    let checked = model(input, body);
+    for seed in [1, 2] {
+        folds::agrees(&checked, seed);
+        agreement::agrees(&checked, seed);
+    }
+    operators::trains_alike(&checked, body);
+}
+
+/// What building finds wrong.
+fn refused(input: &str, body: &str) -> String {
+    let (_, graph) = build_text("test.snn", &text(input, body), None, &Settings::default());
+    graph.unwrap_err().iter().map(|d| format!("{}: {}\n", d.code, d.message)).collect()
+}
+
+const HEAD: &str = "output y |> lif |> linear(C -> C = 10) |> mean(H, W) |> mean(T)";
+const PICTURE: &str = "analog[C = 3, H = 6, W = 4]";
+const ENCODER: &str = "encoder { e = x |> conv(C = 4, kernel = 3, pad = 1) }\n s = e |> lif\n ";
+
+#[test]
+fn pictures_in_another_order_of_axes() {
+    agrees("analog[C = 1, W = 6, H = 5]", &format!("encoder {{ y = x |> conv(C = 6, kernel = 3, pad = 1) }}\n {HEAD}"));
+    agrees("analog[W = 6, C = 2, H = 5]", &format!("encoder {{ y = x |> conv(C = 6, kernel = 3, pad = 1) }}\n {HEAD}"));
+}
+
+#[test]
+fn parts_of_a_concat_of_rows_and_columns() {
+    for axis in ["H", "W"] {
+        let body = "a = s |> conv(C = 5, kernel = 3, pad = 1)\n b = s |> linear(C -> C = 5)\n";
+        agrees(PICTURE, &format!("{ENCODER}{body} y = concat({axis}; a, b, a)\n {HEAD}"));
+    }
+}
+
+#[test]
+fn a_mean_that_keeps_its_factor_counts_nothing() {
+    let pools = "p = s |> avg_pool(kernel = 2, stride = 2)\n q = s |> max_pool(kernel = 2, stride = 2)\n";
+    for join in ["p + q", "concat(C; p, q)"] {
+        let body = format!("{ENCODER}{pools} y = {join} |> conv(C = 5, kernel = 1)\n {HEAD}");
+        assert_eq!(model(PICTURE, &body).findings().verdict, Verdict::Violated, "{join}");
+        agrees(PICTURE, &body);
+    }
+}
+
+#[test]
+fn a_factor_goes_into_all_that_read_it() {
+    let body = format!(
+        "{ENCODER}p = s |> avg_pool(kernel = 2, stride = 2)\n a = p |> conv(C = 5, kernel = 1)\n b = p |> linear(C -> C = 5)\n y = a + b\n {HEAD}"
+    );
+    assert_eq!(model(PICTURE, &body).findings().verdict, Verdict::Strict);
+    agrees(PICTURE, &body);
+    let body = format!(
+        "{ENCODER}p = s |> batchnorm(C)\n a = p |> conv(C = 5, kernel = 1)\n b = p |> lif\n y = a + (b |> linear(C -> C = 5))\n {HEAD}"
+    );
+    assert_eq!(model(PICTURE, &body).findings().verdict, Verdict::Strict);
+    agrees(PICTURE, &body);
+}
+
+#[test]
+fn a_factor_does_not_pass_one_that_stays() {
+    let body = format!("{ENCODER}y = s |> avg_pool(kernel = 2, stride = 2) |> batchnorm(C) |> conv(C = 6, kernel = 3, pad = 1)\n {HEAD}");
+    assert_eq!(model(PICTURE, &body).findings().verdict, Verdict::Violated);
+    agrees(PICTURE, &body);
+}
+
+#[test]
+fn a_chain_may_end_in_another_axis() {
+    let body =
+        "y = s |> conv(C = 8, kernel = 3, pad = 1) |> linear(C -> D = 2) |> lif\n output y |> mean(H, W) |> linear(D -> C = 10) |> mean(T)";
+    let body = format!("{ENCODER}{body}");
+    assert_eq!(model(PICTURE, &body).findings().verdict, Verdict::Strict);
+    agrees(PICTURE, &body);
+}
+
+#[test]
+fn a_chain_of_three_is_weighed_whole() {
+    let chain = "y = s |> linear(C -> C = 10) |> lif |> linear(C -> C = 100) |> linear(C -> C = 5) |> linear(C -> C = 60)";
+    let checked = model(PICTURE, &format!("{ENCODER}{chain}\n {HEAD}"));
+    assert_eq!(checked.findings().residues.len(), 1, "10 x 60 weights are more than 10 x 5 and 5 x 60");
+}
+
+#[test]
+fn spikes_from_outside_select() {
+    for body in ["q = x |> linear(W -> W)\n y = dot(H; q, x)", "q = x |> linear(W -> W)\n y = dot(H; x, q)"] {
+        agrees("spike[C = 3, H = 6, W = 4]", &format!("{body}\n output y |> lif |> linear(C -> C = 10) |> mean(W) |> mean(T)"));
+    }
+}
+
+#[test]
+fn shared_instances() {
+    let blocks = "block Mlp(s: spike[C], a: neuron) -> current[C] {\n yield s |> linear(C -> C = C * 2) |> batchnorm(C) |> a |> linear(C -> C = C)\n}\n";
+    let body = "encoder { f = x |> linear(C -> C = 4) }\n share f2 = Mlp(a = lif)\n s = f |> lif\n a = f2(s)\n b = f2(a |> lif)\n \
+                output a + b |> lif |> linear(C -> C = 10) |> mean(T)";
+    let checked = checked_text(&format!("{blocks}{}", text("analog[T, C = 3]", body)), &Settings::default());
+    let trained = checked.graph().params.iter().filter(|p| p.role == Role::Trained).count();
+    assert_eq!(trained, 2 + 6 + 2, "the two uses have one set of parameters");
+    folds::agrees(&checked, 1);
+    agreement::agrees(&checked, 1);
+    operators::trains_alike(&checked, "shared");
+    let other = "share f = linear(C -> C = 4)\n a = f(x)\n b = f(a)\n output a + b |> mean(T)";
+    assert!(refused("analog[T, C = 3]", other).contains("would have to be [out = 4, in = 4]"));
+}
+
+#[test]
+fn names_that_are_taken() {
+    assert!(refused("analog[B = 3, C = 4]", "output x |> mean(B)").contains("shape::axis"));
+    assert!(refused("analog[C = 4]", "output x |> linear(C -> T = 3)").contains("shape::axis"));
+    assert!(refused("analog[C = 4]", "output x |> batchnorm(C, C)").contains("named twice"));
+    assert!(refused("analog[C = 4, G = 2, H = 4, W = 4]", "output x |> conv(C = 3, kernel = 1)").contains("has G too"));
+    assert!(refused("analog[C = 4]", "nodes a: current[C]\n output x").contains("build::misplaced"));
+    assert!(refused("analog[C = 4]", "neuron n = LIF(surrogate = sigmoid(alpha = 9.0))\n output x").contains("no argument `alpha`"));
+    assert!(refused("analog[C = 4]", "param n: int = 1\n param n: int = 2\n output x").contains("resolve::duplicate"));
+    assert!(refused("analog[C = 4]", "allow(leak, count = -5, \"none\")\n output x").contains("build::allow"));
+    assert!(refused("analog[C = 4]", "y = [1, 2]\n for i in 0..40 { y = y + y }\n output x").contains("build::value"));
+    let blocks = "block B(s: current[C], k: int = \"a\") -> current[C] {\n yield s\n}\n";
+    let (_, graph) = build_text("t.snn", &format!("{blocks}{}", text("analog[C = 4]", "output x |> B")), None, &Settings::default());
+    assert!(graph.unwrap_err().iter().any(|d| d.code == "build::type"));
+    let blocks = "block B(s: spike[C], t: spike[C] = B(s)) -> spike[C] {\n yield s\n}\n";
+    let (_, graph) = build_text("t.snn", &format!("{blocks}{}", text("spike[C = 4]", "output x |> B")), None, &Settings::default());
+    assert!(graph.unwrap_err().iter().any(|d| d.code == "resolve::recursion"));
+}
+
+#[test]
+fn chains_that_nest_as_deep_as_brackets() {
+    for long in [
+        format!("require {}1 == 1", "1 == 1 && ".repeat(60_000)),
+        format!("y = x{}", "[0]".repeat(100_000)),
+        format!("y = \"\\\\\" {}", "+ 1 ".repeat(100_000)),
+    ] {
+        assert!(refused("analog[C = 4]", &format!("{long}\n output x")).contains("syntax::too_deep"));
+    }
+    // As many as there may be.
+    let fine = format!("require {}1 == 1\n output x |> mean(T)", "1 == 1 && ".repeat(80));
+    model("analog[T, C = 4]", &fine);
+}
