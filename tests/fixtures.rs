@@ -27,26 +27,38 @@ struct Outcome {
     running: Vec<(ParamId, Vec<f64>)>,
 }
 
-fn load(file: &str, model: &str, set: &[(&str, &str)]) -> Fixture {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(file);
+/// File, model, layout, time steps, settings; one for every published family.
+type Instance = (&'static str, &'static str, &'static str, usize, &'static [(&'static str, &'static str)]);
+
+const MLP_SPE: Instance = (
+    "mixer_mlp_spe",
+    "mixer/mlp_spe_published",
+    "mixer-snn",
+    4,
+    &[("dim", "12"), ("depths", "[1, 2, 1, 1]"), ("image", "64"), ("classes", "10")],
+);
+const MLP: Instance =
+    ("mixer_mlp", "mixer/mlp_published", "mixer-snn", 4, &[("dim", "8"), ("depths", "[1, 1, 2, 1]"), ("image", "64"), ("classes", "10")]);
+const SPIKINGFORMER_IMAGENET: Instance = (
+    "spikingformer_imagenet",
+    "spikingformer/imagenet_published",
+    "spikingformer",
+    4,
+    &[("dim", "48"), ("heads", "4"), ("depth", "1"), ("image", "64"), ("classes", "10")],
+);
+const SPIKINGFORMER_CIFAR: Instance =
+    ("spikingformer_cifar", "spikingformer/cifar_published", "spikingformer", 4, &[("dim", "48"), ("heads", "4"), ("depth", "2")]);
+const SPIKINGFORMER_DVS: Instance =
+    ("spikingformer_dvs", "spikingformer/dvs_published", "spikingformer", 3, &[("dim", "16"), ("heads", "2"), ("depth", "1")]);
+
+fn load((file, model, layout, time, set): Instance) -> Fixture {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/{file}.safetensors"));
     let tensors = read_tensors(&path).unwrap();
-    let checked = zoo(model, set, Some(4));
-    let layout = Layout::named("mixer-snn").unwrap();
+    let checked = zoo(model, set, Some(time));
+    let layout = Layout::named(layout).unwrap();
     let state = tensors.iter().filter_map(|(n, t)| Some((n.strip_prefix("state.")?.to_owned(), t.clone()))).collect();
     let weights = Weights::from_tensors(&state, file, checked.graph(), Some(&layout)).unwrap();
     Fixture { checked, tensors, weights, layout }
-}
-
-fn spe() -> Fixture {
-    load(
-        "mixer_mlp_spe.safetensors",
-        "mixer/mlp_spe_published",
-        &[("dim", "12"), ("depths", "[1, 2, 1, 1]"), ("image", "64"), ("classes", "10")],
-    )
-}
-
-fn plain() -> Fixture {
-    load("mixer_mlp.safetensors", "mixer/mlp_published", &[("dim", "8"), ("depths", "[1, 1, 2, 1]"), ("image", "64"), ("classes", "10")])
 }
 
 impl Fixture {
@@ -148,55 +160,42 @@ impl Fixture {
     }
 }
 
-#[test]
-fn mlp_spe_on_the_reference_in_f64() {
-    let f = spe();
-    f.compare(&f.reference::<f64>(false), false);
-    f.compare(&f.reference::<f64>(true), true);
-}
-
-#[test]
-fn mlp_spe_on_the_reference_in_f32() {
-    let f = spe();
-    f.compare(&f.reference::<f32>(false), false);
-    f.compare(&f.reference::<f32>(true), true);
-}
-
-#[test]
-fn mlp_spe_on_the_cpu() {
-    let f = spe();
-    f.compare(&f.cpu(false), false);
-    f.compare(&f.cpu(true), true);
-}
-
-#[test]
-fn mlp_on_the_reference_in_f64() {
-    let f = plain();
-    f.compare(&f.reference::<f64>(false), false);
-    f.compare(&f.reference::<f64>(true), true);
-}
-
-#[test]
-fn mlp_on_the_reference_in_f32() {
-    let f = plain();
-    f.compare(&f.reference::<f32>(false), false);
-    f.compare(&f.reference::<f32>(true), true);
-}
-
-#[test]
-fn mlp_on_the_cpu() {
-    let f = plain();
-    f.compare(&f.cpu(false), false);
-    f.compare(&f.cpu(true), true);
-}
-
-#[test]
-fn folded_inference_gives_the_published_logits() {
-    for f in [spe(), plain()] {
-        let samples = f.labels().len();
-        let mut session = Inference::new(&f.checked, &f.weights, samples, false).unwrap();
-        let logits: Vec<f64> = session.run(&f.tensors["input"].data, samples).unwrap().iter().map(|x| f64::from(*x)).collect();
-        let off = distance(&logits, &f.values("eval.logits"), 0.0);
-        assert!(off < 1e-5, "folded logits are off by {off:e}");
+/// Both modes on the reference in f64 and f32 and on the CPU, and folded.
+fn everywhere(instance: Instance) {
+    let f = load(instance);
+    for train in [false, true] {
+        f.compare(&f.reference::<f64>(train), train);
+        f.compare(&f.reference::<f32>(train), train);
+        f.compare(&f.cpu(train), train);
     }
+    let samples = f.labels().len();
+    let mut session = Inference::new(&f.checked, &f.weights, samples, false).unwrap();
+    let logits: Vec<f64> = session.run(&f.tensors["input"].data, samples).unwrap().iter().map(|x| f64::from(*x)).collect();
+    let off = distance(&logits, &f.values("eval.logits"), 0.0);
+    assert!(off < 1e-5, "folded logits are off by {off:e}");
+}
+
+#[test]
+fn mixer_mlp_spe() {
+    everywhere(MLP_SPE);
+}
+
+#[test]
+fn mixer_mlp() {
+    everywhere(MLP);
+}
+
+#[test]
+fn spikingformer_imagenet() {
+    everywhere(SPIKINGFORMER_IMAGENET);
+}
+
+#[test]
+fn spikingformer_cifar() {
+    everywhere(SPIKINGFORMER_CIFAR);
+}
+
+#[test]
+fn spikingformer_dvs() {
+    everywhere(SPIKINGFORMER_DVS);
 }

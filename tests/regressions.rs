@@ -44,7 +44,7 @@ fn pictures_in_another_order_of_axes() {
 #[test]
 fn parts_of_a_concat_of_rows_and_columns() {
     for axis in ["H", "W"] {
-        let body = "a = s |> conv(C = 5, kernel = 3, pad = 1)\n b = s |> linear(C -> C = 5)\n";
+        let body = "a = s |> conv(C = 5, kernel = 3, pad = 1, bias = false)\n b = s |> conv(C = 5, kernel = 1, bias = false)\n";
         agrees(PICTURE, &format!("{ENCODER}{body} y = concat({axis}; a, b, a)\n {HEAD}"));
     }
 }
@@ -124,6 +124,9 @@ fn names_that_are_taken() {
     assert!(refused("analog[C = 4]", "output x |> linear(C -> T = 3)").contains("shape::axis"));
     assert!(refused("analog[C = 4]", "output x |> batchnorm(C, C)").contains("named twice"));
     assert!(refused("analog[C = 4, G = 2, H = 4, W = 4]", "output x |> conv(C = 3, kernel = 1)").contains("has G too"));
+    assert!(refused("analog[T, C = 4]", "output x |> mean(T, T)").contains("named twice"));
+    assert!(refused("analog[C = 4]", "for i in 0..2 { param n: int = 1 }\n output x").contains("build::misplaced"));
+    assert!(refused("analog[C = 4]", "neuron n = LIF(reset = soft(5))\n output x").contains("takes no argument"));
     assert!(refused("analog[C = 4]", "nodes a: current[C]\n output x").contains("build::misplaced"));
     assert!(refused("analog[C = 4]", "neuron n = LIF(surrogate = sigmoid(alpha = 9.0))\n output x").contains("no argument `alpha`"));
     assert!(refused("analog[C = 4]", "param n: int = 1\n param n: int = 2\n output x").contains("resolve::duplicate"));

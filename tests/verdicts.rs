@@ -21,6 +21,17 @@ fn counts_and_verdicts_of_the_zoo() {
         ("mixer/mlp_spe_published", "MlpSpeBPublished", 65_607_184, Verdict::Admitted, 38),
         ("mixer/mlp", "MlpS", 34_514_984, Verdict::Strict, 0),
         ("mixer/mlp_published", "MlpSPublished", 34_507_408, Verdict::Admitted, 26),
+        ("spikingformer/imagenet", "Spikingformer8x384", 16_816_024, Verdict::Strict, 0),
+        ("spikingformer/imagenet", "Spikingformer8x512", 29_689_384, Verdict::Strict, 0),
+        ("spikingformer/imagenet", "Spikingformer8x768", 66_338_632, Verdict::Strict, 0),
+        ("spikingformer/imagenet_published", "Spikingformer8x768Published", 66_338_632, Verdict::Admitted, 1),
+        ("spikingformer/cifar", "Spikingformer4x256", 4_152_106, Verdict::Strict, 0),
+        ("spikingformer/cifar", "Spikingformer2x384", 5_762_746, Verdict::Strict, 0),
+        ("spikingformer/cifar", "Spikingformer4x384", 9_320_122, Verdict::Strict, 0),
+        ("spikingformer/cifar_published", "Spikingformer4x384Published", 9_320_122, Verdict::Admitted, 1),
+        ("spikingformer/dvs", "Spikingformer2x256Cifar10Dvs", 2_566_666, Verdict::Strict, 0),
+        ("spikingformer/dvs", "Spikingformer2x256Gesture", 2_566_923, Verdict::Strict, 0),
+        ("spikingformer/dvs_published", "Spikingformer2x256GesturePublished", 2_566_923, Verdict::Admitted, 19),
         ("quickstart/digits", "Digits", 167_458, Verdict::Strict, 0),
     ] {
         let checked = variant(file, name);

@@ -38,7 +38,6 @@ pub fn flow(flow: &Flow) -> String {
             Def::Scan { next, outputs, reverse, .. } => {
                 format!("scan{} next {next:?} outputs {outputs:?}", if *reverse { " reverse" } else { "" })
             }
-            Def::ScanOutput(_, n) => format!("output {n}"),
             Def::Reduce { max, .. } => (if *max { "largest" } else { "sum" }).to_owned(),
             Def::Product { a_labels, b_labels, out_labels, .. } => {
                 format!("product [{}] . [{}] -> [{}]", a_labels.join(" "), b_labels.join(" "), out_labels.join(" "))

@@ -228,8 +228,6 @@ pub enum Source {
     Input,
     /// The target distribution over classes `[B][K]`.
     Target,
-    /// A tensor that `prepare` computes from the weights; an index into its list.
-    Prepared(u32),
 }
 
 /// The three products a convolution is made of.
@@ -268,8 +266,6 @@ pub enum Def {
         /// Last step first.
         reverse: bool,
     },
-    /// Another output of a scan.
-    ScanOutput(FlowId, usize),
     /// Summed (or the largest taken) over all dims the result does not have.
     Reduce {
         /// Operand.
@@ -354,7 +350,7 @@ impl Def {
         match self {
             Def::Source(_) => vec![],
             Def::Map { inputs, .. } | Def::Scan { inputs, .. } => inputs.clone(),
-            Def::ScanOutput(of, _) | Def::Slice { of, .. } | Def::Reshape { of, .. } => vec![*of],
+            Def::Slice { of, .. } | Def::Reshape { of, .. } => vec![*of],
             Def::Reduce { input, .. } | Def::Pool { input, .. } => vec![*input],
             Def::Product { a, b, .. } | Def::Conv { a, b, .. } => vec![*a, *b],
             Def::PoolGrad { input, grad, .. } => vec![*input, *grad],

@@ -52,8 +52,6 @@ pub mod hyper {
     pub const CORRECT1: usize = 1;
     /// 1 / (1 - β₂^t)
     pub const CORRECT2: usize = 2;
-    /// How many there are.
-    pub const COUNT: usize = 3;
 }
 
 /// The primitives of a training step: forward, loss, backward, and updates or gradients.

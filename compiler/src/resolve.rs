@@ -276,7 +276,6 @@ fn callees(block: &ast::Block) -> Vec<Ident> {
 
 /// Calls `f` on every expression in a statement, outermost first.
 pub(crate) fn each_expr<'a>(stmt: &'a Stmt, f: &mut dyn FnMut(&'a Expr)) {
-    let mut bodies: Vec<&'a [Stmt]> = Vec::new();
     match &stmt.kind {
         StmtKind::Param(p) => p.default.iter().for_each(|e| walk(e, f)),
         StmtKind::Time(_, e) | StmtKind::Neuron(_, e) | StmtKind::Share(_, e) | StmtKind::Bind(_, e) => walk(e, f),
@@ -286,26 +285,16 @@ pub(crate) fn each_expr<'a>(stmt: &'a Stmt, f: &mut dyn FnMut(&'a Expr)) {
             walk(c, f);
             m.iter().for_each(|e| walk(e, f));
         }
-        StmtKind::For { from, to, body, .. } => {
+        StmtKind::For { from, to, .. } => {
             walk(from, f);
             to.iter().for_each(|e| walk(e, f));
-            bodies.push(body);
         }
-        StmtKind::If { arms, otherwise } => {
-            for (condition, body) in arms {
-                walk(condition, f);
-                bodies.push(body);
-            }
-            bodies.extend(otherwise.as_deref());
-        }
-        StmtKind::Encoder(body) => bodies.push(body),
-        StmtKind::Section { index, body, .. } => {
-            index.iter().for_each(|e| walk(e, f));
-            bodies.push(body);
-        }
+        StmtKind::If { arms, .. } => arms.iter().for_each(|(condition, _)| walk(condition, f)),
+        StmtKind::Encoder(_) => {}
+        StmtKind::Section { index, .. } => index.iter().for_each(|e| walk(e, f)),
         StmtKind::Edge { chain, .. } => walk(chain, f),
     }
-    for inner in bodies.into_iter().flatten() {
+    for inner in stmt.bodies().into_iter().flatten() {
         each_expr(inner, f);
     }
 }
@@ -421,16 +410,10 @@ fn collect_bound(body: &[Stmt], bound: &mut BTreeSet<String>) {
                 bound.insert(name.name.clone());
             }
             StmtKind::Nodes(names, _) => bound.extend(names.iter().map(|n| n.name.clone())),
-            StmtKind::For { pattern, body, .. } => {
-                bound.extend(pattern.iter().map(|n| n.name.clone()));
-                collect_bound(body, bound);
-            }
-            StmtKind::If { arms, otherwise } => {
-                arms.iter().for_each(|(_, b)| collect_bound(b, bound));
-                otherwise.iter().for_each(|b| collect_bound(b, bound));
-            }
-            StmtKind::Encoder(body) | StmtKind::Section { body, .. } => collect_bound(body, bound),
+            StmtKind::For { pattern, .. } => bound.extend(pattern.iter().map(|n| n.name.clone())),
+            StmtKind::If { .. } | StmtKind::Encoder(_) | StmtKind::Section { .. } => {}
             StmtKind::Yield(_) | StmtKind::Output(_) | StmtKind::Require(..) | StmtKind::Edge { .. } => {}
         }
+        stmt.bodies().into_iter().for_each(|body| collect_bound(body, bound));
     }
 }

@@ -220,6 +220,17 @@ pub struct Stmt {
     pub span: Span,
 }
 
+impl Stmt {
+    /// The bodies in it, of a loop, a branch or a section.
+    pub fn bodies(&self) -> Vec<&[Stmt]> {
+        match &self.kind {
+            StmtKind::For { body, .. } | StmtKind::Encoder(body) | StmtKind::Section { body, .. } => vec![body],
+            StmtKind::If { arms, otherwise } => arms.iter().map(|(_, b)| b.as_slice()).chain(otherwise.as_deref()).collect(),
+            _ => vec![],
+        }
+    }
+}
+
 /// What a statement does.
 #[derive(Clone, Debug)]
 pub enum StmtKind {

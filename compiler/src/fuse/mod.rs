@@ -160,7 +160,7 @@ impl<'a> Fuser<'a> {
                 leaves[id.index()] = own;
             }
             self.root[id.index()] = match tensor.def {
-                Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } | Def::ScanOutput(..) => false,
+                Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } => false,
                 Def::Map { .. } => self.stored[id.index()],
                 _ => true,
             };
@@ -199,7 +199,6 @@ impl<'a> Fuser<'a> {
             Def::Source(_) => None,
             Def::Slice { of, .. } | Def::Reshape { of, .. } => self.ready(*of),
             Def::Concat { parts, .. } => parts.iter().filter_map(|p| self.ready(*p)).max(),
-            Def::ScanOutput(of, _) => self.ready(*of),
             _ => self.item_of[id.index()],
         }
     }
@@ -216,9 +215,8 @@ impl<'a> Fuser<'a> {
     /// Recurrences that nobody reads from memory, such as the membranes of a backward pass, are computed by the loop that
     /// needs them, however early they could be.
     fn waits(&self, id: FlowId) -> bool {
-        let read = |t: usize| self.stored[t] && matches!(self.flow.tensors[t].def, Def::ScanOutput(of, _) if of == id);
         let scan = matches!(self.flow.get(id).def, Def::Scan { .. });
-        scan && self.target == Target::Train && !self.stored[id.index()] && !(0..self.stored.len()).any(read)
+        scan && self.target == Target::Train && !self.stored[id.index()]
     }
 
     fn schedule(&mut self) {
@@ -339,7 +337,7 @@ impl<'a> Fuser<'a> {
     fn view(&self, id: FlowId) -> View {
         match &self.views[id.index()] {
             Some(view) => view.clone(),
-            // Only stored tensors are asked for; this is for a compiler bug to be found by `verify`.
+            // Only stored tensors are asked for: a compiler bug, which no buffer of that number will hide.
             None => View { buffer: BufferId(u32::MAX), offset: 0, batch: 0, time: 0, axes: vec![] },
         }
     }

@@ -60,7 +60,7 @@ fn renumbered(tensor: &Tensor, map: &[FlowId]) -> Tensor {
     match &mut tensor.def {
         Def::Source(_) => {}
         Def::Map { inputs, .. } | Def::Scan { inputs, .. } => inputs.iter_mut().for_each(at),
-        Def::ScanOutput(of, _) | Def::Slice { of, .. } | Def::Reshape { of, .. } => at(of),
+        Def::Slice { of, .. } | Def::Reshape { of, .. } => at(of),
         Def::Reduce { input, .. } | Def::Pool { input, .. } => at(input),
         Def::Product { a, b, .. } | Def::Conv { a, b, .. } => {
             at(a);

@@ -50,8 +50,6 @@ pub enum Bound {
 pub enum IntExpr {
     /// Known.
     Const(i64),
-    /// An integer.
-    Int(Int),
     /// The number of this range.
     Range,
     /// Σ index · factor + constant.

@@ -78,7 +78,6 @@ fn cond(c: &Cond) -> String {
 fn int(e: &IntExpr) -> String {
     match e {
         IntExpr::Const(c) => c.to_string(),
-        IntExpr::Int(i) => format!("i{}", i.0),
         IntExpr::Range => "range".into(),
         IntExpr::Affine(terms, offset) => affine(terms, *offset),
         IntExpr::Word(p) => format!("word {}", place(p)),

@@ -39,6 +39,15 @@ impl Problem {
 }
 
 impl Setting {
+    /// Checks that it has no argument.
+    pub(super) fn empty(&self) -> Result<(), Problem> {
+        self.positional()?;
+        if self.plain.is_empty() {
+            return Ok(());
+        }
+        Err(Problem::new("build::unknown_argument", format!("`{}` takes no argument", self.name)).at(self.span))
+    }
+
     /// Checks that it has no named and at most one plain argument, as `sigmoid(4.0)`.
     pub(super) fn positional(&self) -> Result<(), Problem> {
         let extra = self.named.first().map(|(n, _)| format!("`{}` has no argument `{n}`", self.name));
@@ -191,7 +200,7 @@ impl Arguments {
             "truncated_normal" => Init::TruncatedNormal(number(None)?),
             "constant" => Init::Constant(number(None)?),
             // He et al. 2015, eq. 14 with fan-out: variance 2 / fan_out.
-            "kaiming_normal" => Init::Normal((2.0 / fan_out.max(1) as f64).sqrt()),
+            "kaiming_normal" => setting.empty().map(|()| Init::Normal((2.0 / fan_out.max(1) as f64).sqrt()))?,
             other => {
                 let known = ["standard", "uniform", "normal", "truncated_normal", "constant", "kaiming_normal"];
                 let problem = Problem::new("build::unknown_argument", format!("there is no initialiser `{other}`")).at(setting.span);

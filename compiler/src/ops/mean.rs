@@ -24,6 +24,9 @@ impl Operator for Mean {
         let mut mean = Mean { axes: vec![], time: false, count: 1, sum: false };
         for (name, span) in args.plain_axes()? {
             if name == "T" {
+                if mean.time {
+                    return Err(Problem::new("shape::axis", "axis `T` is named twice").at(span));
+                }
                 mean.time = true;
                 mean.count = mean.count.saturating_mul(if inputs[0].varies { args.time } else { 1 });
                 continue;

@@ -106,7 +106,7 @@ pub enum Linearity {
 pub enum Multiplication {
     /// The input with weights.
     Weights,
-    /// The input with a constant that varies over these axes; `power` if it is a known ±2^k.
+    /// The input with a constant that varies over these axes.
     Factor {
         /// Axes.
         axes: Vec<String>,
@@ -231,11 +231,6 @@ pub trait Operator: Sized {
         true
     }
 
-    /// Whether it does anything outside training.
-    fn train_only(&self) -> bool {
-        false
-    }
-
     /// Reference evaluation.
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F>;
 
@@ -322,10 +317,6 @@ macro_rules! operators {
             /// See [`Operator::streams`].
             pub fn streams(&self) -> bool {
                 match self { $(Op::$name(o) => o.streams(),)* }
-            }
-            /// See [`Operator::train_only`].
-            pub fn train_only(&self) -> bool {
-                match self { $(Op::$name(o) => o.train_only(),)* }
             }
             /// See [`Operator::eval`].
             pub fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {

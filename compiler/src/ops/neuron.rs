@@ -61,7 +61,7 @@ impl Neuron {
         let reset = match args.setting("reset")? {
             None => Reset::Hard(0.0),
             Some(s) if s.name == "hard" => Reset::Hard(number(&s, Some(0.0))?),
-            Some(s) if s.name == "soft" => Reset::Soft,
+            Some(s) if s.name == "soft" => s.empty().map(|()| Reset::Soft)?,
             Some(s) => return Err(unknown(&s, "reset", &["hard", "soft"])),
         };
         let surrogate = match args.setting("surrogate")? {

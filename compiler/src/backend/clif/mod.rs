@@ -296,7 +296,6 @@ impl Emitter<'_> {
     fn int_expr(&mut self, e: &IntExpr) -> Value {
         match e {
             IntExpr::Const(c) => self.b.ins().iconst(I64, *c),
-            IntExpr::Int(i) => self.int(*i),
             IntExpr::Range => self.range,
             IntExpr::Affine(terms, offset) => {
                 let start = self.b.ins().iconst(I64, *offset);

@@ -252,7 +252,6 @@ impl Body<'_, '_> {
             let earliest = gap.max(from);
             match &tensor.def {
                 Def::Scan { reverse, .. } => Slot::In(self.pass(earliest, Some(*reverse))),
-                Def::ScanOutput(of, _) => self.slot(*of),
                 Def::Reduce { input, .. } => match self.slot(*input) {
                     Slot::Gap(g) => Slot::Gap(g),
                     Slot::From(k) => Slot::Gap(self.pass(k, None) + 1),
@@ -274,10 +273,6 @@ impl Body<'_, '_> {
     }
 
     fn output(&mut self, id: FlowId, output: usize, at: At) -> Var {
-        let flow = self.fuser.flow;
-        if let Def::ScanOutput(of, output) = flow.get(id).def {
-            return self.output(of, output, at);
-        }
         // What does not vary over T is computed before the passes that read it.
         let home = match (self.slot(id), at) {
             (Slot::Gap(g), _) => At::Gap(g),
@@ -362,9 +357,7 @@ impl Body<'_, '_> {
                 sum
             }
             Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. } | Def::PoolGrad { .. } => super::contract::inline(self, id, at),
-            Def::Source(_) | Def::ScanOutput(..) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } => {
-                self.bind(at, Expr::Const(0.0))
-            }
+            Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } => self.bind(at, Expr::Const(0.0)),
         }
     }
 

@@ -219,6 +219,14 @@ pub(super) struct Builder<'a> {
 impl Builder<'_> {
     /// Evaluates the model's parameters and its time.
     fn parameters<'e>(&mut self, model: &'e ast::Model, given: &mut BTreeMap<&str, (&'e Span, &'e Expr)>, frame: &mut Frame) {
+        let mut inner: Vec<&Stmt> = model.body.iter().flat_map(Stmt::bodies).flatten().collect();
+        while let Some(stmt) = inner.pop() {
+            inner.extend(stmt.bodies().into_iter().flatten());
+            if matches!(stmt.kind, StmtKind::Param(_) | StmtKind::Time(..)) {
+                let message = "parameters and the time stand at the top of a model";
+                self.errors.push(Diagnostic::error("build::misplaced", stmt.span, message, "not inside another statement"));
+            }
+        }
         let outer = frame.clone();
         let mut known: Vec<String> = Vec::new();
         for stmt in &model.body {
