@@ -48,17 +48,14 @@ pub(crate) fn json(sources: &SourceMap, diagnostic: &Diagnostic) -> Value {
     })
 }
 
-/// Columns padded to the widest cell; numbers (cells that start with a digit) to the right.
+/// Columns padded to the widest cell; numbers to the right.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> =
         (0..header.len()).map(|i| rows.iter().map(|r| r[i].chars().count()).chain([header[i].len()]).max().unwrap_or(0)).collect();
     let mut out = String::new();
     let mut line = |cells: Vec<&str>, numbers: bool| {
-        let cells: Vec<String> = cells
-            .iter()
-            .zip(&widths)
-            .map(|(c, w)| if numbers && c.starts_with(|c: char| c.is_ascii_digit()) { format!("{c:>w$}") } else { format!("{c:<w$}") })
-            .collect();
+        let cells: Vec<String> =
+            cells.iter().zip(&widths).map(|(c, w)| if numbers && is_number(c) { format!("{c:>w$}") } else { format!("{c:<w$}") }).collect();
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     };
@@ -67,6 +64,10 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         line(row.iter().map(String::as_str).collect(), true);
     }
     out
+}
+
+fn is_number(cell: &str) -> bool {
+    cell.starts_with(|c: char| c.is_ascii_digit()) && cell.chars().all(|c| c.is_ascii_digit() || ",. %".contains(c))
 }
 
 /// 25,223,796

@@ -136,7 +136,8 @@ fn admitted(o: &Outcome, checked: &Checked) {
         places.entry((r.rule, o.sources.place(r.span))).or_default().push(&r.path);
     }
     for ((rule, place), paths) in places {
-        println!("\n{}: {} admitted residues `{rule}` at {place}:", checked.graph().name, paths.len());
+        let plural = if paths.len() == 1 { "" } else { "s" };
+        println!("\n{}: {} admitted residue{plural} `{rule}` at {place}:", checked.graph().name, paths.len());
         for path in paths {
             println!("  {path}");
         }
