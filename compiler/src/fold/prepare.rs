@@ -137,10 +137,12 @@ pub fn prepare(expr: &Expr, originals: Originals<'_>, axes: &[(String, usize)]) 
     let aligned = align(eval(expr, originals), &names);
     let shape: Vec<usize> = axes.iter().map(|(_, s)| *s).collect();
     // Windows of extent 1 that a composed weight no longer has come back here.
-    match aligned.broadcast(IxDyn(&shape)) {
+    let whole = match aligned.broadcast(IxDyn(&shape)) {
         Some(wide) if wide.len() > aligned.len() => wide.to_owned(),
         _ => aligned,
-    }
+    };
+    // In order in memory, too: walking a permuted array element by element takes longer than all the rest.
+    if whole.is_standard_layout() { whole } else { whole.as_standard_layout().into_owned() }
 }
 
 fn eval(expr: &Expr, originals: Originals<'_>) -> Named {
