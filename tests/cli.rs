@@ -151,6 +151,8 @@ fn what_is_strict_for_spikes_takes_only_spikes() {
         // What was given is never written over.
         let same = ["trace", "s.snn", "-w", "w.safetensors", "-b", "b.safetensors", "-o", "./w.safetensors"];
         says(t.path(), &same, 2, &["would replace"]);
+        let same = ["trace", "s.snn", "-w", "w.safetensors", "-b", "b.safetensors", "-o", "s.snn"];
+        says(t.path(), &same, 2, &["would replace"]);
     }
 }
 

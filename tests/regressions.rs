@@ -90,6 +90,20 @@ fn a_chain_may_end_in_another_axis() {
 }
 
 #[test]
+fn spikes_mapped_to_a_new_axis_beside_long_rows() {
+    for (h, w) in [(2, 9), (9, 8), (12, 3)] {
+        let input = format!("analog[C = 3, H = {h}, W = {w}]");
+        agrees(&input, &format!("{ENCODER}y = s |> linear(C -> K = 5) |> lif\n output y |> linear(K -> C = 10) |> mean(H, W) |> mean(T)"));
+        agrees(
+            &input,
+            &format!(
+                "{ENCODER}y = s |> linear(C -> K = 5) |> lif |> merge(K, W -> C)\n output y |> linear(C -> C = 10) |> mean(H) |> mean(T)"
+            ),
+        );
+    }
+}
+
+#[test]
 fn a_chain_of_three_is_weighed_whole() {
     let chain = "y = s |> linear(C -> C = 10) |> lif |> linear(C -> C = 100) |> linear(C -> C = 5) |> linear(C -> C = 60)";
     let checked = model(PICTURE, &format!("{ENCODER}{chain}\n {HEAD}"));

@@ -16,7 +16,7 @@ pub enum PictureError {
         reason: String,
     },
     /// The network takes no pictures.
-    #[error("the network takes [{axes}], which no picture file gives; it must be C (1 or 3), H and W")]
+    #[error("the network takes [{axes}], which no picture file gives; it must be C (1 or 3), H and W in this order")]
     Input {
         /// What it takes.
         axes: String,
@@ -29,8 +29,9 @@ pub enum PictureError {
 /// If it cannot be read, or the network takes something else.
 pub fn read(path: &Path, input: &Signal) -> Result<Vec<f32>, PictureError> {
     let wrong = || PictureError::Input { axes: input.axes_text() };
-    let [c, h, w] = ["C", "H", "W"].map(|n| input.size(n));
-    let (Some(c @ (1 | 3)), Some(h), Some(w), 3, false) = (c, h, w, input.axes.len(), input.varies) else { return Err(wrong()) };
+    let names: Vec<&str> = input.axes.iter().map(|a| a.name.as_str()).collect();
+    let sizes: Vec<usize> = input.axes.iter().map(|a| a.size).collect();
+    let (["C", "H", "W"], &[c @ (1 | 3), h, w], false) = (names.as_slice(), sizes.as_slice(), input.varies) else { return Err(wrong()) };
     let side = |n: usize| u32::try_from(n).map_err(|_| wrong());
     let picture = image::open(path).map_err(|e| PictureError::Read { path: path.to_string_lossy().into_owned(), reason: e.to_string() })?;
     let sized = picture.resize_exact(side(w)?, side(h)?, image::imageops::FilterType::Triangle);

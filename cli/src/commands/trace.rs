@@ -6,12 +6,13 @@ use snnc_runtime::layout::Layout;
 use snnc_runtime::trace::{Device, trace};
 use snnc_runtime::train::checkpoint::{model_file, replace};
 use snnc_runtime::weights::{Weights, read_tensors, to_bytes};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: &TraceArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
     let weights = model_file(&args.weights);
-    for given in [&weights, &args.batch] {
+    let file = PathBuf::from(model::split(&args.model.model).0);
+    for given in [&weights, &args.batch, &file] {
         let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if same(given, &args.out) {
             return Err(Failure::Usage(format!("the output {} would replace an input", args.out.display())));

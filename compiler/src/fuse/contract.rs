@@ -35,7 +35,9 @@ impl Fuser<'_> {
             Def::Product { a, a_labels, b_labels, out_labels, .. } => {
                 let last_only = a_labels.last().is_some_and(|l| b_labels.contains(l) && !out_labels.contains(l));
                 let summed = a_labels.iter().filter(|l| !out_labels.contains(l)).count();
-                if !last_only || summed != 1 || b_labels.len() != 2 {
+                // Neighbouring lanes share the spikes of a row only if they are the weight's own outputs.
+                let lanes = out_labels.last().is_some_and(|l| b_labels.contains(l) && !a_labels.contains(l));
+                if !last_only || summed != 1 || b_labels.len() != 2 || !lanes {
                     return false;
                 }
                 *a
