@@ -189,10 +189,10 @@ pub(crate) struct TrainArgs {
     /// Go on from the newest checkpoint in the folder.
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
-    /// Epochs; the recipe's by default.
+    /// Epochs; by default the recipe's, with `--resume` the run's.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) epochs: Option<u32>,
-    /// Seed; the recipe's by default.
+    /// Seed; by default the recipe's, with `--resume` the run's.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
     /// How to report.
@@ -225,7 +225,7 @@ pub(crate) struct PredictArgs {
     /// PNG or JPEG files; brought to the model's size and channels, 0 to 1.
     #[arg(required_unless_present = "sample")]
     pub(crate) images: Vec<PathBuf>,
-    /// Take this picture of the test set of the model's data instead.
+    /// Take this picture of the test set of the model's data, too.
     #[arg(long, value_name = "INDEX")]
     pub(crate) sample: Vec<usize>,
     /// How to report.
