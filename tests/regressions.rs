@@ -4,6 +4,8 @@ use crate::{agreement, folds, operators};
 use snnc_compiler::check::Verdict;
 use snnc_compiler::graph::Settings;
 use snnc_compiler::ops::Role;
+use snnc_runtime::session::Inference;
+use snnc_runtime::weights::Weights;
 use snnc_tests::{build_text, checked_text};
 
 /// A model with this input, body and `output`.
@@ -108,6 +110,20 @@ fn a_chain_of_three_is_weighed_whole() {
     let chain = "y = s |> linear(C -> C = 10) |> lif |> linear(C -> C = 100) |> linear(C -> C = 5) |> linear(C -> C = 60)";
     let checked = model(PICTURE, &format!("{ENCODER}{chain}\n {HEAD}"));
     assert_eq!(checked.findings().residues.len(), 1, "10 x 60 weights are more than 10 x 5 and 5 x 60");
+}
+
+#[test]
+fn factors_that_leave_f32_are_refused() {
+    let loads = |factor: &str| {
+        let body = format!("{ENCODER}y = (s + s) * {factor} |> LIF(tau = 2.0, threshold = 1e-20)\n {HEAD}");
+        let body = body.replace("output y |> lif", "output y");
+        let checked = model(PICTURE, &body);
+        let weights = Weights::initial(checked.graph(), 1);
+        Inference::new(&checked, &weights, 2, false).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(loads("1e10"), Ok(()));
+    let error = loads("1e30").unwrap_err();
+    assert!(error.contains("make `y.LIF.threshold` 2.00e-50,"), "{error}");
 }
 
 #[test]

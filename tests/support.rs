@@ -3,19 +3,27 @@
 
 use snnc_compiler::check::{Checked, check};
 use snnc_compiler::graph::{Graph, Settings, build, instantiate};
-use snnc_compiler::resolve::resolve;
-use snnc_grammar::{Diagnostic, SourceMap};
+use snnc_compiler::resolve::{Package, resolve};
+use snnc_grammar::{Diagnostic, FileId, SourceMap};
 use snnc_runtime::library::{Library, open};
+
+/// What was built, or what was wrong.
+pub type Built = Result<(Package, Graph), Vec<Diagnostic>>;
+
+/// A source, taken through the compiler as far as it goes.
+pub fn build_file(sources: &mut SourceMap, file: FileId, variant: Option<&str>, settings: &Settings) -> Built {
+    let package = resolve(sources, file, &Library)?;
+    let instance = instantiate(sources, &package, variant, settings)?;
+    let graph = build(&package, &instance)?;
+    Ok((package, graph))
+}
 
 /// A text, taken through the compiler as far as it goes: the graph, or what was wrong.
 pub fn build_text(name: &str, text: &str, variant: Option<&str>, settings: &Settings) -> (SourceMap, Result<Graph, Vec<Diagnostic>>) {
     let mut sources = SourceMap::default();
     let file = sources.add(name, text);
-    let graph = resolve(&mut sources, file, &Library).and_then(|package| {
-        let instance = instantiate(&mut sources, &package, variant, settings)?;
-        build(&package, &instance)
-    });
-    (sources, graph)
+    let built = build_file(&mut sources, file, variant, settings);
+    (sources, built.map(|(_, graph)| graph))
 }
 
 /// A text that is right, checked.
@@ -27,20 +35,20 @@ pub fn checked_text(text: &str, settings: &Settings) -> Checked {
     }
 }
 
-/// A model of the zoo with settings `name=value`, checked.
-pub fn zoo(path: &str, set: &[(&str, &str)], time: Option<usize>) -> Checked {
+/// A model of the zoo with settings `name=value`, checked, and its package.
+pub fn zoo_package(path: &str, variant: Option<&str>, set: &[(&str, &str)], time: Option<usize>) -> (Package, Checked) {
     let mut sources = SourceMap::default();
     let file = open(&mut sources, path).unwrap();
     let set = set.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    let settings = Settings { set, time };
-    let graph = resolve(&mut sources, file, &Library).and_then(|package| {
-        let instance = instantiate(&mut sources, &package, None, &settings)?;
-        build(&package, &instance)
-    });
-    match graph {
-        Ok(graph) => check(graph),
+    match build_file(&mut sources, file, variant, &Settings { set, time }) {
+        Ok((package, graph)) => (package, check(graph)),
         Err(errors) => panic!("{}", render(&sources, &errors)),
     }
+}
+
+/// A model of the zoo with settings `name=value`, checked.
+pub fn zoo(path: &str, set: &[(&str, &str)], time: Option<usize>) -> Checked {
+    zoo_package(path, None, set, time).1
 }
 
 /// Diagnostics as users see them, without colour.
@@ -75,10 +83,5 @@ impl Numbers {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// A whole number below `n`.
-    pub fn below(&mut self, n: usize) -> usize {
-        ((self.uniform() * n as f64) as usize).min(n - 1)
     }
 }

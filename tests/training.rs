@@ -1,23 +1,14 @@
 //! Training as the library runs it.
 
-use snnc_compiler::check::check;
-use snnc_compiler::graph::{Settings, build, instantiate};
 use snnc_compiler::recipe::recipe;
-use snnc_compiler::resolve::resolve;
-use snnc_grammar::SourceMap;
 use snnc_runtime::data::Dataset;
-use snnc_runtime::library::{Library, open};
 use snnc_runtime::train::{Event, Training};
+use snnc_tests::zoo_package;
 use std::fs;
 
 #[test]
 fn a_folder_that_is_removed_while_training_runs_costs_nothing() {
-    let mut sources = SourceMap::default();
-    let file = open(&mut sources, "quickstart/digits").unwrap();
-    let package = resolve(&mut sources, file, &Library).unwrap();
-    let settings = Settings { set: vec![("dim".into(), "6".into()), ("depths".into(), "[1]".into())], time: None };
-    let instance = instantiate(&mut sources, &package, None, &settings).unwrap();
-    let checked = check(build(&package, &instance).unwrap());
+    let (package, checked) = zoo_package("quickstart/digits", None, &[("dim", "6"), ("depths", "[1]")], None);
     let mut recipe = recipe(&package, "Digits", "Digits", None).unwrap();
     recipe.schedule.epochs = 2;
     let data = Dataset::named("digits").unwrap();

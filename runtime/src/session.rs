@@ -48,6 +48,20 @@ pub enum SessionError {
         /// Why not.
         reason: String,
     },
+    /// Factors so large or small that a folded parameter is no f32.
+    #[error(
+        "`{model}` cannot be folded: its factors make `{param}` {value:.2e}, and f32 goes from {:e} to {:e}",
+        f32::MIN_POSITIVE,
+        f32::MAX
+    )]
+    Range {
+        /// The network.
+        model: String,
+        /// Path of the parameter.
+        param: String,
+        /// Its value.
+        value: f64,
+    },
     /// No machine code.
     #[error(transparent)]
     Code(#[from] snnc_compiler::backend::clif::CodeError),
@@ -243,7 +257,7 @@ impl Inference {
     /// Folds a checked network and loads it for batches of up to `batch` samples.
     ///
     /// # Errors
-    /// If it does not fit into memory, or no code can be made.
+    /// If it does not fit into memory, no code can be made, or a folded parameter is no f32.
     pub fn new(checked: &Checked, weights: &Weights, batch: usize, spikes: bool) -> Result<Inference, SessionError> {
         fits_at_all(checked.graph(), batch)?;
         let folded = fold(checked);
@@ -251,16 +265,14 @@ impl Inference {
         fits(checked.graph(), &program, batch)?;
         let mut executable = Executable::load(program, batch)?;
         let originals = |id| weights.array::<f64>(checked.graph(), id);
-        let values: Vec<Vec<f32>> = folded
-            .graph
-            .params
-            .par_iter()
-            .zip(&folded.prepare)
-            .map(|(param, value)| {
-                let axes: Vec<(String, usize)> = lower::inference_axes(&param.axes).into_iter().map(|a| (a.name, a.size)).collect();
-                prepare(value, &originals, &axes).iter().map(|x| *x as f32).collect()
-            })
-            .collect();
+        let held = |(i, value)| {
+            let (id, param) = (ParamId::new(i), folded.graph.param(ParamId::new(i)));
+            let axes: Vec<(String, usize)> = lower::inference_axes(&param.axes).into_iter().map(|a| (a.name, a.size)).collect();
+            let range = |value| SessionError::Range { model: checked.graph().name.clone(), param: param.path.clone(), value };
+            let values = prepare(value, &originals, &axes);
+            values.iter().map(|x| folded.held(id, *x).ok_or_else(|| range(*x))).collect()
+        };
+        let values: Vec<Vec<f32>> = folded.prepare.par_iter().enumerate().map(held).collect::<Result<_, SessionError>>()?;
         for (i, values) in values.iter().enumerate() {
             if let Some(buffer) = executable.program().source(Source::Param(ParamId::new(i))) {
                 executable.buffer_mut(buffer)[..values.len()].copy_from_slice(values);
@@ -274,16 +286,6 @@ impl Inference {
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.classes
-    }
-
-    /// Samples there is room for.
-    pub fn batch(&self) -> usize {
-        self.executable.batch()
-    }
-
-    /// Values of one sample of the input, all time steps of frames included.
-    pub fn sample_size(&self) -> usize {
-        self.entry.signal.elements() * if self.entry.signal.varies { self.entry.time } else { 1 }
     }
 
     /// Forgets all time steps so far.

@@ -142,10 +142,13 @@ pub fn names(graph: &Graph, layout: Option<&Layout>) -> Vec<Vec<String>> {
     }
 }
 
+/// FNV-1a: stable from release to release.
+pub(crate) fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
 fn first(param: &Param, seed: u64) -> Vec<f32> {
-    // FNV-1a over the path: stable from release to release.
-    let hash = param.path.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ hash);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ hash(&param.path));
     let count = param.elements();
     match param.init {
         Init::Constant(c) => vec![c as f32; count],

@@ -1,6 +1,6 @@
 //! Chains of linear maps between one spike source and one reader: one map, if its weights are no more than the parts'.
 
-use super::{Context, Destination, How};
+use super::{Context, How};
 use crate::ops::Linearity;
 use crate::types::{Kind, NodeId};
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ pub(crate) fn source(cx: &Context<'_>, id: NodeId) -> Option<NodeId> {
         match node.op.linearity() {
             Linearity::Map { .. } => return Some(at),
             Linearity::Affine | Linearity::Sum(_) => match cx.plan[at.index()].factor {
-                Some(Destination::Shift | Destination::Residue | Destination::Encoder) => return None,
+                Some(factor) if factor.stays() => return None,
                 _ => at = *node.inputs.first()?,
             },
             Linearity::None | Linearity::WindowSum | Linearity::View | Linearity::Add => return None,

@@ -36,6 +36,16 @@ pub enum Destination {
     Residue,
 }
 
+impl Destination {
+    /// The factor is still multiplied where it was written, or shifts there.
+    pub(crate) fn stays(self) -> bool {
+        match self {
+            Destination::Shift | Destination::Encoder | Destination::Residue => true,
+            Destination::Before(_) | Destination::After(_) | Destination::Neuron(_) | Destination::Readers => false,
+        }
+    }
+}
+
 /// How an operation is done at inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum How {
@@ -257,11 +267,10 @@ fn decide(cx: &mut Context<'_>, id: NodeId, residues: &mut Vec<Residue>) {
         Selection::Maximum | Selection::Neuron => How::Compare,
     };
     // Where its factor is folded away, an affine step passes its operand on as it is.
-    let passes = node.op.linearity() == Linearity::Affine
-        && matches!(factor, Some(Destination::Before(_) | Destination::After(_) | Destination::Neuron(_) | Destination::Readers));
+    let passes = node.op.linearity() == Linearity::Affine && factor.is_some_and(|f| !f.stays());
     let mut signal =
         if passes { operands[0].clone() } else { node.op.infer(&operands, graph.time).unwrap_or_else(|_| node.signal.clone()) };
-    if signal.kind == Kind::Count && matches!(factor, Some(Destination::Shift | Destination::Encoder | Destination::Residue)) {
+    if signal.kind == Kind::Count && factor.is_some_and(Destination::stays) {
         // Divided here, it counts nothing any more.
         signal = Signal::real(Kind::Current, signal.axes, signal.varies);
     }

@@ -45,6 +45,15 @@ struct Step {
     summed: f64,
 }
 
+impl Folded {
+    /// A value of a parameter in f32, the programs' type; nothing if it is too large for it, or a threshold too small.
+    pub fn held(&self, param: ParamId, value: f64) -> Option<f32> {
+        let threshold = |node: &Node| matches!(node.op, Op::FoldedFire(_)) && node.params.first() == Some(&param);
+        let least = if self.graph.nodes.iter().any(threshold) { f32::MIN_POSITIVE } else { f32::MIN };
+        Some(value as f32).filter(|x| x.is_finite() && *x >= least)
+    }
+}
+
 /// Carries out the plan of a checked graph.
 pub fn fold(checked: &Checked) -> Folded {
     let graph = checked.graph();
@@ -172,13 +181,11 @@ impl Folder<'_> {
                 (self.linear_map(id, inputs[0], &carry, &input_axis, &output_axis), Carry::default())
             }
             (Linearity::Affine, _, Some(Destination::Before(_))) => (inputs[0], carry),
-            (Linearity::Affine, _, Some(Destination::After(_) | Destination::Neuron(_) | Destination::Readers)) => {
+            (Linearity::Affine, _, Some(destination)) if !destination.stays() => {
                 let (scale, shift) = self.factor(node);
                 (inputs[0], carry.then(scale, shift))
             }
-            (Linearity::Sum(_) | Linearity::WindowSum, _, Some(destination))
-                if !matches!(destination, Destination::Shift | Destination::Encoder | Destination::Residue) =>
-            {
+            (Linearity::Sum(_) | Linearity::WindowSum, _, Some(destination)) if !destination.stays() => {
                 let terms = self.summands(id);
                 let carry = match destination {
                     Destination::Before(_) => carry,

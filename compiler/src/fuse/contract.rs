@@ -12,16 +12,19 @@ use crate::program::{Purpose, View};
 impl Fuser<'_> {
     /// Spikes of a recurrence, channels last, that some contraction over channels reads.
     pub(super) fn read_as_bits(&self, id: FlowId) -> bool {
+        self.fired_in_rows(id)
+            && self.ids().any(|reader| {
+                self.event_driven(reader) && {
+                    let operand = self.flow.get(reader).def.inputs()[0];
+                    operand == id || matches!(&self.flow.get(operand).def, Def::Concat { parts, .. } if parts.contains(&id))
+                }
+            })
+    }
+
+    /// Spikes of a recurrence, channels last.
+    fn fired_in_rows(&self, id: FlowId) -> bool {
         let tensor = self.flow.get(id);
-        if !tensor.spikes || !matches!(tensor.def, Def::Scan { .. }) || tensor.dims.axes.last().is_none_or(|a| a.name != "C") {
-            return false;
-        }
-        self.ids().any(|reader| {
-            self.event_driven(reader) && {
-                let operand = self.flow.get(reader).def.inputs()[0];
-                operand == id || matches!(&self.flow.get(operand).def, Def::Concat { parts, .. } if parts.contains(&id))
-            }
-        })
+        tensor.spikes && matches!(tensor.def, Def::Scan { .. }) && tensor.dims.axes.last().is_some_and(|a| a.name == "C")
     }
 
     /// A contraction of spikes with weights over the spikes' channels alone (and a window).
@@ -44,13 +47,9 @@ impl Fuser<'_> {
             }
             _ => return false,
         };
-        let spiking = |id: FlowId| {
-            let t = self.flow.get(id);
-            t.spikes && matches!(t.def, Def::Scan { .. }) && t.dims.axes.last().is_some_and(|a| a.name == "C")
-        };
         match &self.flow.get(operand).def {
-            Def::Concat { parts, axis } => axis == "C" && parts.iter().all(|p| spiking(*p)),
-            _ => spiking(operand),
+            Def::Concat { parts, axis } => axis == "C" && parts.iter().all(|p| self.fired_in_rows(*p)),
+            _ => self.fired_in_rows(operand),
         }
     }
 

@@ -24,8 +24,6 @@ pub struct Instance {
     pub model: Arc<ast::Model>,
     /// Arguments, later ones win: (name, its place, value).
     pub arguments: Vec<(String, Span, Expr)>,
-    /// Facts of the paper.
-    pub published: Vec<ast::Fact>,
 }
 
 /// Picks a model or variant of a package by name (the first model if there is no name) and adds settings.
@@ -41,10 +39,10 @@ pub fn instantiate(
     let top = Span { file: package.root, start: 0, end: 0 };
     let find = |wanted: &str| package.models.iter().find(|m| m.name.name == wanted).cloned();
     let variant = name.and_then(|n| package.variants.iter().find(|v| v.name.name == n));
-    let (model, call, published) = match (variant, name) {
-        (Some(v), _) => (find(&v.model.callee.name), Some(&v.model), v.published.clone().unwrap_or_default()),
-        (None, Some(n)) => (find(n), None, vec![]),
-        (None, None) => (package.models.first().cloned(), None, vec![]),
+    let (model, call) = match (variant, name) {
+        (Some(v), _) => (find(&v.model.callee.name), Some(&v.model)),
+        (None, Some(n)) => (find(n), None),
+        (None, None) => (package.models.first().cloned(), None),
     };
     let Some(model) = model else {
         let mut known: Vec<&str> = package.variants.iter().map(|v| v.name.name.as_str()).collect();
@@ -111,5 +109,5 @@ pub fn instantiate(
         arguments.push((name.clone(), span, Expr { kind: ExprKind::Int(i64::try_from(steps).unwrap_or(i64::MAX)), span }));
     }
     let name = variant.map_or_else(|| model.name.name.clone(), |v| v.name.name.clone());
-    Ok(Instance { name, model, arguments, published })
+    Ok(Instance { name, model, arguments })
 }

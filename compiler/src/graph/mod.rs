@@ -126,9 +126,6 @@ pub struct Graph {
     /// Place of `require strict`.
     #[serde(skip)]
     pub strict: Option<Span>,
-    /// Place of the model.
-    #[serde(skip)]
-    pub span: Span,
     /// Findings that stop nothing.
     #[serde(skip)]
     pub warnings: Vec<Diagnostic>,

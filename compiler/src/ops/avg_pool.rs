@@ -1,6 +1,6 @@
 //! The mean of windows over `H` and `W`.
 
-use super::conv::{read_window, windowed};
+use super::conv::{read_pool, windowed};
 use super::max_pool::{out_shape, taps};
 use super::*;
 use crate::flow::{Def, Scalar, Window};
@@ -27,11 +27,7 @@ impl AvgPool {
 
 impl Operator for AvgPool {
     fn read(args: &mut Arguments, _: &[Signal]) -> Result<Self, Problem> {
-        let window = read_window(args, None, Some(0))?;
-        if window.pad[0] >= window.kernel[0].min(window.kernel[1]) || window.pad[1] >= window.kernel[0].min(window.kernel[1]) {
-            return Err(Problem::new("shape::extent", "the padding of a pool must be smaller than its kernel"));
-        }
-        Ok(AvgPool { window, sum: false })
+        Ok(AvgPool { window: read_pool(args, None)?, sum: false })
     }
 
     fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {

@@ -28,6 +28,15 @@ pub(crate) fn read_window(args: &mut Arguments, stride: Option<usize>, pad: Opti
     Ok(Window { kernel: args.pair("kernel", 1, None)?, stride: args.pair("stride", 1, stride)?, pad: args.pair("pad", 0, pad)? })
 }
 
+/// Reads the window of a pool, whose padding alone never fills it.
+pub(crate) fn read_pool(args: &mut Arguments, stride: Option<usize>) -> Result<Window, Problem> {
+    let window = read_window(args, stride, Some(0))?;
+    if window.pad.iter().any(|p| window.kernel.iter().any(|k| p >= k)) {
+        return Err(Problem::new("shape::extent", "the padding of a pool must be smaller than its kernel"));
+    }
+    Ok(window)
+}
+
 /// The operand's axes with `H` and `W` as the window leaves them.
 pub(crate) fn windowed(window: &Window, signal: &Signal) -> Result<Vec<Axis>, Problem> {
     let mut axes = signal.axes.clone();

@@ -1,6 +1,6 @@
 //! The largest value of windows over `H` and `W`.
 
-use super::conv::{Places, read_window, windowed};
+use super::conv::{Places, read_pool, windowed};
 use super::*;
 use crate::flow::{Def, Window};
 use ndarray::IxDyn;
@@ -14,11 +14,7 @@ pub struct MaxPool {
 
 impl Operator for MaxPool {
     fn read(args: &mut Arguments, _: &[Signal]) -> Result<Self, Problem> {
-        let window = read_window(args, Some(1), Some(0))?;
-        if window.pad[0] >= window.kernel[0].min(window.kernel[1]) || window.pad[1] >= window.kernel[0].min(window.kernel[1]) {
-            return Err(Problem::new("shape::extent", "the padding of a pool must be smaller than its kernel"));
-        }
-        Ok(MaxPool { window })
+        Ok(MaxPool { window: read_pool(args, Some(1))? })
     }
 
     fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {

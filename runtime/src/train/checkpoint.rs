@@ -1,7 +1,7 @@
 //! Checkpoints: a folder for each, with `model.safetensors`, `optimizer.safetensors` and `state.json`. Written beside,
 //! synced, and renamed into place, so that whatever happens the newest complete one is found again.
 
-use crate::weights::{Tensor, Tensors, Weights, WeightsError, read_tensors, to_bytes};
+use crate::weights::{Tensor, Tensors, Weights, WeightsError, hash, read_tensors, to_bytes};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use snnc_compiler::graph::{Graph, print};
@@ -139,11 +139,6 @@ impl State {
     pub fn next_epoch(&mut self) {
         *self = State { epoch: self.epoch + 1, step: 0, loss_sum: 0.0, right: 0, seen: 0, ..self.clone() };
     }
-}
-
-/// FNV-1a.
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A checkpoint read back.

@@ -91,7 +91,6 @@ pub fn build(package: &Package, instance: &Instance) -> Result<Graph, Vec<Diagno
         allows,
         contracts,
         strict: package.strict,
-        span: instance.model.name.span,
         warnings: Vec::new(),
     };
     let graph = without_dead(graph);

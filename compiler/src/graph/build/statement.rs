@@ -11,15 +11,21 @@ impl Builder<'_> {
         frame.names.insert(name.name.clone(), value);
     }
 
+    /// Counts a statement; true, with an error the first time, when the model has grown too large.
+    fn spent(&mut self, at: Span) -> bool {
+        self.statements += 1;
+        let spent = self.statements > MAX_STATEMENTS || self.nodes.len() > MAX_NODES;
+        if spent && !self.stopped {
+            self.stopped = true;
+            let message = format!("the model expands to more than {MAX_NODES} nodes or {MAX_STATEMENTS} statements");
+            self.errors.push(Diagnostic::error("build::too_large", at, message, "expanding stopped here"));
+        }
+        spent
+    }
+
     pub(super) fn statements(&mut self, body: &[Stmt], frame: &mut Frame) {
         for stmt in body {
-            self.statements += 1;
-            if self.statements > MAX_STATEMENTS || self.nodes.len() > MAX_NODES {
-                if !self.stopped {
-                    self.stopped = true;
-                    let message = format!("the model expands to more than {MAX_NODES} nodes or {MAX_STATEMENTS} statements");
-                    self.errors.push(Diagnostic::error("build::too_large", stmt.span, message, "expanding stopped here"));
-                }
+            if self.spent(stmt.span) {
                 return;
             }
             let kept = self.at.allows.len();
@@ -291,17 +297,11 @@ impl Builder<'_> {
                     return Err(Diagnostic::error("build::type", span, "`for` binds one name, or an index and an element", "here"));
                 }
             }
-            // An empty body is a statement too, or a loop over nothing would never stop.
-            self.statements += 1;
-            self.statements(body, frame);
-            if body.is_empty() && self.statements > MAX_STATEMENTS {
-                let message = format!("the model expands to more than {MAX_STATEMENTS} statements");
-                self.stopped = true;
-                return Err(Diagnostic::error("build::too_large", from.span, message, "this loop runs that often"));
-            }
-            if self.stopped {
+            // A turn counts as a statement, or a loop over nothing would never stop.
+            if self.spent(to.map_or(from.span, |to| from.span.to(to.span))) {
                 return Ok(());
             }
+            self.statements(body, frame);
         }
         Ok(())
     }
