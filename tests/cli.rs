@@ -83,6 +83,7 @@ fn hostile_files_give_one_report_and_the_right_code() {
 
 #[test]
 fn settings_that_do_not_fit_are_usage_errors() {
+    says(Path::new("."), &["train", "quickstart/digits", "--recipe", "no"], 2, &["no recipe `no`", "there are: digits"]);
     let t = TempDir::new().unwrap();
     file(&t, "m.snn", MODEL.as_bytes());
     says(t.path(), &["check", "m.snn"], 0, &["strict"]);
@@ -332,6 +333,18 @@ fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
 }
 
 #[cfg(unix)]
+#[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_no_bug() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let zoo = Command::new(env!("CARGO_BIN_EXE_snnc")).arg("zoo").stdout(full()).output().unwrap();
+    let text = String::from_utf8_lossy(&zoo.stderr).into_owned();
+    assert_eq!(zoo.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("snnc: cannot write the output: No space left"), "{text}");
+    let silent = Command::new(env!("CARGO_BIN_EXE_snnc")).args(["check", "no such file"]).stderr(full()).output().unwrap();
+    assert_eq!(silent.status.code(), Some(1));
+}
+
 #[test]
 fn a_full_disk_leaves_the_old_checkpoint() {
     let t = TempDir::new().unwrap();

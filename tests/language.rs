@@ -108,6 +108,28 @@ proptest! {
     }
 
     #[test]
+    fn comments_and_blank_lines_anywhere_are_put_in_order_once(
+        which in 0usize..100,
+        edits in prop::collection::vec((any::<u32>(), prop::sample::select(vec!["\n", "\n\n\n", " // c\n", "\n// c\n", "\n\n  // c\n\n"])), 1..5),
+    ) {
+        let (_, text) = snnc_zoo::MODELS[which % snnc_zoo::MODELS.len()];
+        let mut tokens: Vec<String> = text.split_inclusive([' ', '(', ')', ',', '\n']).map(str::to_owned).collect();
+        for (at, what) in edits {
+            let at = at as usize % tokens.len();
+            // Not inside a comment or a string.
+            let before = tokens[..at].concat();
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            if !line.contains("//") && line.matches('"').count() % 2 == 0 {
+                tokens.insert(at, what.to_owned());
+            }
+        }
+        if let Some(once) = printed(&tokens.concat()) {
+            prop_assert_eq!(printed(&once), Some(once.clone()));
+            prop_assert_eq!(once.matches("// c").count(), tokens.concat().matches("// c").count());
+        }
+    }
+
+    #[test]
     fn any_text_at_all(text in "\\PC{0,200}") {
         compile(&text);
     }

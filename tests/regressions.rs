@@ -106,6 +106,37 @@ fn spikes_mapped_to_a_new_axis_beside_long_rows() {
 }
 
 #[test]
+fn pools_whose_rows_lie_next_to_each_other() {
+    for pool in ["max_pool(kernel = 1)", "max_pool(kernel = 3, pad = 1)", "avg_pool(kernel = [2, 3], stride = [1, 2])"] {
+        let body = format!(
+            "encoder {{ e = x |> linear(W -> W = 33) }}\n s = e |> lif\n y = s |> linear(H -> H = 6) |> {pool} |> IF(threshold = 0.2)"
+        );
+        agrees("analog[H = 3, W = 4]", &format!("{body}\n output y |> linear(W -> K = 4) |> mean(H) |> mean(T)"));
+        agrees(
+            "spike[H = 4, W = 17]",
+            &format!("y = x |> {pool} |> IF(threshold = 0.2)\n output y |> linear(W -> K = 4) |> mean(H) |> mean(T)"),
+        );
+    }
+    let body =
+        "s = x |> linear(H -> H = 32) |> merge(W, H -> W) |> split(W -> W = 2, H = 32) |> avg_pool(kernel = (3, 2), stride = (1, 2))";
+    agrees(
+        "spike[C = 3, H = 3, W = 2]",
+        &format!("{body}\n output s |> IF(threshold = 0.2) |> mean(C, W) |> linear(H -> K = 5, bias = false) |> mean(T)"),
+    );
+}
+
+#[test]
+fn steps_without_end_are_not_folded_into_one() {
+    for (count, step) in [(1000, "batchnorm(C)"), (1000, "linear(C -> C)"), (300, "batchnorm(C) |> linear(C -> C)")] {
+        let checked =
+            model("spike[C = 2]", &format!("y = x |> linear(C -> C)\n for i in 0..{count} {{ y = y |> {step} }}\n output y |> mean(T)"));
+        assert_eq!(checked.findings().verdict, Verdict::Violated);
+        let weights = Weights::initial(checked.graph(), 1);
+        Inference::new(&checked, &weights, 1, false).unwrap();
+    }
+}
+
+#[test]
 fn a_chain_of_three_is_weighed_whole() {
     let chain = "y = s |> linear(C -> C = 10) |> lif |> linear(C -> C = 100) |> linear(C -> C = 5) |> linear(C -> C = 60)";
     let checked = model(PICTURE, &format!("{ENCODER}{chain}\n {HEAD}"));

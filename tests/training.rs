@@ -2,9 +2,11 @@
 
 use snnc_compiler::recipe::recipe;
 use snnc_runtime::data::Dataset;
+use snnc_runtime::train::checkpoint::replace;
 use snnc_runtime::train::{Event, Training};
 use snnc_tests::zoo_package;
 use std::fs;
+use std::process::Command;
 
 #[test]
 fn a_folder_that_is_removed_while_training_runs_costs_nothing() {
@@ -25,4 +27,23 @@ fn a_folder_that_is_removed_while_training_runs_costs_nothing() {
     let left: Vec<String> = fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(left[0].starts_with("step-"), "{left:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn links_and_pipes_stay_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link, pipe) = (folder.path().join("file"), folder.path().join("link"), folder.path().join("pipe"));
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    replace(&link, b"through a link that leads nowhere yet").unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(fs::read(&file).unwrap(), b"through a link that leads nowhere yet");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read(pipe).unwrap()
+    });
+    replace(&pipe, b"through a pipe").unwrap();
+    assert_eq!(reader.join().unwrap(), b"through a pipe");
+    assert!(!fs::metadata(&pipe).unwrap().is_file());
 }

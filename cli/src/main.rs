@@ -8,6 +8,7 @@ mod report;
 
 use args::{Cli, Command};
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Why a command did not succeed.
@@ -34,7 +35,13 @@ fn main() -> ExitCode {
         if text.contains("Broken pipe") {
             std::process::exit(141);
         }
-        eprintln!("snnc: internal error: {text}\nThis is a bug of snnc; please report it with the command and the file.");
+        let mut stderr = std::io::stderr();
+        if text.contains("failed printing to") {
+            let _ = writeln!(stderr, "snnc: cannot write the output: {}", text.rsplit(": ").next().unwrap_or_default());
+            std::process::exit(1);
+        }
+        let bug = "This is a bug of snnc; please report it with the command and the file.";
+        let _ = writeln!(stderr, "snnc: internal error: {text}\n{bug}");
     }));
     let cli = Cli::parse();
     if let Some(threads) = cli.threads {

@@ -59,9 +59,12 @@ impl Loaded {
     /// The model's recipe.
     pub(crate) fn recipe(&self, name: Option<&str>) -> Result<Recipe, Failure> {
         let graph = self.checked.graph();
-        recipe(&self.package, &graph.model, &graph.name, name).map_err(|errors| match report::show(&self.sources, &errors) {
-            Err(failure) => failure,
-            Ok(()) => Failure::Findings,
+        recipe(&self.package, &graph.model, &graph.name, name).map_err(|errors| match (errors.as_slice(), name) {
+            // The command line names it, not the file.
+            ([one], Some(_)) if one.code == "recipe::unknown" => {
+                Failure::Usage(format!("{}; {}", one.message, one.help.clone().unwrap_or_default()))
+            }
+            _ => report::show(&self.sources, &errors).err().unwrap_or(Failure::Findings),
         })
     }
 

@@ -218,7 +218,11 @@ impl Printer<'_> {
             StmtKind::Nodes(names, ty) => format!("nodes {}: {}", join(names, ", "), signal_type(ty)),
             StmtKind::Edge { from, to, chain } => self.bound(&format!("{} -> {} : ", join(from, ", "), join(to, ", ")), chain),
         };
-        self.comments_before(end);
+        // Those inside the statement stand right above it.
+        while let Some(comment) = self.comments.first().filter(|c| c.span.start < end) {
+            self.comments = &self.comments[1..];
+            self.line(&comment.text);
+        }
         self.line(&text);
     }
 

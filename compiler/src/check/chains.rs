@@ -1,6 +1,6 @@
 //! Chains of linear maps between one spike source and one reader: one map, if its weights are no more than the parts'.
 
-use super::{Context, How};
+use super::{Context, How, MAX_STEPS};
 use crate::ops::Linearity;
 use crate::types::{Kind, NodeId};
 use std::collections::HashMap;
@@ -10,6 +10,8 @@ use std::collections::HashMap;
 pub(crate) struct Chains {
     /// Maps that stand for a chain: how many weights it has.
     weights: HashMap<NodeId, u64>,
+    /// Maps that stand for a chain: of how many maps.
+    lengths: HashMap<NodeId, usize>,
     /// Maps that another one stands for.
     joined: HashMap<NodeId, NodeId>,
 }
@@ -18,7 +20,7 @@ pub(crate) struct Chains {
 /// sums over an axis of a window.
 pub(crate) fn source(cx: &Context<'_>, id: NodeId) -> Option<NodeId> {
     let mut at = *cx.graph.node(id).inputs.first()?;
-    loop {
+    for _ in 0..MAX_STEPS {
         cx.only_reader(at)?;
         let node = cx.graph.node(at);
         if node.encoder {
@@ -33,6 +35,7 @@ pub(crate) fn source(cx: &Context<'_>, id: NodeId) -> Option<NodeId> {
             Linearity::None | Linearity::WindowSum | Linearity::View | Linearity::Add => return None,
         }
     }
+    None
 }
 
 impl Chains {
@@ -53,7 +56,7 @@ impl Chains {
         else {
             return None;
         };
-        if output_axis != input_axis || !pointwise {
+        if output_axis != input_axis || !pointwise || self.lengths.get(&stands).is_some_and(|n| *n >= MAX_STEPS) {
             return None;
         }
         let (parts, whole) = (self.count(cx, stands) + self.own(cx, id), self.composed(cx, stands, id));
@@ -63,6 +66,7 @@ impl Chains {
     /// Notes that `id` is composed into `with`, which has `weights` then.
     pub(crate) fn join(&mut self, with: NodeId, id: NodeId, weights: u64) {
         self.joined.insert(id, with);
+        *self.lengths.entry(with).or_insert(1) += 1;
         self.weights.insert(with, weights);
     }
 

@@ -1,6 +1,6 @@
 //! Where each constant factor goes: into the map before it, the neuron or the map after it, or into exponents.
 
-use super::{Context, Destination};
+use super::{Context, Destination, MAX_STEPS};
 use crate::ops::{Linearity, Multiplication, Selection};
 use crate::types::NodeId;
 use std::collections::BTreeSet;
@@ -44,7 +44,7 @@ fn own(cx: &Context<'_>, id: NodeId) -> Option<Factor> {
 /// (a) The map before it takes it, if it varies only over that map's output axis and nothing else reads the way there.
 fn before(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
     let mut at = *cx.graph.node(factor.node).inputs.first()?;
-    loop {
+    for _ in 0..MAX_STEPS {
         cx.only_reader(at)?;
         let node = cx.graph.node(at);
         if node.encoder {
@@ -76,14 +76,15 @@ fn before(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
         }
         at = *node.inputs.first()?;
     }
+    None
 }
 
 /// (b), (c) The neurons and maps that read it take it, with only linear steps between.
 fn after(cx: &Context<'_>, factor: &Factor, behind: &[Option<Destination>]) -> Option<Destination> {
-    let (mut waiting, mut seen) = (vec![factor.node], BTreeSet::new());
+    let (mut waiting, mut seen) = (vec![(factor.node, 0)], BTreeSet::new());
     let mut takers = Vec::new();
-    while let Some(at) = waiting.pop() {
-        if at == cx.graph.output || cx.readers[at.index()].is_empty() {
+    while let Some((at, steps)) = waiting.pop() {
+        if at == cx.graph.output || cx.readers[at.index()].is_empty() || steps > MAX_STEPS {
             return None;
         }
         for &next in cx.readers[at.index()].iter().filter(|n| seen.insert(**n)) {
@@ -112,7 +113,7 @@ fn after(cx: &Context<'_>, factor: &Factor, behind: &[Option<Destination>]) -> O
             if !passes || (own(cx, next).is_some() && behind[next.index()].is_none()) {
                 return None;
             }
-            waiting.push(next);
+            waiting.push((next, steps + 1));
         }
     }
     match takers.as_slice() {

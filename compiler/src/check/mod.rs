@@ -193,6 +193,9 @@ impl Checked {
     }
 }
 
+/// Linear steps that a factor is carried past, and maps that are composed: a bound on how deep folded expressions nest.
+pub(crate) const MAX_STEPS: usize = 16;
+
 /// What the rules see.
 pub(crate) struct Context<'a> {
     pub(crate) graph: &'a Graph,

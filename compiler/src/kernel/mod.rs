@@ -169,3 +169,30 @@ pub struct Kernel {
     /// What it does.
     pub body: Vec<Stmt>,
 }
+
+impl Place {
+    fn reads(&self, index: Int) -> bool {
+        self.terms.iter().any(|(i, _)| *i == index)
+    }
+}
+
+/// Whether integers or conditions in this body hang on an index: then its loop cannot run several elements at once, as
+/// there is one integer for all of them. Bits that are gathered are, on purpose.
+pub fn decides(body: &[Stmt], index: Int) -> bool {
+    let int = |e: &IntExpr| match e {
+        IntExpr::Const(_) | IntExpr::Range | IntExpr::Gather(..) => false,
+        IntExpr::Affine(terms, _) => terms.iter().any(|(i, _)| *i == index),
+        IntExpr::Word(place) | IntExpr::Truncate(place) => place.reads(index),
+        IntExpr::TrailingZeros(i) | IntExpr::ClearLowest(i) | IntExpr::Less(i) | IntExpr::Quotient(i, _) => *i == index,
+    };
+    let cond = |c: &Cond| match c {
+        Cond::NotZero(i) | Cond::Positive(i) | Cond::Within(i, _) => *i == index,
+        Cond::Spike(place) => place.reads(index),
+    };
+    body.iter().any(|stmt| match stmt {
+        Stmt::LetInt(_, e) | Stmt::SetInt(_, e) => int(e),
+        Stmt::While(c, body) | Stmt::If(c, body) => cond(c) || decides(body, index),
+        Stmt::For { body, .. } => decides(body, index),
+        Stmt::Let(..) | Stmt::Set(..) | Stmt::Store(..) | Stmt::Combine { .. } | Stmt::StoreScratch(..) | Stmt::StoreWord(..) => false,
+    })
+}

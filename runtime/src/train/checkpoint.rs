@@ -183,6 +183,11 @@ pub fn occupy(folder: &Path, resume: bool) -> Result<File, CheckpointError> {
     }
 }
 
+/// The folder of a checkpoint after this many updates.
+fn step(updates: u64) -> String {
+    format!("step-{updates:09}")
+}
+
 /// The checkpoints of a folder, oldest first, with the number of updates in their names. The state is written last: a
 /// folder without it is none of ours.
 fn complete(folder: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
@@ -190,7 +195,9 @@ fn complete(folder: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
     for entry in fs::read_dir(folder).map_err(failed("read the folder", folder))? {
         let path = entry.map_err(failed("read the folder", folder))?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if let Some(updates) = name.strip_prefix("step-").and_then(|n| n.parse().ok()).filter(|_| path.join(STATE).is_file()) {
+        let number = name.strip_prefix("step-").and_then(|n| n.parse().ok());
+        // Not a folder that someone else has called so.
+        if let Some(updates) = number.filter(|n| name == step(*n) && path.join(STATE).is_file()) {
             found.push((updates, path));
         }
     }
@@ -203,7 +210,7 @@ fn complete(folder: &Path) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
 /// # Errors
 /// If it cannot be written; those there are stay untouched.
 pub fn save(folder: &Path, graph: &Graph, weights: &Weights, moments: &[(String, Vec<f32>)], state: &State) -> Result<(), CheckpointError> {
-    let target = folder.join(format!("step-{:09}", state.updates));
+    let target = folder.join(step(state.updates));
     // Should somebody have removed it while training ran.
     fs::create_dir_all(folder).map_err(failed("make the folder", folder))?;
     let old = complete(folder)?;
@@ -263,7 +270,12 @@ fn sync(folder: &Path) -> Result<(), CheckpointError> {
 /// If it cannot be written; a file that was there stays.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     // A link stays one; what it leads to is replaced.
-    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let link = || Some(path.with_file_name("").join(fs::read_link(path).ok()?));
+    let path = &path.canonicalize().ok().or_else(link).unwrap_or_else(|| path.to_owned());
+    if fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+        // A device or a pipe is written to.
+        return fs::write(path, bytes).map_err(failed("write", path));
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let beside = path.with_file_name(format!(".{name}.writing-{}", std::process::id()));
     let done = put(&beside, bytes).and_then(|()| {

@@ -403,7 +403,8 @@ impl Body<'_, '_> {
             let ranged = outermost && i == 0;
             let innermost = i + 1 == count;
             let (from, to) = if ranged { (Bound::Begin, Bound::End) } else { (Bound::Const(0), Bound::Const(level.size as i64)) };
-            body = vec![Stmt::For { index: level.index, from, to, reverse: false, lanes: if innermost { LANES } else { 1 }, body }];
+            let lanes = if innermost && !crate::kernel::decides(&body, level.index) { LANES } else { 1 };
+            body = vec![Stmt::For { index: level.index, from, to, reverse: false, lanes, body }];
             if innermost {
                 body.extend(row.iter().cloned());
             }
