@@ -131,6 +131,8 @@ pub enum Stmt {
         value: Expr,
         /// The larger instead of the sum.
         max: bool,
+        /// Where what a sum has gained by rounding is kept, and taken from what is added next (Kahan 1965).
+        error: Option<Place>,
     },
     /// Writes an element of a kernel's own array.
     StoreScratch(usize, Int, Expr),

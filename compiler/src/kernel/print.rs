@@ -19,8 +19,11 @@ fn stmts(body: &[Stmt], depth: usize, out: &mut String) {
             Stmt::LetInt(i, e) => writeln!(out, "{pad}let i{} = {}", i.0, int(e)),
             Stmt::SetInt(i, e) => writeln!(out, "{pad}i{} = {}", i.0, int(e)),
             Stmt::Store(p, e) => writeln!(out, "{pad}{} = {}", place(p), expr(e)),
-            Stmt::Combine { place: p, value, max: false } => writeln!(out, "{pad}{} += {}", place(p), expr(value)),
-            Stmt::Combine { place: p, value, max: true } => writeln!(out, "{pad}{} max= {}", place(p), expr(value)),
+            Stmt::Combine { place: p, value, error: Some(e), .. } => {
+                writeln!(out, "{pad}{} += {} (error {})", place(p), expr(value), place(e))
+            }
+            Stmt::Combine { place: p, value, max: false, .. } => writeln!(out, "{pad}{} += {}", place(p), expr(value)),
+            Stmt::Combine { place: p, value, max: true, .. } => writeln!(out, "{pad}{} max= {}", place(p), expr(value)),
             Stmt::StoreScratch(s, i, e) => writeln!(out, "{pad}s{s}[i{}] = {}", i.0, expr(e)),
             Stmt::StoreWord(p, i) => writeln!(out, "{pad}word {} = i{}", place(p), i.0),
             Stmt::For { index, from, to, reverse, lanes, body } => {

@@ -96,7 +96,7 @@ impl Emitter<'_> {
         }
     }
 
-    pub(super) fn combine(&mut self, place: &Place, value: &Expr, max: bool) {
+    pub(super) fn combine(&mut self, place: &Place, value: &Expr, max: bool, error: Option<&Place>) {
         let values = self.expr(value);
         let bin = if max { Bin::Max } else { Bin::Add };
         if self.width > 1 && self.lane_stride(place) == 0 {
@@ -117,14 +117,40 @@ impl Emitter<'_> {
             let address = self.address(place, 4);
             let old = self.b.ins().load(F32, self.flags, address, 0);
             let old = self.b.ins().splat(F32X4, old);
-            let new = self.bin(bin, old, sum);
+            let new = match error {
+                None => self.bin(bin, old, sum),
+                Some(place) => {
+                    let address = self.address(place, 4);
+                    let error = self.b.ins().load(F32, self.flags, address, 0);
+                    let error = self.b.ins().splat(F32X4, error);
+                    let (new, error) = self.compensated(old, error, sum);
+                    let x = self.b.ins().extractlane(error, 0);
+                    self.b.ins().store(self.flags, x, address, 0);
+                    new
+                }
+            };
             let x = self.b.ins().extractlane(new, 0);
             self.b.ins().store(self.flags, x, address, 0);
             return;
         }
         let old = self.load(place);
+        if let Some(at) = error {
+            let errors = self.load(at);
+            let sums = old.into_iter().zip(errors).zip(values);
+            let (new, errors): (Vec<Value>, Vec<Value>) = sums.map(|((o, e), v)| self.compensated(o, e, v)).unzip();
+            self.store(at, &errors);
+            return self.store(place, &new);
+        }
         let new: Vec<Value> = old.into_iter().zip(values).map(|(o, v)| self.bin(bin, o, v)).collect();
         self.store(place, &new);
+    }
+
+    /// The sum of `old` and what `value` is more than `error`, and by how much rounding has made it too large.
+    fn compensated(&mut self, old: Value, error: Value, value: Value) -> (Value, Value) {
+        let value = self.bin(Bin::Sub, value, error);
+        let new = self.bin(Bin::Add, old, value);
+        let gained = self.bin(Bin::Sub, new, old);
+        (new, self.bin(Bin::Sub, gained, value))
     }
 
     pub(super) fn scratch_address(&mut self, array: usize, index: Int) -> Value {

@@ -182,7 +182,7 @@ impl Emitter<'_> {
                 let values = self.expr(value);
                 self.store(place, &values);
             }
-            Stmt::Combine { place, value, max } => self.combine(place, value, *max),
+            Stmt::Combine { place, value, max, error } => self.combine(place, value, *max, error.as_ref()),
             Stmt::StoreScratch(array, index, value) => {
                 let values = self.expr(value);
                 let base = self.scratch_address(*array, *index);

@@ -48,43 +48,45 @@ impl Body<'_, '_> {
             if !self.fuser.keeps(id) {
                 start.push(self.clear(&result, elements, first));
             }
-            self.combine(at, place, value, max, dims.time);
+            self.combine(at, place, value, max, dims.time, None);
             return;
         }
-        // Every range has sums of its own; a second loop adds them in order.
+        // Every range has sums of its own, and what rounding made them too large; a second loop adds them in order.
         let label = format!("{} ranges", flow.get(id).label);
-        let partial = self.fuser.buffer(&label, elements, false, Purpose::Temporary);
+        let own = if max { elements } else { 2 * elements };
+        let partial = self.fuser.buffer(&label, own, false, Purpose::Temporary);
         self.fuser.program.buffers[partial.index()].ranges = true;
         let view = View { buffer: partial, offset: 0, ..contiguous(&result) };
         let range = self.int();
         start.push(Stmt::LetInt(range, IntExpr::Range));
         let mut place = self.place(&view, at);
-        place.terms.push((range, elements as i64));
+        place.terms.push((range, own as i64));
+        let error = (!max).then(|| Place { offset: place.offset + elements as i64, ..place.clone() });
         let index = self.int();
-        let clear = Place { arg: place.arg, terms: vec![(range, elements as i64), (index, 1)], offset: 0 };
+        let clear = Place { arg: place.arg, terms: vec![(range, own as i64), (index, 1)], offset: 0 };
         start.push(Stmt::For {
             index,
             from: Bound::Const(0),
-            to: Bound::Const(elements as i64),
+            to: Bound::Const(own as i64),
             reverse: false,
             lanes: LANES,
             body: vec![Stmt::Store(clear, Expr::Const(first))],
         });
-        self.combine(at, place, value, max, dims.time);
+        self.combine(at, place, value, max, dims.time, error);
         finish.push((sum_ranges(elements, first, max), vec![partial, result.buffer], elements));
     }
 
     /// Combines a value with a result in memory; over the time steps of an element it is combined in a register first, if
     /// the result does not vary over them.
-    pub(super) fn combine(&mut self, at: At, place: Place, value: Expr, max: bool, varies: bool) {
-        let At::Pass(pass) = at else { return self.push(at, Stmt::Combine { place, value, max }) };
+    pub(super) fn combine(&mut self, at: At, place: Place, value: Expr, max: bool, varies: bool, error: Option<Place>) {
+        let At::Pass(pass) = at else { return self.push(at, Stmt::Combine { place, value, max, error }) };
         if varies {
-            return self.push(at, Stmt::Combine { place, value, max });
+            return self.push(at, Stmt::Combine { place, value, max, error });
         }
         let (bin, first) = if max { (Bin::Max, f32::NEG_INFINITY) } else { (Bin::Add, 0.0) };
         let sum = self.bind(At::Gap(pass), Expr::Const(first));
         self.push(at, Stmt::Set(sum, Expr::Bin(bin, Box::new(Expr::Var(sum)), Box::new(value))));
-        self.push(At::Gap(pass + 1), Stmt::Combine { place, value: Expr::Var(sum), max });
+        self.push(At::Gap(pass + 1), Stmt::Combine { place, value: Expr::Var(sum), max, error });
     }
 
     /// Sets a result to its start for every sample of the range.
@@ -173,9 +175,13 @@ fn contiguous(view: &View) -> View {
 /// Adds the sums of all ranges in order.
 fn sum_ranges(elements: usize, first: f32, max: bool) -> Kernel {
     let (i, r, sum) = (Int(0), Int(1), Var(0));
-    let part = Place { arg: 0, terms: vec![(r, elements as i64), (i, 1)], offset: 0 };
-    let bin = if max { Bin::Max } else { Bin::Add };
-    let add = Expr::Bin(bin, Box::new(Expr::Var(sum)), Box::new(Expr::Load(part)));
+    let own = if max { elements } else { 2 * elements };
+    let part = |offset| Expr::Load(Place { arg: 0, terms: vec![(r, own as i64), (i, 1)], offset });
+    let bin = |bin, a, b| Expr::Bin(bin, Box::new(a), Box::new(b));
+    let add = match max {
+        true => bin(Bin::Max, Expr::Var(sum), part(0)),
+        false => bin(Bin::Add, Expr::Var(sum), bin(Bin::Sub, part(0), part(elements as i64))),
+    };
     let over = Stmt::For { index: r, from: Bound::Const(0), to: Bound::Ranges, reverse: false, lanes: 1, body: vec![Stmt::Set(sum, add)] };
     let store = Stmt::Store(Place { arg: 1, terms: vec![(i, 1)], offset: 0 }, Expr::Var(sum));
     let body = vec![Stmt::Let(sum, Expr::Const(first)), over, store];
