@@ -269,8 +269,7 @@ impl Inference {
             let (id, param) = (ParamId::new(i), folded.graph.param(ParamId::new(i)));
             let axes: Vec<(String, usize)> = lower::inference_axes(&param.axes).into_iter().map(|a| (a.name, a.size)).collect();
             let range = |value| SessionError::Range { model: checked.graph().name.clone(), param: param.path.clone(), value };
-            let values = prepare(value, &originals, &axes);
-            values.iter().map(|x| folded.held(id, *x).ok_or_else(|| range(*x))).collect()
+            folded.held(id, &prepare(value, &originals, &axes)).map_err(range)
         };
         let values: Vec<Vec<f32>> = folded.prepare.par_iter().enumerate().map(held).collect::<Result<_, SessionError>>()?;
         for (i, values) in values.iter().enumerate() {

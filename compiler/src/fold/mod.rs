@@ -13,6 +13,7 @@ use crate::graph::{Graph, Node, Param};
 use crate::ops::neuron::Reset;
 use crate::ops::{Init, Linearity, Multiplication, Op, Role, avg_pool, conv, folded_fire, linear, mean, merge};
 use crate::types::{Axis, NodeId, ParamId, Signal};
+use ndarray::ArrayD;
 use std::collections::HashMap;
 
 /// A folded graph with the expressions of its parameters.
@@ -46,11 +47,15 @@ struct Step {
 }
 
 impl Folded {
-    /// A value of a parameter in f32, the programs' type; nothing if it is too large for it, or a threshold too small.
-    pub fn held(&self, param: ParamId, value: f64) -> Option<f32> {
+    /// The values of a parameter in f32, the programs' type.
+    ///
+    /// # Errors
+    /// The first that is too large for it, or a threshold too small.
+    pub fn held(&self, param: ParamId, values: &ArrayD<f64>) -> Result<Vec<f32>, f64> {
         let threshold = |node: &Node| matches!(node.op, Op::FoldedFire(_)) && node.params.first() == Some(&param);
         let least = if self.graph.nodes.iter().any(threshold) { f32::MIN_POSITIVE } else { f32::MIN };
-        Some(value as f32).filter(|x| x.is_finite() && *x >= least)
+        let held = |value: &f64| Some(*value as f32).filter(|x| x.is_finite() && *x >= least).ok_or(*value);
+        values.iter().map(held).collect()
     }
 }
 
