@@ -5,11 +5,13 @@ use snnc_compiler::check::Checked;
 use snnc_compiler::flow::Source;
 use snnc_compiler::ops::{Real, Role, Selection, real};
 use snnc_compiler::types::ParamId;
+use snnc_runtime::convert::{Direction, convert};
 use snnc_runtime::layout::Layout;
 use snnc_runtime::reference;
 use snnc_runtime::session::{Inference, Mode, SpikeCounts, Unfolded};
 use snnc_runtime::weights::{Tensors, Weights, read_tensors};
 use snnc_tests::{distance, zoo};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 struct Fixture {
@@ -50,6 +52,44 @@ const SPIKINGFORMER_CIFAR: Instance =
     ("spikingformer_cifar", "spikingformer/cifar_published", "spikingformer", 4, &[("dim", "48"), ("heads", "4"), ("depth", "2")]);
 const SPIKINGFORMER_DVS: Instance =
     ("spikingformer_dvs", "spikingformer/dvs_published", "spikingformer", 3, &[("dim", "16"), ("heads", "2"), ("depth", "1")]);
+
+const GAC_CIFAR: Instance = (
+    "gac_cifar",
+    "gac/msresnet_cifar_published",
+    "gac",
+    6,
+    &[("stem", "16"), ("widths", "[24, 32, 48]"), ("blocks", "[3, 3, 2]"), ("image", "16")],
+);
+const GAC_IMAGENET: Instance = (
+    "gac_imagenet",
+    "gac/msresnet_imagenet_published",
+    "gac",
+    4,
+    &[("stem", "16"), ("widths", "[16, 24, 32, 48]"), ("blocks", "[1, 1, 1, 1]"), ("image", "64"), ("classes", "8")],
+);
+
+const DSR_IF: Instance = (
+    "dsr_resnet18_if",
+    "dsr/preact_resnet18_cifar_published",
+    "dsr",
+    5,
+    &[("stem", "8"), ("widths", "[8, 12, 16, 24]"), ("v_threshold", "2.0"), ("alpha", "0.5"), ("v_bound", "0.01")],
+);
+const DSR_LIF: Instance = (
+    "dsr_resnet18_lif",
+    "dsr/preact_resnet18_cifar_published",
+    "dsr",
+    5,
+    &[
+        ("stem", "8"),
+        ("widths", "[8, 12, 16, 24]"),
+        ("leaky", "true"),
+        ("v_threshold", "0.25"),
+        ("alpha", "0.5"),
+        ("v_bound", "0.001"),
+        ("dt", "0.1"),
+    ],
+);
 
 fn load((file, model, layout, time, set): Instance) -> Fixture {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/{file}.safetensors"));
@@ -108,19 +148,35 @@ impl Fixture {
         }
     }
 
+    /// The published checkpoint, in our names, and back.
+    fn converts(&self) {
+        let graph = self.checked.graph();
+        let state = self.tensors.iter().filter_map(|(n, t)| Some((n.strip_prefix("state.")?.to_owned(), t.clone())));
+        let theirs: Tensors = state.filter(|(n, _)| !self.layout.drops(n)).collect();
+        let (ours, way) = convert(&theirs, "theirs", graph, &self.layout).unwrap();
+        assert_eq!(way, Direction::ToOurs);
+        assert_eq!(ours.keys().collect::<Vec<_>>(), self.weights.tensors(graph).keys().collect::<Vec<_>>());
+        let (back, way) = convert(&ours, "ours", graph, &self.layout).unwrap();
+        assert_eq!(way, Direction::ToPublished);
+        assert!(back == theirs, "not what it was: {:?}", theirs.iter().find(|(n, t)| back.get(*n) != Some(t)).map(|(n, _)| n));
+        assert_eq!(convert(&back, "back", graph, &self.layout).unwrap().0, ours);
+    }
+
     fn compare(&self, run: &Outcome, train: bool) {
         let graph = self.checked.graph();
         let mode = if train { "train" } else { "eval" };
         let published = self.layout.node_names(graph);
-        let mut neurons = 0;
+        // A module that is called several times has a number for each call.
+        let mut calls: BTreeMap<&str, usize> = BTreeMap::new();
         for (node, name) in graph.nodes.iter().zip(&published).filter(|(n, _)| n.op.selection() == Selection::Neuron) {
             let counts = &run.spikes.iter().find(|(p, _)| *p == node.path).unwrap().1;
             let expected = &self.tensors[&format!("{mode}.spikes.{name}")].data;
-            assert_eq!(counts.iter().sum::<u64>(), expected[0] as u64, "{mode} spikes of {name} ({})", node.path);
-            neurons += 1;
+            let call = calls.entry(name).or_insert(0);
+            assert_eq!(counts.iter().sum::<u64>(), expected[*call] as u64, "{mode} spikes of {name} ({})", node.path);
+            *call += 1;
         }
-        let listed = self.tensors.keys().filter(|n| n.starts_with(&format!("{mode}.spikes."))).count();
-        assert_eq!(neurons, listed, "every neuron module is compared");
+        let listed: usize = self.tensors.iter().filter(|(n, _)| n.starts_with(&format!("{mode}.spikes."))).map(|(_, t)| t.data.len()).sum();
+        assert_eq!(calls.values().sum::<usize>(), listed, "every neuron module is compared");
         let off = distance(&run.logits, &self.values(&format!("{mode}.logits")), 0.0);
         assert!(off < 1e-5, "{mode} logits are off by {off:e}");
         if !train {
@@ -132,7 +188,7 @@ impl Fixture {
             let all = self.tensors.iter().filter(|(n, _)| n.starts_with(prefix)).flat_map(|(_, t)| &t.data);
             f64::from(all.fold(0.0f32, |m, x| m.max(x.abs())))
         };
-        let names = self.layout.names(graph);
+        let names: Vec<Vec<String>> = self.layout.entries(graph).into_iter().map(|e| e.names).collect();
         let floor = 0.03 * largest("grad.");
         let mut compared = 0;
         for (i, names) in names.iter().enumerate() {
@@ -168,6 +224,7 @@ fn everywhere(instance: Instance) {
         f.compare(&f.reference::<f32>(train), train);
         f.compare(&f.cpu(train), train);
     }
+    f.converts();
     let samples = f.labels().len();
     let mut session = Inference::new(&f.checked, &f.weights, samples, false).unwrap();
     let logits: Vec<f64> = session.run(&f.tensors["input"].data, samples).unwrap().iter().map(|x| f64::from(*x)).collect();
@@ -183,6 +240,26 @@ fn mixer_mlp_spe() {
 #[test]
 fn mixer_mlp() {
     everywhere(MLP);
+}
+
+#[test]
+fn gac_cifar() {
+    everywhere(GAC_CIFAR);
+}
+
+#[test]
+fn gac_imagenet() {
+    everywhere(GAC_IMAGENET);
+}
+
+#[test]
+fn dsr_if() {
+    everywhere(DSR_IF);
+}
+
+#[test]
+fn dsr_lif() {
+    everywhere(DSR_LIF);
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub(crate) fn random_parameters(checked: &Checked, seed: u64) -> Vec<ArrayD<f64>
                 let x = numbers.uniform() * 2.0 - 1.0;
                 match p.role {
                     _ if p.path.ends_with("running_var") => 0.5 + x.abs(),
+                    Role::Trained if p.min.is_some() => 0.3 + x.abs(),
                     Role::Trained if scale && x.abs() < 0.1 => 0.0,
                     Role::Trained if scale => 1.5 * x,
                     _ => x,

@@ -21,14 +21,14 @@ fn network(line: &str, spiking: bool) -> Checked {
             "model M {{\n time T = 3\n input x: analog[T, C = 2, H = 4, W = 4]\n neuron lif = LIF(tau = 2.0, detach_reset = true)\n \
              neuron loose = LIF(tau = 3.0, decay_input = false, reset = soft, surrogate = triangle(1.0))\n \
              neuron box = IF(threshold = 0.7, reset = hard(0.1), fire = \">\", surrogate = rectangle(1.0))\n \
-             e = x |> conv(C = 4, kernel = 3, pad = 1)\n {middle} {line}\n output y |> mean(H, W) |> linear(C -> C = 3) |> mean(T)\n}}"
+             e = x |> conv(C = 4, kernel = 3, pad = 1)\n y0 = x |> mean(T) |> conv(C = 4, kernel = 1)\n {middle} {line}\n output y |> mean(H, W) |> linear(C -> C = 3) |> mean(T)\n}}"
         ),
         &Settings::default(),
     )
 }
 
 /// The smooth lines, one for every operator.
-const SMOOTH: [&str; 14] = [
+const SMOOTH: [&str; 21] = [
     "y = s |> conv(C = 3, kernel = [3, 2], stride = [2, 1], pad = 1)",
     "y = s |> conv(C = 3, kernel = 4, pad = (1, 2), bias = false)",
     "y = s |> linear(W -> W)",
@@ -44,6 +44,13 @@ const SMOOTH: [&str; 14] = [
     "y = s |> max_pool(kernel = 3, stride = 2, pad = 1)",
     "y = s |> avg_pool(kernel = 3, stride = 2, pad = 1)",
     "a = s |> relu\n y = sigmoid(s) + a",
+    "g = s |> mean(C, H, W) |> linear(T -> R = 2, bias = false) |> relu |> linear(R -> T)\n y = sigmoid(g * s) * e",
+    "k = 0.5 * s |> linear(W -> W)\n r = k |> linear(T -> R = 2) |> linear(R -> T)\n y = r * (k |> max(H, W))",
+    "y = s |> adaptive_avg_pool(H = 7, W = 3)",
+    "y = s |> linear(H -> H = 6) |> adaptive_avg_pool(H = 2, W = 7) |> dropout(0.5)",
+    "y = s |> adaptive_avg_pool(H = 3, W = 1)",
+    "a = s |> linear(C -> C) |> mean(T, decay = 0.7)\n y = s * a + s",
+    "o = y0 |> linear(T -> R = 5) |> linear(R -> T)\n y = s * o",
 ];
 
 fn loss(checked: &Checked, params: &[ArrayD<f64>], input: &ArrayD<f64>) -> f64 {
@@ -86,6 +93,10 @@ fn gradients_of_the_cpu_are_the_reference_s() {
         "y = s |> linear(C -> C) |> loose",
         "y = s |> conv(C = 4, kernel = 3, pad = 1) |> box",
         "a = s |> linear(H -> H) |> lif\n y = a + s",
+        "y = s |> linear(C -> C) |> IF(threshold = trainable(0.5), fire_at = 0.5, amplitude = threshold, reset = soft, surrogate = rate(gain = 0.1))",
+        "y = s |> LIF(tau = 5.0, threshold = trainable(0.5), fire_at = 0.4, amplitude = threshold(3.0), reset = soft, surrogate = rate(slope = 0.5, limit = 3.0))",
+        "y = s |> linear(W -> W) |> LIF(threshold = trainable(0.7), amplitude = threshold, surrogate = sigmoid(3.0))",
+        "y = s |> IF(threshold = trainable(0.4), reset = soft, surrogate = triangle(2.0), detach_reset = true)",
     ];
     for (line, spikes) in SMOOTH.iter().map(|l| (*l, false)).chain(SMOOTH.iter().chain(&spiking).map(|l| (*l, true))) {
         trains_alike(&network(line, spikes), &format!("{line} (spikes {spikes})"));

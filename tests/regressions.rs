@@ -182,7 +182,7 @@ fn shared_instances() {
 #[test]
 fn names_that_are_taken() {
     assert!(refused("analog[B = 3, C = 4]", "output x |> mean(B)").contains("shape::axis"));
-    assert!(refused("analog[C = 4]", "output x |> linear(C -> T = 3)").contains("shape::axis"));
+    assert!(refused("analog[C = 4]", "output x |> linear(C -> T = 5)").contains("T is 3, not 5"));
     assert!(refused("analog[C = 4]", "output x |> batchnorm(C, C)").contains("named twice"));
     assert!(refused("analog[C = 4, G = 2, H = 4, W = 4]", "output x |> conv(C = 3, kernel = 1)").contains("has G too"));
     assert!(refused("analog[T, C = 4]", "output x |> mean(T, T)").contains("named twice"));
@@ -213,4 +213,44 @@ fn chains_that_nest_as_deep_as_brackets() {
     // As many as there may be.
     let fine = format!("require {}1 == 1\n output x |> mean(T)", "1 == 1 && ".repeat(80));
     model("analog[T, C = 4]", &fine);
+}
+
+#[test]
+fn spikes_that_are_worth_their_threshold() {
+    let neurons = [
+        "IF(threshold = trainable(0.7, min = 0.01), fire_at = 0.5, amplitude = threshold, reset = soft)",
+        "LIF(tau = 4.0, threshold = trainable(0.7), amplitude = threshold(2.0), reset = soft)",
+        "LIF(tau = 2.0, threshold = 0.6, amplitude = threshold(0.3))",
+    ];
+    let readers = [
+        "y = v |> conv(C = 5, kernel = 3, pad = 1)",
+        "y = v |> linear(C -> C) |> batchnorm(C)",
+        "y = (v |> linear(C -> C)) + v",
+        "y = v |> batchnorm(C)",
+        "y = v |> max_pool(kernel = 2, stride = 2) |> conv(C = 5, kernel = 1)",
+        "y = v |> avg_pool(kernel = 3, stride = 2, pad = 1) |> batchnorm(C)",
+        "y = v |> avg_pool(kernel = 2, stride = 2) |> merge(H, W -> N) |> linear(N -> H = 2) |> split(C -> C = 2, W = 2)",
+        "y = v |> adaptive_avg_pool(H = 12, W = 8) |> linear(C -> C)",
+        "y = v |> adaptive_avg_pool(H = 3, W = 2) |> linear(C -> C)",
+        "y = concat(C; v, v |> linear(C -> C)) |> lif |> linear(C -> C = 4)",
+        "y = v |> dropout(0.3) |> linear(C -> C)",
+        "a = v |> linear(C -> C)\n y = a - v",
+    ];
+    for neuron in neurons {
+        for reader in readers {
+            let body = format!("{ENCODER}v = e |> {neuron}\n {reader}\n {HEAD}");
+            assert_eq!(model(PICTURE, &body).findings().verdict, Verdict::Strict, "{neuron} {reader}");
+            agrees(PICTURE, &body);
+        }
+        for readout in ["mean(T)", "mean(T, decay = 0.9)", "mean(H, W, T)", "max_pool(kernel = 2, stride = 2) |> mean(H, W, T)"] {
+            let output = if readout.contains("H") {
+                readout.to_owned()
+            } else {
+                format!("linear(H -> H = 1) |> mean(H, W) |> {neuron} |> {readout}")
+            };
+            let body = format!("{ENCODER}v = s |> linear(C -> C = 10) |> {neuron}\n output v |> {output}");
+            assert_eq!(model(PICTURE, &body).findings().verdict, Verdict::Strict, "{body}");
+            agrees(PICTURE, &body);
+        }
+    }
 }

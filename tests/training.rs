@@ -2,8 +2,9 @@
 
 use snnc_compiler::recipe::recipe;
 use snnc_runtime::data::Dataset;
+use snnc_runtime::session::Inference;
 use snnc_runtime::train::checkpoint::replace;
-use snnc_runtime::train::{Event, Training};
+use snnc_runtime::train::{Evaluator, Event, Training};
 use snnc_tests::zoo_package;
 use std::fs;
 use std::process::Command;
@@ -27,6 +28,21 @@ fn a_folder_that_is_removed_while_training_runs_costs_nothing() {
     let left: Vec<String> = fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(left[0].starts_with("step-"), "{left:?}");
+}
+
+#[test]
+fn every_quick_start_learns() {
+    for model in ["digits_attention", "digits_residual", "digits_rate"] {
+        let (package, checked) = zoo_package(&format!("quickstart/{model}"), None, &[], None);
+        let name = &checked.graph().model;
+        let recipe = recipe(&package, name, name, None).unwrap();
+        let data = Dataset::named(&recipe.data).unwrap();
+        let outcome = Training { checked: &checked, recipe: &recipe, data: &data }.run(None, false, &mut |_| true).unwrap();
+        let folded = Inference::new(&checked, &outcome.weights, 64, false).unwrap();
+        let predicted = Evaluator::Folded(Box::new(folded)).predict(&data, &data.test, 64).unwrap();
+        let right = predicted.iter().zip(&data.test.labels).filter(|(p, l)| p == l).count();
+        assert!(right as f64 >= 0.97 * predicted.len() as f64, "{model}: {right} of {}", predicted.len());
+    }
 }
 
 #[test]

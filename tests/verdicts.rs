@@ -2,6 +2,8 @@
 
 use snnc_compiler::check::{Checked, Verdict, check};
 use snnc_compiler::graph::Settings;
+use snnc_compiler::ops::Multiplication;
+use snnc_compiler::types::NodeId;
 use snnc_grammar::SourceMap;
 use snnc_tests::{build_text, render};
 
@@ -32,6 +34,24 @@ fn counts_and_verdicts_of_the_zoo() {
         ("spikingformer/dvs", "Spikingformer2x256Cifar10Dvs", 2_566_666, Verdict::Strict, 0),
         ("spikingformer/dvs", "Spikingformer2x256Gesture", 2_566_923, Verdict::Strict, 0),
         ("spikingformer/dvs_published", "Spikingformer2x256GesturePublished", 2_566_923, Verdict::Admitted, 19),
+        ("gac/msresnet_cifar", "GacMsResNet18", 12_633_198, Verdict::Strict, 0),
+        ("gac/msresnet_cifar_published", "GacMsResNet18Published", 12_633_198, Verdict::Admitted, 3),
+        ("gac/msresnet_imagenet", "GacMsResNet18ImageNet", 11_824_824, Verdict::Strict, 0),
+        ("gac/msresnet_imagenet", "GacMsResNet34ImageNet", 21_932_984, Verdict::Strict, 0),
+        ("gac/msresnet_imagenet_published", "GacMsResNet34ImageNetPublished", 21_932_984, Verdict::Admitted, 4),
+        ("dsr/preact_resnet18_cifar", "DsrPreActResNet18If", 11_176_945, Verdict::Strict, 0),
+        ("dsr/preact_resnet18_cifar", "DsrPreActResNet18Lif", 11_176_945, Verdict::Strict, 0),
+        ("dsr/preact_resnet18_cifar_published", "DsrPreActResNet18IfPublished", 11_176_945, Verdict::Strict, 0),
+        ("dsr/preact_resnet18_cifar_published", "DsrPreActResNet18LifPublished", 11_176_945, Verdict::Admitted, 19),
+        ("dsr/vgg11_dvs", "DsrVgg11DvsIf", 9_230_567, Verdict::Strict, 0),
+        ("dsr/vgg11_dvs", "DsrVgg11DvsLif", 9_230_567, Verdict::Strict, 0),
+        ("dsr/vgg11_dvs_published", "DsrVgg11DvsIfPublished", 9_476_327, Verdict::Strict, 0),
+        ("dsr/vgg11_dvs_published", "DsrVgg11DvsLifPublished", 9_476_327, Verdict::Admitted, 9),
+        ("dsr/preresnet18_imagenet", "DsrPreResNet18If", 11_691_660, Verdict::Strict, 0),
+        ("dsr/preresnet18_imagenet", "DsrPreResNet18Lif", 11_691_660, Verdict::Strict, 0),
+        ("dsr/preresnet18_imagenet_published", "DsrPreResNet18IfPublished", 11_691_660, Verdict::Strict, 0),
+        ("dsr/preresnet18_imagenet_published", "DsrPreResNet18LifPublished", 11_691_660, Verdict::Admitted, 20),
+        ("dsr/preresnet18_imagenet_relu", "DsrPreResNet18Relu", 11_691_640, Verdict::Admitted, 32),
         ("quickstart/digits", "Digits", 167_458, Verdict::Strict, 0),
     ] {
         let checked = variant(file, name);
@@ -39,6 +59,18 @@ fn counts_and_verdicts_of_the_zoo() {
         assert_eq!(checked.findings().verdict, verdict, "{name}");
         assert_eq!(checked.findings().residues.len(), residues, "{name}");
         assert!(checked.findings().residues.iter().all(|r| r.admitted));
+    }
+}
+
+#[test]
+fn dense_operations_are_the_published_ones() {
+    // Systems: G, in G: 18.656, 33.044, 74.075.
+    for (dim, operations) in [(384, 18_656_223_208u64), (512, 33_044_419_560), (768, 74_074_995_688)] {
+        let checked = variant("spikingformer/imagenet_published", &format!("Spikingformer8x{dim}Published"));
+        let graph = checked.graph();
+        let weighs = |id: &NodeId| graph.node(*id).op.multiplies(&graph.input_signals(graph.node(*id))).contains(&Multiplication::Weights);
+        let dense = graph.dense();
+        assert_eq!(graph.ids().filter(weighs).map(|id| dense[id.index()]).sum::<u64>(), operations, "{dim}");
     }
 }
 

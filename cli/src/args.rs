@@ -56,6 +56,14 @@ pub(crate) enum Command {
                             The batch holds `input` [B, C, H, W] (or [B, T, C, H, W] for frames) and `labels` [B]. The output holds `logits`\n\
                             [B, K], `loss` [1] (mean cross entropy), `spikes.<neuron>` [T], and in train mode `grad.<parameter>` and\n`running.<buffer>`.")]
     Trace(TraceArgs),
+    /// Translate a checkpoint between our names and those of a published system.
+    #[command(
+        after_help = "Examples:\n  snnc convert --layout spikingformer spikingformer/cifar_published model_best.pth.tar ours.safetensors\n  \
+                            snnc convert --layout dsr dsr/vgg11_dvs_published runs/dvs theirs.safetensors\n\n\
+                            The names in IN decide the way. IN is a run's folder, a safetensors file, or a PyTorch checkpoint, of which\n\
+                            nothing is executed; OUT is a safetensors file."
+    )]
+    Convert(ConvertArgs),
     /// List the built-in models with their published facts.
     #[command(after_help = "Examples:\n  snnc zoo\n  snnc zoo --format json")]
     Zoo(ZooArgs),
@@ -67,6 +75,16 @@ pub(crate) enum Format {
     Human,
     /// For programs.
     Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ZooFormat {
+    /// For people.
+    Human,
+    /// For programs.
+    Json,
+    /// The table of the README.
+    Markdown,
 }
 
 #[derive(Debug, Args)]
@@ -250,6 +268,24 @@ pub(crate) enum Backend {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// The published system: mixer-snn, spikingformer, gac, dsr.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) layout: String,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// The checkpoint.
+    #[arg(value_name = "IN")]
+    pub(crate) input: PathBuf,
+    /// Where to write.
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// Replace OUT if it exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct TraceArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -277,5 +313,5 @@ pub(crate) struct TraceArgs {
 pub(crate) struct ZooArgs {
     /// How to report.
     #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: Format,
+    pub(crate) format: ZooFormat,
 }

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         Command::Predict(args) => commands::predict::run(&args),
         Command::Trace(args) => commands::trace::run(&args),
+        Command::Convert(args) => commands::convert::run(&args),
         Command::Zoo(args) => commands::zoo::run(&args),
     };
     match result {

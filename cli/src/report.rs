@@ -92,3 +92,31 @@ pub(crate) fn short(x: f64) -> String {
     }
     format!("{x:.0}")
 }
+
+/// A published fact.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Published {
+    /// What: `params`, `top1`.
+    fact: String,
+    /// The number as written, with its unit.
+    value: String,
+    /// On which data.
+    on: Option<String>,
+}
+
+impl Published {
+    pub(crate) fn is(&self, fact: &str) -> bool {
+        self.fact == fact
+    }
+
+    pub(crate) fn of(fact: &snnc_grammar::ast::Fact) -> Published {
+        Published { fact: fact.name.name.clone(), value: fact.value.clone(), on: fact.on.as_ref().map(|c| c.callee.name.clone()) }
+    }
+}
+
+impl std::fmt::Display for Published {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.fact, self.value)?;
+        self.on.as_ref().map_or(Ok(()), |on| write!(f, " on {on}"))
+    }
+}

@@ -126,6 +126,8 @@ pub enum Scalar {
     Steps,
     /// The i-th number that the caller sets for each step, such as a learning rate.
     Hyper(usize),
+    /// Of a map: a number from 0 to below 1, another for every element and call, the same wherever the site is.
+    Random(u32),
     /// A function of one.
     Un(Un, Box<Scalar>),
     /// A function of two.

@@ -3,7 +3,7 @@
 //! Traversal only: what an operator does, forward and backward, stands in its own file.
 
 use crate::check::{Checked, How};
-use crate::flow::{Def, Dims, Flow, FlowId, Operand, Scalar, Sink, Source, Un};
+use crate::flow::{Bin, Def, Dims, Flow, FlowId, Operand, Scalar, Sink, Source, Un};
 use crate::fold::Folded;
 use crate::graph::Graph;
 use crate::ops::{Backward, Forward, Role, Selection};
@@ -52,6 +52,8 @@ pub mod hyper {
     pub const CORRECT1: usize = 1;
     /// 1 / (1 - β₂^t)
     pub const CORRECT2: usize = 2;
+    /// A whole number below 2^24, another for every step: what [`crate::flow::Scalar::Random`] draws from.
+    pub const SEED: usize = 3;
 }
 
 /// The primitives of a training step: forward, loss, backward, and updates or gradients.
@@ -69,7 +71,7 @@ struct Lowered {
     saved: Vec<Vec<FlowId>>,
 }
 
-fn lower(graph: &Graph, train: bool, how: Option<&[How]>) -> Lowered {
+fn lower(graph: &Graph, train: bool, drops: bool, how: Option<&[How]>) -> Lowered {
     let mut l = Lowered { flow: Flow::default(), changed: HashMap::new(), values: Vec::new(), saved: Vec::new() };
     for id in graph.ids() {
         let node = graph.node(id);
@@ -87,6 +89,7 @@ fn lower(graph: &Graph, train: bool, how: Option<&[How]>) -> Lowered {
             out: &node.signal,
             params,
             train,
+            drops,
             time: graph.time,
             saved: vec![],
             running: vec![],
@@ -133,21 +136,21 @@ pub fn inference_axes(axes: &[Axis]) -> Vec<Axis> {
 
 /// The primitives of a folded inference; the spikes of neurons are no results unless `spikes`.
 pub fn infer(folded: &Folded, spikes: bool) -> Flow {
-    let mut flow = lower(&folded.graph, false, Some(&folded.how)).flow;
+    let mut flow = lower(&folded.graph, false, false, Some(&folded.how)).flow;
     flow.sinks.retain(|(sink, _)| spikes || !matches!(sink, Sink::Spikes(_)));
     flow
 }
 
 /// The primitives of an unfolded inference, with running statistics, as the network is written.
 pub fn infer_unfolded(checked: &Checked) -> Flow {
-    lower(checked.graph(), false, None).flow
+    lower(checked.graph(), false, false, None).flow
 }
 
 /// Differentiates a checked graph. With an optimizer the parameters are updated in place; without one the gradients
 /// are results.
 pub fn differentiate(checked: &Checked, optimizer: Option<Optimizer>) -> Differentiated {
     let graph = checked.graph();
-    let Lowered { mut flow, values, saved, .. } = lower(graph, true, None);
+    let Lowered { mut flow, values, saved, .. } = lower(graph, true, optimizer.is_some(), None);
     if optimizer.is_some() {
         flow.sinks.retain(|(sink, _)| !matches!(sink, Sink::Spikes(_)));
     }
@@ -248,12 +251,13 @@ fn update(graph: &Graph, flow: &mut Flow, id: ParamId, grad: FlowId, optimizer: 
     let m = flow.source(Source::Moment(id, 0), dims.clone());
     let rate = Scalar::Hyper(hyper::RATE);
     let decays = graph.param(id).axes.len() > 1;
+    let clamped = |new: Scalar| graph.param(id).min.map_or(new.clone(), |min| new.bin(Bin::Max, Scalar::Const(min)));
     let (arg_p, arg_g, arg_m) = (Scalar::Arg(0), Scalar::Arg(1), Scalar::Arg(2));
     match optimizer {
         Optimizer::Sgd { momentum, weight_decay } => {
             let g_all = if weight_decay == 0.0 { arg_g } else { arg_g + arg_p.clone() * weight_decay };
             let new_m = flow.map(&[p, g, m], arg_m * momentum + g_all);
-            let new_p = flow.map(&[p, new_m], arg_p - rate * Scalar::Arg(1));
+            let new_p = flow.map(&[p, new_m], clamped(arg_p - rate * Scalar::Arg(1)));
             flow.sinks.push((Sink::Update(Source::Moment(id, 0)), new_m));
             flow.sinks.push((Sink::Update(Source::Param(id)), new_p));
         }
@@ -264,7 +268,7 @@ fn update(graph: &Graph, flow: &mut Flow, id: ParamId, grad: FlowId, optimizer: 
             let root = (Scalar::Arg(2) * Scalar::Hyper(hyper::CORRECT2)).un(Un::Sqrt) + epsilon;
             let step = rate.clone() * (Scalar::Arg(1) * Scalar::Hyper(hyper::CORRECT1)) / root;
             let kept = if decays && weight_decay > 0.0 { arg_p.clone() - rate * arg_p * weight_decay } else { arg_p };
-            let new_p = flow.map(&[p, new_m, new_v], kept - step);
+            let new_p = flow.map(&[p, new_m, new_v], clamped(kept - step));
             flow.sinks.push((Sink::Update(Source::Moment(id, 0)), new_m));
             flow.sinks.push((Sink::Update(Source::Moment(id, 1)), new_v));
             flow.sinks.push((Sink::Update(Source::Param(id)), new_p));

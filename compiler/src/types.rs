@@ -75,23 +75,31 @@ pub struct Signal {
     pub varies: bool,
     /// For a count: the largest number of spikes it can be a sum of. 1 for a spike, 0 for real values.
     pub bound: u64,
+    /// A spike, or every spike counted, is worth a constant that is not 1: a neuron's amplitude.
+    pub scaled: bool,
 }
 
 impl Signal {
     /// A spike train with these axes.
     pub fn spike(axes: Vec<Axis>) -> Self {
-        Signal { kind: Kind::Spike, axes, varies: true, bound: 1 }
+        Signal { kind: Kind::Spike, axes, varies: true, bound: 1, scaled: false }
     }
 
     /// A real-valued signal of this kind.
     pub fn real(kind: Kind, axes: Vec<Axis>, varies: bool) -> Self {
-        Signal { kind, axes, varies, bound: 0 }
+        Signal { kind, axes, varies, bound: 0, scaled: false }
     }
 
     /// The same signal with other axes.
     #[must_use]
     pub fn with_axes(&self, axes: Vec<Axis>) -> Self {
         Signal { axes, ..self.clone() }
+    }
+
+    /// What it is beside other operands: only spikes of one amplitude can be counted or select together.
+    #[must_use]
+    pub fn beside_others(&self) -> Self {
+        if self.scaled { Signal::real(Kind::Current, self.axes.clone(), self.varies) } else { self.clone() }
     }
 
     /// The position of the axis of this name.
@@ -123,7 +131,7 @@ impl Signal {
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = if self.varies { "T, " } else { "" };
-        write!(f, "{}", self.kind)?;
+        write!(f, "{}{}", if self.scaled { "scaled " } else { "" }, self.kind)?;
         if self.kind == Kind::Count {
             write!(f, "<={}", self.bound)?;
         }

@@ -1,7 +1,7 @@
 //! Names of parameters in published checkpoints: rules kept as data under `zoo/checkpoints`.
 
 use serde::Deserialize;
-use snnc_compiler::graph::Graph;
+use snnc_compiler::graph::{Graph, Param};
 use std::collections::BTreeMap;
 
 /// A naming scheme.
@@ -12,12 +12,15 @@ pub struct Layout {
     pub name: String,
     /// The pattern whose distinct matches `{k}` numbers.
     pub number: Option<String>,
+    /// Entries of published files that are no part of the network.
+    #[serde(default)]
+    pub dropped: Vec<String>,
     /// The rules; the first that fits counts.
     #[serde(default)]
     pub rule: Vec<Rule>,
 }
 
-/// One rule: `{i}`, `{j}` and `{leaf}` of `ours` may be used in `theirs`.
+/// One rule: `{i}`, `{j}` and `{leaf}` of `ours` may be used in `theirs`, and `{i+1}`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
@@ -28,9 +31,29 @@ pub struct Rule {
     /// Further names of the same tensor.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// Names of it in older files: read, not written.
+    #[serde(default)]
+    pub legacy: Vec<String>,
+    /// Axes of extent 1 that the published weight has behind ours.
+    #[serde(default)]
+    pub ones: usize,
+    /// The published tensor has one axis where ours has several.
+    #[serde(default)]
+    pub flat: bool,
     /// The models it is for; empty for all.
     #[serde(default)]
     pub models: Vec<String>,
+}
+
+/// A parameter as a published file has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its names; a file has the tensor under each of them.
+    pub names: Vec<String>,
+    /// Its names in older files.
+    pub legacy: Vec<String>,
+    /// Its extents.
+    pub shape: Vec<usize>,
 }
 
 impl Layout {
@@ -48,16 +71,38 @@ impl Layout {
         toml::from_str(text).map_err(|e| format!("the layout `{name}` is malformed: {e}"))
     }
 
-    /// The published names of every parameter of a graph, the first being the main one; our own path where no rule fits.
-    pub fn names(&self, graph: &Graph) -> Vec<Vec<String>> {
+    /// What a published file has for every parameter of a graph; our own path where no rule fits.
+    pub fn entries(&self, graph: &Graph) -> Vec<Entry> {
         let numbers = self.numbers(graph);
-        graph.params.iter().map(|p| self.name(&graph.model, &p.path, &numbers)).collect()
+        let entry = |p: &Param| {
+            let Some((rule, found)) = self.rule(&graph.model, &p.path, &numbers) else {
+                return Entry { names: vec![p.path.clone()], legacy: vec![], shape: p.shape() };
+            };
+            let mut shape = p.shape();
+            if rule.flat && !shape.is_empty() {
+                shape = vec![shape.iter().product()];
+            }
+            if shape.len() > 1 {
+                shape.extend(vec![1; rule.ones]);
+            }
+            let names = [&rule.theirs].into_iter().chain(&rule.aliases).map(|t| fill(t, &found)).collect();
+            Entry { names, legacy: rule.legacy.iter().map(|t| fill(t, &found)).collect(), shape }
+        };
+        graph.params.iter().map(entry).collect()
+    }
+
+    /// Whether a published file may have this entry beside the network's.
+    pub fn drops(&self, name: &str) -> bool {
+        self.dropped.iter().any(|pattern| captures(pattern, name).is_some())
     }
 
     /// The published names of every node of a graph, such as its neurons.
     pub fn node_names(&self, graph: &Graph) -> Vec<String> {
         let numbers = self.numbers(graph);
-        graph.nodes.iter().map(|n| self.name(&graph.model, &n.path, &numbers).swap_remove(0)).collect()
+        let name = |path: &String| {
+            self.rule(&graph.model, path, &numbers).map_or_else(|| path.clone(), |(rule, found)| fill(&rule.theirs, &found))
+        };
+        graph.nodes.iter().map(|n| name(&n.path)).collect()
     }
 
     /// What `{k}` is for every match of the numbering pattern. Nodes are in program order, so first appearances number
@@ -75,17 +120,16 @@ impl Layout {
         numbers
     }
 
-    fn name(&self, model: &str, path: &str, numbers: &BTreeMap<String, usize>) -> Vec<String> {
-        for rule in self.rule.iter().filter(|r| r.models.is_empty() || r.models.iter().any(|m| m == model)) {
-            let Some(mut found) = captures(&rule.ours, path) else { continue };
-            if let Some(pattern) = &self.number
-                && let Some(k) = prefix(pattern, path).and_then(|p| numbers.get(p))
-            {
-                found.insert("k".into(), k.to_string());
-            }
-            return [&rule.theirs].into_iter().chain(&rule.aliases).map(|t| fill(t, &found)).collect();
+    /// The rule for a path, and what its placeholders stand for.
+    fn rule(&self, model: &str, path: &str, numbers: &BTreeMap<String, usize>) -> Option<(&Rule, BTreeMap<String, String>)> {
+        let own = self.rule.iter().filter(|r| r.models.is_empty() || r.models.iter().any(|m| m == model));
+        let (rule, mut found) = own.filter_map(|rule| Some((rule, captures(&rule.ours, path)?))).next()?;
+        if let Some(pattern) = &self.number
+            && let Some(k) = prefix(pattern, path).and_then(|p| numbers.get(p))
+        {
+            found.insert("k".into(), k.to_string());
         }
-        vec![path.to_owned()]
+        Some((rule, found))
     }
 }
 
@@ -116,5 +160,16 @@ fn captures(pattern: &str, text: &str) -> Option<BTreeMap<String, String>> {
 }
 
 fn fill(template: &str, found: &BTreeMap<String, String>) -> String {
-    found.iter().fold(template.to_owned(), |t, (name, value)| t.replace(&format!("{{{name}}}"), value))
+    let mut text = template.to_owned();
+    for (name, value) in found {
+        text = text.replace(&format!("{{{name}}}"), value);
+        // `{i+2}`: published indices may count from another number.
+        while let Some(at) = text.find(&format!("{{{name}+")) {
+            let Some(end) = text[at..].find('}').map(|n| at + n) else { break };
+            let more: usize = text[at + name.len() + 2..end].parse().unwrap_or(0);
+            let sum = value.parse::<usize>().map_or_else(|_| value.clone(), |n| (n + more).to_string());
+            text.replace_range(at..=end, &sum);
+        }
+    }
+    text
 }

@@ -2,11 +2,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may stop at the first surprise"))]
 
+pub mod convert;
 pub mod data;
 pub mod device;
 pub mod layout;
 pub mod library;
 pub mod pictures;
+mod pytorch;
 pub mod reference;
 pub mod session;
 pub mod trace;

@@ -3,7 +3,7 @@
 use crate::layout::Layout;
 use crate::reference;
 use crate::session::{Mode, SessionError, SpikeCounts, Unfolded, unfit};
-use crate::weights::{Tensor, Tensors, Weights, names};
+use crate::weights::{Tensor, Tensors, Weights, entries};
 use ndarray::{ArrayD, IxDyn};
 use snnc_compiler::backend::context::HYPERS;
 use snnc_compiler::check::Checked;
@@ -68,10 +68,10 @@ pub fn trace(
         out.insert(format!("spikes.{path}"), Tensor::new(vec![data.len()], data));
     }
     if train {
-        let names = names(graph, layout);
+        let entries = entries(graph, layout);
         let mut put = |prefix: &str, id: usize, data: &[f32]| {
-            for name in &names[id] {
-                out.insert(format!("{prefix}.{name}"), Tensor::new(graph.params[id].shape(), data.to_vec()));
+            for name in &entries[id].names {
+                out.insert(format!("{prefix}.{name}"), Tensor::new(entries[id].shape.clone(), data.to_vec()));
             }
         };
         for (i, grad) in traced.grads.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Parameters of a network as numbers: first values, files, names.
 
-use crate::layout::Layout;
+use crate::layout::{Entry, Layout};
 use ndarray::{ArrayD, IxDyn};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 use snnc_compiler::graph::{Graph, Param};
 use snnc_compiler::ops::{Init, Real, Role, real};
 use snnc_compiler::types::ParamId;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use thiserror::Error;
 
@@ -25,7 +25,7 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// It is no safetensors file, or cut short.
-    #[error("`{path}` is damaged or no safetensors file: {reason}")]
+    #[error("`{path}` is damaged or no checkpoint: {reason}")]
     Format {
         /// The file.
         path: String,
@@ -73,11 +73,32 @@ impl Weights {
     /// # Errors
     /// As [`Weights::read`].
     pub fn from_tensors(tensors: &Tensors, path: &str, graph: &Graph, layout: Option<&Layout>) -> Result<Weights, WeightsError> {
-        let names = names(graph, layout);
+        Self::take(tensors, path, graph, &entries(graph, layout), |name| layout.is_some() || graph.params.iter().any(|p| p.path == *name))
+    }
+
+    /// Takes a network's parameters from a published checkpoint, all of which must be known: the network's, or what the
+    /// layout drops.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    pub fn from_published(tensors: &Tensors, path: &str, graph: &Graph, layout: &Layout) -> Result<Weights, WeightsError> {
+        let entries = layout.entries(graph);
+        let known: HashSet<String> = entries.iter().flat_map(|e| e.names.iter().chain(&e.legacy).cloned()).collect();
+        Self::take(tensors, path, graph, &entries, |name| known.contains(name) || layout.drops(name))
+    }
+
+    fn take(
+        tensors: &Tensors,
+        path: &str,
+        graph: &Graph,
+        entries: &[Entry],
+        known: impl Fn(&String) -> bool,
+    ) -> Result<Weights, WeightsError> {
         let mut problems = Vec::new();
         let mut values = Vec::new();
-        for (param, names) in graph.params.iter().zip(&names) {
-            let Some((name, tensor)) = names.iter().find_map(|n| tensors.get(n).map(|t| (n, t))) else {
+        for (param, Entry { names, legacy, shape }) in graph.params.iter().zip(entries) {
+            let mut there = names.iter().chain(legacy).filter_map(|n| tensors.get(n).map(|t| (n, t)));
+            let Some((name, tensor)) = there.next() else {
                 let near = snnc_compiler::value::nearest(&names[0], tensors.keys().map(String::as_str));
                 problems.push(match near {
                     Some(near) => format!("missing: {} (there is {near})", names[0]),
@@ -85,25 +106,27 @@ impl Weights {
                 });
                 continue;
             };
+            if let Some((other, _)) = there.find(|(_, t)| t.data != tensor.data) {
+                problems.push(format!("{name} and {other} are names of one tensor, but differ"));
+            }
             // Published checkpoints keep trailing axes of extent 1 where we keep none, and the other way round.
             let squeeze = |shape: &[usize]| shape.iter().copied().filter(|s| *s != 1).collect::<Vec<_>>();
-            let tokens = tensor.data.len() == param.elements() && param.axes.len() == 2 && tensor.shape.len() == 1;
-            if squeeze(&tensor.shape) != squeeze(&param.shape()) && !tokens {
-                problems.push(format!("{name} has shape {:?}, not {:?}", tensor.shape, param.shape()));
+            if squeeze(&tensor.shape) != squeeze(shape) {
+                problems.push(format!("{name} has shape {:?}, not {shape:?}", tensor.shape));
             } else if tensor.integer && param.role != Role::Batches {
                 problems.push(format!("{name} holds integers, not weights"));
             } else if let Some(at) = tensor.data.iter().position(|x| !x.is_finite()) {
                 problems.push(format!("{name} has the value {} at index {at}", tensor.data[at]));
+            } else if let (Some(min), Role::Trained) = (param.min, param.role) {
+                // As training keeps it.
+                values.push(tensor.data.iter().map(|x| x.max(min as f32)).collect());
             } else if let Some(at) = param.min.and_then(|min| tensor.data.iter().position(|x| f64::from(*x) < min)) {
                 problems.push(format!("{name} has the value {} at index {at}, below {:?}", tensor.data[at], param.min.unwrap_or(0.0)));
             } else {
                 values.push(tensor.data.clone());
             }
         }
-        // A published checkpoint may hold more than the network; our own files hold just its parameters.
-        if layout.is_none() {
-            problems.extend(tensors.keys().filter(|n| graph.params.iter().all(|p| p.path != **n)).map(|n| format!("unknown: {n}")));
-        }
+        problems.extend(tensors.keys().filter(|n| !known(n)).map(|n| format!("unknown: {n}")));
         if problems.is_empty() {
             return Ok(Weights { values });
         }
@@ -134,12 +157,10 @@ impl Weights {
     }
 }
 
-/// The names of every parameter in a layout; the first is the main one.
-pub fn names(graph: &Graph, layout: Option<&Layout>) -> Vec<Vec<String>> {
-    match layout {
-        Some(layout) => layout.names(graph),
-        None => graph.params.iter().map(|p| vec![p.path.clone()]).collect(),
-    }
+/// The names and extents of every parameter in a layout, or our own; the first name is the main one.
+pub fn entries(graph: &Graph, layout: Option<&Layout>) -> Vec<Entry> {
+    let own = |p: &Param| Entry { names: vec![p.path.clone()], legacy: vec![], shape: p.shape() };
+    layout.map_or_else(|| graph.params.iter().map(own).collect(), |layout| layout.entries(graph))
 }
 
 /// FNV-1a: stable from release to release.
@@ -193,7 +214,8 @@ impl Tensor {
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// Reads a safetensors file; floats and integers become f32.
+/// Reads a safetensors file or a PyTorch checkpoint; floats and integers become f32. A leading `module.` of all names,
+/// which PyTorch's data parallelism adds, is taken off.
 ///
 /// # Errors
 /// If it cannot be read or is damaged.
@@ -204,14 +226,26 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, WeightsError> {
     }
     let bytes = std::fs::read(path).map_err(|source| WeightsError::Read { path: shown.clone(), source })?;
     let damaged = |reason: String| WeightsError::Format { path: shown.clone(), reason };
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
+    // A zip archive, a pickle, or a tar archive; a safetensors file starts with the length of its header.
     let mut out = Tensors::new();
+    let safetensors = bytes.get(8) == Some(&b'{');
+    if !safetensors && (bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80") || bytes.get(257..262) == Some(b"ustar")) {
+        let read = crate::pytorch::read(path).map_err(damaged)?;
+        return Ok(bare(read));
+    }
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
     for (name, view) in file.tensors() {
         let data = numbers(&view).ok_or_else(|| damaged(format!("tensor `{name}` has type {:?}, which is not read", view.dtype())))?;
-        let integer = !matches!(view.dtype(), Dtype::F32 | Dtype::F64);
+        let integer = !matches!(view.dtype(), Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16);
         out.insert(name, Tensor { shape: view.shape().to_vec(), data, integer });
     }
-    Ok(out)
+    Ok(bare(out))
+}
+
+/// The tensors without the `module.` before all their names.
+fn bare(tensors: Tensors) -> Tensors {
+    let strip = |(name, tensor): (String, Tensor)| (name.strip_prefix("module.").map(str::to_owned).unwrap_or(name), tensor);
+    if tensors.keys().all(|n| n.starts_with("module.")) { tensors.into_iter().map(strip).collect() } else { tensors }
 }
 
 fn numbers(view: &TensorView<'_>) -> Option<Vec<f32>> {
@@ -219,6 +253,8 @@ fn numbers(view: &TensorView<'_>) -> Option<Vec<f32>> {
     Some(match view.dtype() {
         Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         Dtype::F64 => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+        Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+        Dtype::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
         Dtype::I64 => bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect(),
         Dtype::I32 => bytes.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b) as f32).collect(),
         Dtype::U8 => bytes.iter().map(|b| f32::from(*b)).collect(),
@@ -231,12 +267,20 @@ fn numbers(view: &TensorView<'_>) -> Option<Vec<f32>> {
 /// # Errors
 /// If the format cannot hold them.
 pub fn to_bytes(tensors: &Tensors) -> Result<Vec<u8>, String> {
-    let bytes: Vec<(&String, &Tensor, Vec<u8>)> =
-        tensors.iter().map(|(n, t)| (n, t, t.data.iter().flat_map(|x| x.to_le_bytes()).collect())).collect();
+    let bytes: Vec<(&String, &Tensor, Vec<u8>)> = tensors.iter().map(|(n, t)| (n, t, stored(t))).collect();
     let mut views = Vec::new();
     for (name, tensor, data) in &bytes {
-        let view = TensorView::new(Dtype::F32, tensor.shape.clone(), data).map_err(|e| e.to_string())?;
+        let kind = if tensor.integer { Dtype::I64 } else { Dtype::F32 };
+        let view = TensorView::new(kind, tensor.shape.clone(), data).map_err(|e| e.to_string())?;
         views.push(((*name).clone(), view));
     }
     safetensors::serialize(views, None::<HashMap<String, String>>).map_err(|e| e.to_string())
+}
+
+fn stored(tensor: &Tensor) -> Vec<u8> {
+    if tensor.integer {
+        tensor.data.iter().flat_map(|x| (*x as i64).to_le_bytes()).collect()
+    } else {
+        tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
 }

@@ -1,6 +1,7 @@
 //! One command, one file.
 
 pub(crate) mod check;
+pub(crate) mod convert;
 pub(crate) mod dump;
 pub(crate) mod eval;
 pub(crate) mod explain;

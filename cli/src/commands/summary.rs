@@ -4,7 +4,7 @@ use crate::args::{Format, SummaryArgs};
 use crate::{Failure, model, report};
 use serde_json::json;
 use snnc_compiler::check::How;
-use snnc_compiler::ops::Role;
+use snnc_compiler::ops::{Multiplication, Role};
 
 /// Energy of a multiply-accumulate and of an accumulate in 45 nm, in picojoule (Horowitz 2014).
 const MAC_PJ: f64 = 4.6;
@@ -15,22 +15,38 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     let graph = loaded.checked.graph();
     let mut rows = Vec::new();
     let (mut encoder, mut residues, mut acs) = (0u64, 0u64, 0u64);
+    let (mut maps, mut products) = (0u64, 0u64);
+    let dense = graph.dense();
     let findings = loaded.checked.findings();
     for id in graph.ids() {
         let node = graph.node(id);
         let parameters: u64 =
             node.params.iter().map(|p| graph.param(*p)).filter(|p| p.role == Role::Trained).map(|p| p.elements() as u64).sum();
         let work = graph.work(id);
-        match loaded.checked.plan().nodes[id.index()].how {
-            How::Encoder => encoder += work,
+        let kind = match loaded.checked.plan().nodes[id.index()].how {
+            How::Encoder => {
+                encoder += work;
+                "MAC"
+            }
             // What no fold removes multiplies at every place, weights or not.
             How::Residue => {
                 let places = findings.residues.iter().filter(|r| r.node == id).map(|r| r.multiplications);
                 residues += work.max(places.sum());
+                "MAC"
             }
-            _ => acs += work,
+            _ => {
+                acs += work;
+                "AC"
+            }
+        };
+        let all = dense[id.index()];
+        if node.op.multiplies(&graph.input_signals(node)).contains(&Multiplication::Weights) {
+            maps += all;
+        } else {
+            products += all;
         }
-        rows.push((node.path.clone(), node.op.word(), node.signal.to_string(), parameters, work, node.encoder));
+        let kind = if all > 0 { kind } else { "" };
+        rows.push((node.path.clone(), node.op.word(), node.signal.to_string(), parameters, all, kind));
     }
     let macs = encoder + residues;
     let additions = acs as f64 * args.rate;
@@ -38,14 +54,15 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     if args.format == Format::Json {
         let layers: Vec<_> = rows
             .iter()
-            .map(|(path, op, signal, parameters, work, encoder)| {
-                json!({ "path": path, "operator": op, "signal": signal, "parameters": parameters, "operations": work, "encoder": encoder })
+            .map(|(path, op, signal, parameters, all, kind)| {
+                json!({ "path": path, "operator": op, "signal": signal, "parameters": parameters, "dense_operations": all, "kind": kind })
             })
             .collect();
         println!(
             "{:#}",
             json!({
-                "name": graph.name, "time": graph.time, "parameters": graph.trained(), "macs": macs, "dense_acs": acs, "rate": args.rate,
+                "name": graph.name, "time": graph.time, "parameters": graph.trained(), "dense_operations": maps,
+                "dense_products": products, "published": facts(&loaded), "macs": macs, "dense_acs": acs, "rate": args.rate,
                 "acs": additions, "energy_mj": energy, "verdict": findings.verdict, "encoder_share": findings.encoder_share(), "layers": layers,
             })
         );
@@ -53,14 +70,16 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     }
     let cells: Vec<Vec<String>> = rows
         .into_iter()
-        .map(|(path, op, signal, parameters, work, _)| {
+        .map(|(path, op, signal, parameters, all, kind)| {
             let count = |n: u64| if n == 0 { String::new() } else { report::grouped(n) };
-            vec![path, op.to_owned(), signal, count(parameters), count(work)]
+            vec![path, op.to_owned(), signal, count(parameters), count(all), kind.to_owned()]
         })
         .collect();
-    print!("{}", report::table(&["path", "operator", "signal", "parameters", "operations"], &cells));
+    print!("{}", report::table(&["path", "operator", "signal", "parameters", "operations", ""], &cells));
     println!("\n{}", loaded.verdict_line());
     println!("parameters  {}", report::grouped(graph.trained()));
+    let also = if products > 0 { format!(", and {} in products of signals", report::grouped(products)) } else { String::new() };
+    println!("dense       {} operations of weights per sample at T = {}{also}", report::grouped(maps), graph.time);
     println!("encoder     {} MAC per sample", report::short(encoder as f64));
     if residues > 0 {
         println!("residues    {} MAC per sample", report::short(residues as f64));
@@ -72,7 +91,19 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
         report::short(acs as f64)
     );
     println!("energy      {} per sample ({MAC_PJ} pJ per MAC, {AC_PJ} pJ per AC)", joules(energy));
+    if !facts(&loaded).is_empty() {
+        println!(
+            "published   {} (by its authors, not by us)",
+            facts(&loaded).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        );
+    }
     Ok(())
+}
+
+/// What the paper says of this variant.
+fn facts(loaded: &model::Loaded) -> Vec<report::Published> {
+    let variant = loaded.package.variants.iter().find(|v| v.name.name == loaded.checked.graph().name);
+    variant.and_then(|v| v.published.as_deref()).unwrap_or_default().iter().map(report::Published::of).collect()
 }
 
 /// Millijoule, microjoule or nanojoule, whichever leaves a digit before the point.

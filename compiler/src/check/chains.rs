@@ -32,6 +32,7 @@ pub(crate) fn source(cx: &Context<'_>, id: NodeId) -> Option<NodeId> {
                 Some(factor) if factor.stays() => return None,
                 _ => at = *node.inputs.first()?,
             },
+            Linearity::Identity => at = *node.inputs.first()?,
             Linearity::None | Linearity::WindowSum | Linearity::View | Linearity::Add => return None,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Context, Destination, MAX_STEPS};
 use crate::ops::{Linearity, Multiplication, Selection};
-use crate::types::NodeId;
+use crate::types::{Kind, NodeId};
 use std::collections::BTreeSet;
 
 /// A factor to be placed.
@@ -12,6 +12,8 @@ struct Factor {
     value: Option<f64>,
     /// A shift comes with it (batch norm).
     shifts: bool,
+    /// It is what a neuron's spikes are worth: positive, and known where spikes are seen.
+    amplitude: bool,
 }
 
 /// Plans all factors, in graph order, so that a later one finds the earlier ones placed.
@@ -19,14 +21,22 @@ pub(super) fn plan(cx: &mut Context<'_>) {
     // What lies behind a factor is asked first from the end: a step that cannot pass its own factor on passes no other.
     let mut behind: Vec<Option<Destination>> = vec![None; cx.graph.nodes.len()];
     for id in cx.graph.ids().rev() {
-        behind[id.index()] = own(cx, id).and_then(|factor| after(cx, &factor, &behind));
+        let Some(factor) = own(cx, id) else { continue };
+        behind[id.index()] = after(cx, &factor, cx.readers[id.index()].clone(), &behind);
+        if factor.amplitude && behind[id.index()].is_none() {
+            for reader in cx.readers[id.index()].clone() {
+                let taken = after(cx, &factor, vec![reader], &behind).is_some();
+                cx.plan[reader.index()].selects |= !taken;
+            }
+        }
     }
     for id in cx.graph.ids() {
         let Some(factor) = own(cx, id) else { continue };
         let destination = if cx.graph.node(id).encoder {
             Destination::Encoder
         } else {
-            before(cx, &factor).or(behind[id.index()]).or_else(|| shift(&factor)).unwrap_or(Destination::Residue)
+            let moved = before(cx, &factor).or(behind[id.index()]).or_else(|| shift(&factor));
+            moved.or_else(|| select(cx, &factor)).unwrap_or(Destination::Residue)
         };
         cx.plan[id.index()].factor = Some(destination);
     }
@@ -36,13 +46,19 @@ pub(super) fn plan(cx: &mut Context<'_>) {
 fn own(cx: &Context<'_>, id: NodeId) -> Option<Factor> {
     let node = cx.graph.node(id);
     node.op.multiplies(&cx.graph.input_signals(node)).into_iter().find_map(|m| match m {
-        Multiplication::Factor { axes, value } => Some(Factor { node: id, axes, value, shifts: value.is_none() }),
+        Multiplication::Factor { axes, value } => {
+            let amplitude = node.op.selection() == Selection::Neuron;
+            Some(Factor { node: id, axes, value, shifts: value.is_none() && !amplitude, amplitude })
+        }
         _ => None,
     })
 }
 
 /// (a) The map before it takes it, if it varies only over that map's output axis and nothing else reads the way there.
 fn before(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
+    if factor.amplitude || inside(cx, factor) {
+        return None;
+    }
     let mut at = *cx.graph.node(factor.node).inputs.first()?;
     for _ in 0..MAX_STEPS {
         cx.only_reader(at)?;
@@ -72,6 +88,7 @@ fn before(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
                     return None;
                 }
             }
+            Linearity::Identity => {}
             Linearity::None | Linearity::View | Linearity::Add => return None,
         }
         at = *node.inputs.first()?;
@@ -80,14 +97,20 @@ fn before(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
 }
 
 /// (b), (c) The neurons and maps that read it take it, with only linear steps between.
-fn after(cx: &Context<'_>, factor: &Factor, behind: &[Option<Destination>]) -> Option<Destination> {
-    let (mut waiting, mut seen) = (vec![(factor.node, 0)], BTreeSet::new());
+fn after(cx: &Context<'_>, factor: &Factor, readers: Vec<NodeId>, behind: &[Option<Destination>]) -> Option<Destination> {
+    if factor.node == cx.graph.output || inside(cx, factor) {
+        return None;
+    }
+    let (mut waiting, mut seen) = (vec![(readers, 0)], BTreeSet::new());
     let mut takers = Vec::new();
-    while let Some((at, steps)) = waiting.pop() {
-        if at == cx.graph.output || cx.readers[at.index()].is_empty() || steps > MAX_STEPS {
+    while let Some((readers, steps)) = waiting.pop() {
+        if readers.is_empty() || steps > MAX_STEPS {
             return None;
         }
-        for &next in cx.readers[at.index()].iter().filter(|n| seen.insert(**n)) {
+        for next in readers {
+            if !seen.insert(next) {
+                continue;
+            }
             let node = cx.graph.node(next);
             if node.encoder {
                 return None;
@@ -96,7 +119,13 @@ fn after(cx: &Context<'_>, factor: &Factor, behind: &[Option<Destination>]) -> O
                 takers.push(Destination::Neuron(next));
                 continue;
             }
+            let stays = own(cx, next).filter(|_| behind[next.index()].is_none());
             let passes = match node.op.linearity() {
+                // It selects its own factor, and this one with it.
+                Linearity::Sum(_) | Linearity::WindowSum if factor.amplitude && stays.as_ref().is_some_and(|own| shift(own).is_none()) => {
+                    takers.push(Destination::Select);
+                    continue;
+                }
                 Linearity::Map { input_axis, zero_padded, .. } => {
                     if factor.axes.iter().any(|a| *a != input_axis) || (factor.shifts && zero_padded) {
                         return None;
@@ -104,16 +133,18 @@ fn after(cx: &Context<'_>, factor: &Factor, behind: &[Option<Destination>]) -> O
                     takers.push(Destination::After(next));
                     continue;
                 }
-                Linearity::Affine => true,
+                Linearity::Affine | Linearity::Identity => true,
                 Linearity::Sum(axes) => factor.axes.iter().all(|a| !axes.contains(a)),
                 Linearity::WindowSum => !factor.shifts && factor.axes.iter().all(|a| a != "H" && a != "W"),
-                Linearity::None | Linearity::View | Linearity::Add => false,
+                Linearity::View => factor.axes.is_empty() && !factor.shifts && node.inputs.len() == 1,
+                Linearity::None => factor.amplitude && node.op.selection() == Selection::Maximum,
+                Linearity::Add => false,
             };
             // A factor of its own that stays here would meet this one.
-            if !passes || (own(cx, next).is_some() && behind[next.index()].is_none()) {
+            if !passes || next == cx.graph.output || stays.is_some() {
                 return None;
             }
-            waiting.push((next, steps + 1));
+            waiting.push((cx.readers[next.index()].clone(), steps + 1));
         }
     }
     match takers.as_slice() {
@@ -122,8 +153,28 @@ fn after(cx: &Context<'_>, factor: &Factor, behind: &[Option<Destination>]) -> O
     }
 }
 
+/// It stands within its node's sum: not the same for all that is summed.
+fn inside(cx: &Context<'_>, factor: &Factor) -> bool {
+    matches!(cx.graph.node(factor.node).op.linearity(), Linearity::Sum(axes) if factor.axes.iter().any(|a| axes.contains(a)))
+}
+
+/// Every spike that is summed selects the constant; an amplitude is selected where spikes are read.
+fn select(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
+    let node = cx.graph.node(factor.node);
+    let sums = matches!(node.op.linearity(), Linearity::Sum(_) | Linearity::WindowSum);
+    let spikes = node.inputs.first().is_some_and(|i| fires(cx, *i));
+    (factor.amplitude || (sums && spikes)).then_some(Destination::Select)
+}
+
+/// Its value is 0 or 1 in the folded network, or carries an amplitude with it.
+fn fires(cx: &Context<'_>, id: NodeId) -> bool {
+    let node = cx.graph.node(id);
+    let passes = || !node.encoder && !cx.plan[id.index()].selects && node.inputs.first().is_some_and(|i| fires(cx, *i));
+    node.signal.kind == Kind::Spike && (!node.signal.scaled || node.op.selection() == Selection::Neuron && !node.encoder || passes())
+}
+
 /// (d) A power of two changes exponents.
 fn shift(factor: &Factor) -> Option<Destination> {
-    let value = factor.value?;
+    let value = factor.value.filter(|_| !factor.amplitude)?;
     crate::flow::power_of_two(value).map(|_| Destination::Shift)
 }

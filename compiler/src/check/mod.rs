@@ -28,6 +28,8 @@ pub enum Destination {
     Neuron(NodeId),
     /// Into all that read it, maps and neurons, each as above.
     Readers,
+    /// Of a sum of spikes or an amplitude of spikes: a spike selects the constant, where nothing else takes it.
+    Select,
     /// A change of exponent (and sign).
     Shift,
     /// Stays: it belongs to the encoder.
@@ -37,10 +39,10 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// The factor is still multiplied where it was written, or shifts there.
+    /// The factor is still applied where it was written.
     pub(crate) fn stays(self) -> bool {
         match self {
-            Destination::Shift | Destination::Encoder | Destination::Residue => true,
+            Destination::Shift | Destination::Select | Destination::Encoder | Destination::Residue => true,
             Destination::Before(_) | Destination::After(_) | Destination::Neuron(_) | Destination::Readers => false,
         }
     }
@@ -80,6 +82,8 @@ pub struct NodePlan {
     pub how: How,
     /// For nodes with a constant factor: where it goes.
     pub factor: Option<Destination>,
+    /// It cannot pass on the amplitude of its operands' spikes: they select it here.
+    pub selects: bool,
     /// The signal that the folded program has here.
     pub signal: Signal,
 }
@@ -218,7 +222,7 @@ impl Context<'_> {
 /// Checks a graph. A violated verdict is in the findings, not an error: training needs none.
 pub fn check(graph: Graph) -> Checked {
     let readers = graph.readers();
-    let plan = graph.nodes.iter().map(|n| NodePlan { how: How::Free, factor: None, signal: n.signal.clone() }).collect();
+    let plan = graph.nodes.iter().map(|n| NodePlan { how: How::Free, factor: None, selects: false, signal: n.signal.clone() }).collect();
     let mut cx = Context { graph: &graph, readers, plan, chains: chains::Chains::default() };
     factors::plan(&mut cx);
     let mut residues = Vec::new();
@@ -262,7 +266,12 @@ pub fn check(graph: Graph) -> Checked {
 fn decide(cx: &mut Context<'_>, id: NodeId, residues: &mut Vec<Residue>) {
     let graph = cx.graph;
     let node = graph.node(id);
-    let operands: Vec<Signal> = node.inputs.iter().map(|i| cx.plan[i.index()].signal.clone()).collect();
+    let selects = cx.plan[id.index()].selects;
+    let operand = |i: &NodeId| {
+        let signal = &cx.plan[i.index()].signal;
+        if selects { signal.beside_others() } else { signal.clone() }
+    };
+    let operands: Vec<Signal> = node.inputs.iter().map(operand).collect();
     let products = node.op.multiplies(&operands);
     let factor = cx.plan[id.index()].factor;
     let mut how = match node.op.selection() {
@@ -276,6 +285,10 @@ fn decide(cx: &mut Context<'_>, id: NodeId, residues: &mut Vec<Residue>) {
     if signal.kind == Kind::Count && factor.is_some_and(Destination::stays) {
         // Divided here, it counts nothing any more.
         signal = Signal::real(Kind::Current, signal.axes, signal.varies);
+    }
+    if node.encoder {
+        // As it is written: nothing takes an amplitude out of the encoder.
+        signal = signal.beside_others();
     }
     for product in products {
         if node.encoder {
@@ -292,6 +305,8 @@ fn decide(cx: &mut Context<'_>, id: NodeId, residues: &mut Vec<Residue>) {
             Multiplication::Transcendental(what) => rules::transcendental::check(cx, id, what),
         };
         match outcome {
+            // A neuron compares, wherever its amplitude goes.
+            Ok(_) if node.op.selection() == Selection::Neuron => {}
             Ok(done) => how = done,
             Err(residue) => {
                 how = How::Residue;
@@ -358,12 +373,14 @@ fn encoder(graph: &Graph, diagnostics: &mut Vec<Diagnostic>) {
             .help("the encoder is for the first layer, which sees the input; close it before this"),
         );
     }
-    // Some neuron outside the encoder must stand between the input and the output, on every way.
+    // Some neuron outside the encoder must stand between the input and the output, on every way; or a map of real values,
+    // which breaks a rule of its own.
     let mut bare = vec![false; graph.nodes.len()];
     bare[graph.input.index()] = graph.node(graph.input).signal.kind != Kind::Spike;
     for id in graph.ids() {
         let node = graph.node(id);
-        let spiking = node.op.selection() == Selection::Neuron && !node.encoder;
+        let weighs = || node.op.multiplies(&graph.input_signals(node)).contains(&Multiplication::Weights);
+        let spiking = !node.encoder && (node.op.selection() == Selection::Neuron || weighs());
         let fed = node.inputs.iter().any(|i| bare[i.index()]);
         bare[id.index()] |= fed && !spiking;
     }

@@ -11,7 +11,10 @@ pub use prepare::{Expr, Originals, prepare};
 use crate::check::{Checked, Destination, How, NodePlan};
 use crate::graph::{Graph, Node, Param};
 use crate::ops::neuron::Reset;
-use crate::ops::{Init, Linearity, Multiplication, Op, Role, avg_pool, conv, folded_fire, linear, mean, merge};
+use crate::ops::select::{STEPS, Select};
+use crate::ops::{
+    Init, Linearity, Multiplication, Op, Role, Selection, adaptive_avg_pool, avg_pool, conv, folded_fire, linear, mean, merge,
+};
 use crate::types::{Axis, NodeId, ParamId, Signal};
 use ndarray::ArrayD;
 use std::collections::HashMap;
@@ -109,7 +112,7 @@ impl Folder<'_> {
             if let Multiplication::Factor { value, .. } = product {
                 return match (value, node.op.affine(&node.params)) {
                     (Some(v), _) => (Some(Expr::Const(v)), None),
-                    (None, Some((scale, shift))) => (Some(scale), Some(shift)),
+                    (None, Some((scale, shift))) => (Some(scale), shift),
                     (None, None) => unreachable!("`{}` has a factor and does not say which", node.path),
                 };
             }
@@ -177,15 +180,24 @@ impl Folder<'_> {
     fn node(&mut self, id: NodeId) {
         let node = self.old.node(id);
         let plan = &self.plan[id.index()];
-        let inputs: Vec<NodeId> = node.inputs.iter().map(|i| self.map[i.index()]).collect();
-        let carry = node.inputs.first().map(|i| self.carries[i.index()].clone()).unwrap_or_default();
+        let mut inputs: Vec<NodeId> = node.inputs.iter().map(|i| self.map[i.index()]).collect();
+        let mut carry = node.inputs.first().map(|i| self.carries[i.index()].clone()).unwrap_or_default();
+        if plan.selects {
+            for (input, old) in inputs.iter_mut().zip(&node.inputs) {
+                let carry = self.carries[old.index()].clone();
+                if let Some(worth) = carry.scale {
+                    *input = self.select(*old, *input, worth);
+                }
+            }
+            carry = Carry::default();
+        }
         let (new, carry) = match (node.op.linearity(), plan.how, plan.factor) {
             // Composed into the map that stands for the chain.
             (Linearity::Map { .. }, How::Compose(_), _) => (inputs[0], Carry::default()),
             (Linearity::Map { input_axis, output_axis, .. }, how, _) if how != How::Encoder => {
                 (self.linear_map(id, inputs[0], &carry, &input_axis, &output_axis), Carry::default())
             }
-            (Linearity::Affine, _, Some(Destination::Before(_))) => (inputs[0], carry),
+            (Linearity::Affine, _, Some(Destination::Before(_))) | (Linearity::Identity, ..) => (inputs[0], carry),
             (Linearity::Affine, _, Some(destination)) if !destination.stays() => {
                 let (scale, shift) = self.factor(node);
                 (inputs[0], carry.then(scale, shift))
@@ -201,8 +213,22 @@ impl Folder<'_> {
                 };
                 (self.push(id, sum_of(&node.op), inputs, node.params.clone(), true), carry)
             }
-            _ if node.op.selection() == crate::ops::Selection::Neuron && !node.encoder => {
-                (self.neuron(id, inputs[0], &carry), Carry::default())
+            (Linearity::Sum(_) | Linearity::WindowSum, _, Some(Destination::Select)) => {
+                let (factor, _) = self.factor(node);
+                let worth = Carry { scale: carry.scale, shift: None }.then(factor, None).scale.unwrap_or(Expr::Const(1.0));
+                let input = self.select(node.inputs[0], inputs[0], worth);
+                debug_assert!(carry.shift.is_none(), "`{}` selects what is shifted", node.path);
+                (self.push(id, sum_of(&node.op), vec![input], vec![], true), Carry::default())
+            }
+            _ if node.op.selection() == Selection::Neuron && !node.encoder => {
+                let spikes = self.neuron(id, inputs[0], &carry);
+                let (amplitude, _) = self.factor(node);
+                (spikes, Carry { scale: amplitude, shift: None })
+            }
+            // Spikes moved, or the largest of them: what they are worth stays the same.
+            (Linearity::View, ..) if !carry.is_empty() => (self.push(id, node.op.clone(), inputs, vec![], true), carry),
+            _ if node.op.selection() == Selection::Maximum && !carry.is_empty() => {
+                (self.push(id, node.op.clone(), inputs, vec![], true), carry)
             }
             _ => {
                 debug_assert!(carry.is_empty(), "`{}` loses a factor", node.path);
@@ -211,6 +237,22 @@ impl Folder<'_> {
         };
         self.map.push(new);
         self.carries.push(carry);
+    }
+
+    /// The constant that spikes are worth, where they are.
+    fn select(&mut self, old: NodeId, spikes: NodeId, worth: Expr) -> NodeId {
+        let signal = self.nodes[spikes.index()].signal.clone();
+        let mut names = Vec::new();
+        worth.axes(&mut names);
+        let mut axes: Vec<Axis> = signal.axes.iter().filter(|a| names.contains(&a.name)).cloned().collect();
+        if names.iter().any(|n| n == STEPS) {
+            axes.push(Axis::new(STEPS, self.old.time));
+        }
+        let param = self.param(format!("{}.worth", self.old.node(old).path), axes.clone(), worth);
+        let new = self.push(old, Op::Select(Select { axes }), vec![spikes], vec![param], false);
+        self.nodes[new.index()].path.push_str(".worth");
+        *self.how.last_mut().unwrap_or(&mut How::Select) = How::Select;
+        new
     }
 
     /// A map with its weights rescaled by what its operand carries and by what it takes from behind.
@@ -293,14 +335,14 @@ impl Folder<'_> {
         let size = scale.magnitude(2f64.powi(-40));
         let unit = size.clone() * Expr::Const(n.drive());
         let reset = match n.reset {
-            Reset::Hard(r) => r,
-            Reset::Soft => 0.0,
+            Reset::Hard(r) => Expr::Const(r),
+            Reset::Soft => n.threshold_expr(&node.params),
         };
         let values = [
-            ("threshold", Expr::Const(n.threshold) / unit.clone()),
+            ("threshold", n.fires_expr(&node.params) / unit.clone()),
             ("bias", carry.shift.clone().unwrap_or(Expr::Const(0.0)) / size),
             ("sign", sign),
-            ("reset", Expr::Const(reset) / unit),
+            ("reset", reset / unit),
         ];
         let params = values.map(|(name, value)| self.param(format!("{}.{name}", node.path), axes.clone(), value)).to_vec();
         let op = Op::FoldedFire(folded_fire::FoldedFire { neuron: n.clone(), axes, signed });
@@ -370,6 +412,7 @@ fn plus(a: Option<Expr>, b: Expr) -> Expr {
 fn sum_of(op: &Op) -> Op {
     match op {
         Op::Mean(m) => Op::Mean(mean::Mean { sum: true, ..m.clone() }),
+        Op::AdaptiveAvgPool(p) => Op::AdaptiveAvgPool(adaptive_avg_pool::AdaptiveAvgPool { sum: true, ..p.clone() }),
         Op::AvgPool(p) => Op::AvgPool(avg_pool::AvgPool { sum: true, ..p.clone() }),
         other => other.clone(),
     }

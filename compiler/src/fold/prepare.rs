@@ -9,6 +9,8 @@ use ndarray::{ArrayD, Axis as At, IxDyn};
 pub enum Expr {
     /// A number.
     Const(f64),
+    /// Numbers along an axis.
+    List(Vec<f64>, String),
     /// A parameter of the original graph, its axes called so.
     Param(ParamId, Vec<String>),
     /// a + b, axes matched by name.
@@ -74,6 +76,7 @@ impl Expr {
         let t = |e: &Expr| e.text(originals);
         match self {
             Expr::Const(c) => format!("{c}"),
+            Expr::List(numbers, _) => format!("{numbers:?}"),
             Expr::Param(id, _) => originals.get(id.index()).map_or_else(|| id.to_string(), |p| p.path.clone()),
             Expr::Add(a, b) => format!("({} + {})", t(a), t(b)),
             Expr::Sub(a, b) => format!("({} - {})", t(a), t(b)),
@@ -91,13 +94,8 @@ impl Expr {
     pub fn axes(&self, names: &mut Vec<String>) {
         match self {
             Expr::Const(_) => {}
-            Expr::Param(_, axes) => {
-                for axis in axes {
-                    if !names.contains(axis) {
-                        names.push(axis.clone());
-                    }
-                }
-            }
+            Expr::List(_, axis) => add(names, axis.clone()),
+            Expr::Param(_, axes) => axes.iter().for_each(|axis| add(names, axis.clone())),
             Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) | Expr::Div(a, b) => {
                 a.axes(names);
                 b.axes(names);
@@ -111,14 +109,15 @@ impl Expr {
             Expr::Rename(a, from, to) => {
                 let mut own = Vec::new();
                 a.axes(&mut own);
-                for name in own {
-                    let name = if name == *from { to.clone() } else { name };
-                    if !names.contains(&name) {
-                        names.push(name);
-                    }
-                }
+                own.into_iter().for_each(|name| add(names, if name == *from { to.clone() } else { name }));
             }
         }
+    }
+}
+
+fn add(names: &mut Vec<String>, name: String) {
+    if !names.contains(&name) {
+        names.push(name);
     }
 }
 
@@ -148,6 +147,7 @@ pub fn prepare(expr: &Expr, originals: Originals<'_>, axes: &[(String, usize)]) 
 fn eval(expr: &Expr, originals: Originals<'_>) -> Named {
     match expr {
         Expr::Const(c) => Named { axes: vec![], data: ArrayD::from_elem(IxDyn(&[]), *c) },
+        Expr::List(numbers, axis) => Named { axes: vec![axis.clone()], data: ndarray::Array1::from(numbers.clone()).into_dyn() },
         Expr::Param(id, axes) => {
             let mut data = originals(*id);
             // A window of extent 1 may be left unnamed.

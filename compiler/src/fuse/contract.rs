@@ -249,9 +249,10 @@ fn product(
             indices.push((label.clone(), index));
         }
     }
+    let time = body.fuser.time;
     let lanes = tensor.dims.axes.last().and_then(|last| body.index_of(&last.name, at));
     let mut summed: Vec<(Int, usize)> = Vec::new();
-    let a_terms = spread(&a_view, flow.dims(a), a_labels);
+    let a_terms = spread(&a_view, flow.dims(a), a_labels, time);
     for (label, size, _) in &a_terms {
         if !out_labels.contains(label) && label != "B" && label != "T" {
             let index = body.int();
@@ -267,7 +268,7 @@ fn product(
         Place { arg: body.arg(view.buffer), terms, offset: view.offset as i64 }
     };
     if body.fuser.event_driven(id) {
-        let b_terms = spread(&b_view, flow.dims(b), b_labels);
+        let b_terms = spread(&b_view, flow.dims(b), b_labels, time);
         let inner = a_labels.last().cloned().unwrap_or_default();
         let stride = b_terms.iter().find(|(l, ..)| *l == inner).map_or(1, |(.., s)| *s as i64);
         let mut w = place(body, &b_view, &b_terms);
@@ -287,7 +288,7 @@ fn product(
         }
         return acc;
     }
-    let b_terms = spread(&b_view, flow.dims(b), b_labels);
+    let b_terms = spread(&b_view, flow.dims(b), b_labels, time);
     let (x, w) = (place(body, &a_view, &a_terms), place(body, &b_view, &b_terms));
     let x_scalar = lanes.is_none_or(|l| x.terms.iter().all(|(i, _)| *i != l));
     let mut stmts = accumulate(body, acc, tensor.operand, x, w, x_scalar);
@@ -300,14 +301,14 @@ fn product(
     acc
 }
 
-/// Label, extent and distance of every dim of a view.
-fn spread(view: &View, dims: &crate::flow::Dims, labels: &[String]) -> Vec<(String, usize, usize)> {
+/// Label, extent and distance of every dim of a view; the extent of B, which is never summed over, is left open.
+fn spread(view: &View, dims: &crate::flow::Dims, labels: &[String], time: usize) -> Vec<(String, usize, usize)> {
     let mut strides = Vec::new();
     if dims.batch {
         strides.push((1, view.batch));
     }
     if dims.time {
-        strides.push((1, view.time));
+        strides.push((time, view.time));
     }
     strides.extend(view.axes.iter().map(|(_, size, stride)| (*size, *stride)));
     labels.iter().zip(strides).map(|(l, (size, stride))| (l.clone(), size, stride)).collect()

@@ -175,6 +175,18 @@ impl Graph {
         node.op.work(&self.input_signals(node), &node.signal).saturating_mul(steps)
     }
 
+    /// Operations of every node per sample as published counts have them (systems: G): at every time step, also where all
+    /// steps are the same and one is computed; once behind a mean over T.
+    pub fn dense(&self) -> Vec<u64> {
+        let mut varied = vec![false; self.nodes.len()];
+        for id in self.ids() {
+            let node = self.node(id);
+            varied[id.index()] = node.signal.varies || node.inputs.iter().any(|i| varied[i.index()]);
+        }
+        let copies = |id: NodeId| if varied[id.index()] { 1 } else { self.time as u64 };
+        self.ids().map(|id| self.work(id).saturating_mul(copies(id))).collect()
+    }
+
     /// Classes: the extent of the output's only axis.
     pub fn classes(&self) -> usize {
         self.node(self.output).signal.elements()

@@ -100,6 +100,8 @@ pub enum Expr {
     Load(Place),
     /// A number of a kernel's own array, at an index.
     Scratch(usize, Int),
+    /// A number from 0 to below 1, drawn for a site, an element Σ index · stride, and the seed of this call.
+    Random(u32, Vec<(Int, i64)>),
     /// The number where the mask is not zero, otherwise zero; by its bits.
     Masked(Box<Expr>, Box<Expr>),
     /// A function of one.

@@ -102,6 +102,10 @@ fn expr(e: &Expr) -> String {
         Expr::Hyper(i) => format!("hyper{i}"),
         Expr::Load(p) => place(p),
         Expr::Scratch(s, i) => format!("s{s}[i{}]", i.0),
+        Expr::Random(site, terms) => {
+            let element: Vec<String> = terms.iter().map(|(i, stride)| format!("i{} * {stride}", i.0)).collect();
+            format!("random({site}, {})", element.join(" + "))
+        }
         Expr::Masked(a, m) => format!("({} where {})", expr(a), expr(m)),
         Expr::Un(f, a) => format!("{}({})", format!("{f:?}").to_lowercase(), expr(a)),
         Expr::Bin(f, a, b) => {

@@ -21,12 +21,13 @@ impl Operator for Add {
     }
 
     fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {
-        let axes = same_axes(inputs, "added")?;
+        let inputs: Vec<Signal> = inputs.iter().map(Signal::beside_others).collect();
+        let axes = same_axes(&inputs, "added")?;
         let varies = inputs.iter().any(|s| s.varies);
         let countable = inputs.iter().all(|s| s.kind <= Kind::Count) && !self.minus;
         if countable {
             let bound = inputs.iter().fold(0u64, |sum, s| sum.saturating_add(s.bound));
-            return Ok(Signal { kind: Kind::Count, axes, varies, bound });
+            return Ok(Signal { kind: Kind::Count, axes, varies, bound, scaled: false });
         }
         let kind = inputs.iter().map(|s| s.kind).max().unwrap_or(Kind::Current).max(Kind::Current);
         Ok(Signal::real(kind, axes, varies))

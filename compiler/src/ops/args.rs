@@ -157,6 +157,19 @@ impl Arguments {
         }
     }
 
+    /// Takes the one plain argument as a number.
+    ///
+    /// # Errors
+    /// If it is missing or something else; `example` shows one.
+    pub fn plain_float(&mut self, missing: &str, example: &str) -> Result<f64, Problem> {
+        if self.plain.is_empty() {
+            return Err(Problem::new("build::missing_argument", missing).help(format!("for example `{example}`")));
+        }
+        let (value, span) = self.plain.remove(0);
+        let wrong = || Problem::new("build::type", format!("expected a number, not a value of type {}", value.type_name())).at(span);
+        value.as_float().ok_or_else(wrong)
+    }
+
     /// Takes a bool.
     ///
     /// # Errors

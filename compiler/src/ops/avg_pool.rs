@@ -34,7 +34,7 @@ impl Operator for AvgPool {
         let axes = windowed(&self.window, &inputs[0])?;
         if inputs[0].kind <= Kind::Count {
             let bound = inputs[0].bound.saturating_mul(self.area() as u64);
-            return Ok(Signal { kind: Kind::Count, axes, varies: inputs[0].varies, bound });
+            return Ok(Signal { kind: Kind::Count, axes, bound, ..inputs[0].clone() });
         }
         Ok(inputs[0].with_axes(axes))
     }

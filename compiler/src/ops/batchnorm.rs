@@ -18,6 +18,8 @@ pub const MOMENTUM: f64 = 0.1;
 pub struct BatchNorm {
     /// The axes that γ and β vary over.
     pub axes: Vec<Axis>,
+    /// What γ starts with.
+    pub gamma: f64,
 }
 
 impl Operator for BatchNorm {
@@ -33,7 +35,8 @@ impl Operator for BatchNorm {
         if axes.is_empty() {
             return Err(Problem::new("build::missing_argument", "the axes are missing").help("for example `batchnorm(C)`"));
         }
-        Ok(BatchNorm { axes })
+        let gamma = args.float("gamma")?.unwrap_or(1.0);
+        Ok(BatchNorm { axes, gamma })
     }
 
     fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {
@@ -45,7 +48,7 @@ impl Operator for BatchNorm {
         let spec = |name, start, role, min| ParamSpec { name, axes: self.axes.clone(), init: Init::Constant(start), role, min };
         let batches = spec("num_batches_tracked", 0.0, Role::Batches, Some(0.0));
         vec![
-            spec("weight", 1.0, Role::Trained, None),
+            spec("weight", self.gamma, Role::Trained, None),
             spec("bias", 0.0, Role::Trained, None),
             spec("running_mean", 0.0, Role::Running, None),
             spec("running_var", 1.0, Role::Running, Some(0.0)),
@@ -61,11 +64,11 @@ impl Operator for BatchNorm {
         vec![Multiplication::Factor { axes: self.axes.iter().map(|a| a.name.clone()).collect(), value: None }]
     }
 
-    fn affine(&self, params: &[ParamId]) -> Option<(Expr, Expr)> {
+    fn affine(&self, params: &[ParamId]) -> Option<(Expr, Option<Expr>)> {
         let axes: Vec<String> = self.axes.iter().map(|a| a.name.clone()).collect();
         let p = |i: usize| Expr::Param(params[i], axes.clone());
         let scale = p(0) / (p(3) + Expr::Const(EPSILON)).sqrt();
-        Some((scale.clone(), p(1) - p(2) * scale))
+        Some((scale.clone(), Some(p(1) - p(2) * scale)))
     }
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {

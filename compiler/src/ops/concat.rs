@@ -24,6 +24,7 @@ impl Operator for Concat {
     }
 
     fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {
+        let inputs: Vec<Signal> = inputs.iter().map(Signal::beside_others).collect();
         let first = &inputs[0];
         let at = first.position(&self.axis).ok_or_else(|| linear::no_axis(first, &self.axis))?;
         let mut axes = first.axes.clone();
@@ -38,7 +39,7 @@ impl Operator for Concat {
         }
         let kind = inputs.iter().map(|s| s.kind).max().unwrap_or(first.kind);
         let bound = if kind <= Kind::Count { inputs.iter().map(|s| s.bound).max().unwrap_or(0) } else { 0 };
-        Ok(Signal { kind, axes, varies: inputs.iter().any(|s| s.varies), bound })
+        Ok(Signal { kind, axes, varies: inputs.iter().any(|s| s.varies), bound, scaled: false })
     }
 
     fn linearity(&self) -> Linearity {

@@ -101,7 +101,8 @@ impl Operator for Conv {
     }
 
     fn work(&self, _: &[Signal], out: &Signal) -> u64 {
-        [self.channels_in, self.window.kernel[0], self.window.kernel[1]].iter().fold(out.elements() as u64, |n, k| n.saturating_mul(*k as u64))
+        let terms = [self.channels_in, self.window.kernel[0], self.window.kernel[1]].iter().fold(1u64, |n, k| n.saturating_mul(*k as u64));
+        (out.elements() as u64).saturating_mul(terms.saturating_add(u64::from(self.bias)))
     }
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {

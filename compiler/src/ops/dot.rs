@@ -34,7 +34,8 @@ impl Operator for Dot {
     }
 
     fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {
-        let [a, b] = inputs else { return Err(Problem::new("build::arity", "`dot` takes two signals")) };
+        let inputs: Vec<Signal> = inputs.iter().map(Signal::beside_others).collect();
+        let [a, b] = inputs.as_slice() else { return Err(Problem::new("build::arity", "`dot` takes two signals")) };
         for axis in &a.axes {
             let other = b.size(&axis.name);
             let summed = self.axes.contains(axis);
@@ -51,7 +52,7 @@ impl Operator for Dot {
         if spike && a.kind <= Kind::Count && b.kind <= Kind::Count {
             let terms: usize = self.axes.iter().map(|x| x.size).product();
             let bound = a.bound.max(b.bound).saturating_mul(terms as u64);
-            return Ok(Signal { kind: Kind::Count, axes, varies, bound });
+            return Ok(Signal { kind: Kind::Count, axes, varies, bound, scaled: false });
         }
         Ok(Signal::real(a.kind.max(b.kind).max(Kind::Current), axes, varies))
     }

@@ -18,6 +18,8 @@ pub struct Forward<'a> {
     pub params: Vec<FlowId>,
     /// Batch statistics instead of running ones.
     pub train: bool,
+    /// What is for training alone, such as dropout, is done.
+    pub drops: bool,
     /// Time steps.
     pub time: usize,
     /// Tensors that the backward pass wants to see again.

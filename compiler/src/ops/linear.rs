@@ -1,10 +1,12 @@
-//! A linear map over one named axis, the same for all other places.
+//! A linear map over one named axis, the same for all other places. The axis may be `T`, from or to, where the network need
+//! not run one time step at a time.
 
 use super::*;
-use crate::flow::{Def, Dims, Scalar};
+use crate::flow::{Def, Dims, Flow, Scalar};
 use ndarray::{Axis as At, Dimension, IxDyn};
 
-/// `linear(C -> D = 10, bias = true)`: y\[…, o, …\] = Σ_i W\[o, i\] x\[…, i, …\] + b\[o\].
+/// `linear(C -> D = 10, bias = true)`: y\[…, o, …\] = Σ_i W\[o, i\] x\[…, i, …\] + b\[o\]. `linear(T -> R = 2)` sums over the time
+/// steps (a static operand counts as T equal ones); `linear(R -> T)` gives a value for each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Linear {
     /// Summed over.
@@ -27,8 +29,20 @@ impl Operator for Linear {
             return Err(Problem::new("build::type", "`linear` maps one axis to one axis").help(format!("for example `{example}`")));
         };
         let signal = &inputs[0];
-        let Some(in_size) = signal.size(from) else { return Err(no_axis(signal, from).at(*from_span)) };
+        let in_size = match signal.size(from) {
+            _ if from == "T" => args.time,
+            Some(n) => n,
+            None => return Err(no_axis(signal, from).at(*from_span)),
+        };
+        if to == "T" && (from == "T" || signal.varies) {
+            let problem = Problem::new("shape::axis", format!("{signal} varies over T already")).at(*to_span);
+            return Err(problem.help("map from T first: `linear(T -> R = 2)`"));
+        }
+        if let Some(n) = size.filter(|n| to == "T" && usize::try_from(*n).ok() != Some(args.time)) {
+            return Err(Problem::new("shape::extent", format!("T is {}, not {n}", args.time)).at(*to_span));
+        }
         let out_size = match size {
+            _ if to == "T" => args.time,
             Some(n) => usize::try_from(*n).ok().filter(|n| (1..=i32::MAX as usize).contains(n)).ok_or_else(|| {
                 Problem::new("shape::extent", format!("axis `{to}` would have extent {n}")).at(*to_span)
             })?,
@@ -41,7 +55,10 @@ impl Operator for Linear {
         if to != from && signal.size(to).is_some() {
             return Err(Problem::new("shape::axis", format!("there is an axis `{to}` already in {signal}")).at(*to_span));
         }
-        let bias = args.bool("bias")?.unwrap_or(true);
+        let bias = args.bool("bias")?.unwrap_or(to != "T");
+        if bias && to == "T" {
+            return Err(Problem::new("build::value", "a map to T has no bias").help("write `bias = false`"));
+        }
         let init = args.init(in_size, out_size)?;
         let bias_init = args.float("bias_init")?.map_or(Init::Uniform(1.0 / (in_size as f64).sqrt()), Init::Constant);
         Ok(Linear { from: Axis::new(from, in_size), to: Axis::new(to, out_size), bias, init, bias_init })
@@ -49,9 +66,16 @@ impl Operator for Linear {
 
     fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {
         let signal = &inputs[0];
-        let axes = signal.axes.iter().map(|a| if a.name == self.from.name { self.to.clone() } else { a.clone() }).collect();
         let kind = if signal.kind == Kind::Analog { Kind::Analog } else { Kind::Current };
-        Ok(Signal::real(kind, axes, signal.varies))
+        let (from_time, to_time) = (self.from.name == "T", self.to.name == "T");
+        let mut axes = signal.axes.clone();
+        match (axes.iter().position(|a| a.name == self.from.name), to_time) {
+            (Some(at), true) => drop(axes.remove(at)),
+            (Some(at), false) => axes[at] = self.to.clone(),
+            (None, true) => {}
+            (None, false) => axes.insert(0, self.to.clone()),
+        }
+        Ok(Signal::real(kind, axes, to_time || (signal.varies && !from_time)))
     }
 
     fn params(&self, _: &[Signal]) -> Vec<ParamSpec> {
@@ -72,21 +96,25 @@ impl Operator for Linear {
         }
     }
 
+    fn streams(&self) -> bool {
+        self.from.name != "T" && self.to.name != "T"
+    }
+
     fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {
         vec![Multiplication::Weights]
     }
 
     fn work(&self, _: &[Signal], out: &Signal) -> u64 {
-        (out.elements() as u64).saturating_mul(self.from.size as u64)
+        (out.elements() as u64).saturating_mul(self.from.size as u64 + u64::from(self.bias))
     }
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
-        let x = e.inputs[0];
-        let at = 2 + e.signals[0].position(&self.from.name).unwrap_or(0);
+        let x = self.last(e.inputs[0], e.signals[0], e.time);
         let (w, b) = (e.params[0], e.params.get(1));
+        let at = x.ndim() - 1;
         let mut shape = x.raw_dim();
         shape[at] = self.to.size;
-        ArrayD::from_shape_fn(shape, |place| {
+        let y = ArrayD::from_shape_fn(shape, |place| {
             let mut source = place.clone();
             let o = place[at];
             let mut sum = b.map_or(F::zero(), |b| b[[o].as_slice()]);
@@ -95,13 +123,14 @@ impl Operator for Linear {
                 sum += w[[o, i].as_slice()] * x[&source];
             }
             sum
-        })
-        .into()
+        });
+        back(y, self.place(e.out, &self.to)).into()
     }
 
     fn vjp<F: Real>(&self, e: &Eval<'_, F>, _: &ArrayD<F>, grad: &ArrayD<F>) -> Grads<F> {
-        let x = e.inputs[0];
-        let at = 2 + e.signals[0].position(&self.from.name).unwrap_or(0);
+        let x = self.last(e.inputs[0], e.signals[0], e.time);
+        let grad = forth(grad.clone(), self.place(e.out, &self.to));
+        let at = x.ndim() - 1;
         let w = e.params[0];
         let mut dx = ArrayD::zeros(x.raw_dim());
         let mut dw = ArrayD::zeros(w.raw_dim());
@@ -114,19 +143,18 @@ impl Operator for Linear {
                 dw[[o, i].as_slice()] += g * x[&source];
             }
         }
-        let db = self.bias.then(|| {
-            let mut sum = grad.clone();
-            for axis in (0..grad.ndim()).rev().filter(|a| *a != at) {
-                sum = sum.sum_axis(At(axis));
-            }
-            sum
-        });
+        let db = self.bias.then(|| (0..at).rev().fold(grad, |sum, axis| sum.sum_axis(At(axis))));
         let params = [Some(dw)].into_iter().chain(self.bias.then_some(db)).collect();
-        Grads { inputs: vec![dx], params }
+        Grads { inputs: vec![back(dx, self.place(e.signals[0], &self.from))], params }
     }
 
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
         let dims = cx.dims();
+        if self.copies(cx.signals[0]) {
+            let sums = self.sums(cx.flow, cx.params[0]);
+            let y = cx.flow.map_to(&[cx.inputs[0], sums], Scalar::Arg(0) * Scalar::Arg(1), dims);
+            return with_bias(cx, y, &self.to.name);
+        }
         let x_labels = labels(cx.flow.dims(cx.inputs[0]));
         let out_labels = relabel(labels(&dims), &self.to.name, "out");
         let product = Def::Product {
@@ -142,9 +170,21 @@ impl Operator for Linear {
 
     fn backward(&self, cx: &mut Backward<'_>) {
         let x_dims = cx.flow.dims(cx.inputs[0]).clone();
+        let w_dims = cx.flow.dims(cx.params[0]).clone();
+        if self.copies(cx.signals[0]) {
+            let sums = self.sums(cx.flow, cx.params[0]);
+            cx.input_map(0, &[cx.grad, sums], Scalar::Arg(0) * Scalar::Arg(1));
+            // The same for every step that the operand stands for.
+            let products = cx.flow.map(&[cx.grad, cx.inputs[0]], Scalar::Arg(0) * Scalar::Arg(1));
+            let once = cx.flow.sum_to(products, &Dims::param(std::slice::from_ref(&self.to)));
+            let once = renamed(cx.flow, once, "out");
+            let dw = cx.flow.map_to(&[once], Scalar::Arg(0), w_dims);
+            cx.param_grad(0, dw);
+            return bias_grad(cx, &self.to.name);
+        }
         let x_labels = relabel(labels(&x_dims), &self.from.name, "in");
         let g_labels = relabel(labels(cx.flow.dims(cx.grad)), &self.to.name, "out");
-        let w_labels = labels(cx.flow.dims(cx.params[0]));
+        let w_labels = labels(&w_dims);
         if cx.wanted[0] {
             let def = Def::Product {
                 a: cx.grad,
@@ -156,12 +196,51 @@ impl Operator for Linear {
             let dx = cx.flow.push(def, x_dims);
             cx.input_grad(0, dx);
         }
-        let dims = cx.flow.dims(cx.params[0]).clone();
         let def = Def::Product { a: cx.grad, b: cx.inputs[0], a_labels: g_labels, b_labels: x_labels, out_labels: w_labels };
-        let dw = cx.flow.push(def, dims);
+        let dw = cx.flow.push(def, w_dims);
         cx.param_grad(0, dw);
         bias_grad(cx, &self.to.name);
     }
+}
+
+impl Linear {
+    /// The operand is one value that stands for T equal ones.
+    fn copies(&self, operand: &Signal) -> bool {
+        self.from.name == "T" && !operand.varies
+    }
+
+    /// The weight summed over its inputs, along the result's axis.
+    fn sums(&self, flow: &mut Flow, weight: FlowId) -> FlowId {
+        let sums = flow.sum_to(weight, &Dims::param(&[Axis::new("out", self.to.size)]));
+        renamed(flow, sums, &self.to.name)
+    }
+
+    /// Where an axis is in a reference array: time steps first, then samples.
+    fn place(&self, signal: &Signal, axis: &Axis) -> usize {
+        if axis.name == "T" { 0 } else { 2 + signal.position(&axis.name).unwrap_or(0) }
+    }
+
+    /// The operand with the axis summed over last, all time steps there if it is `T`.
+    fn last<F: Real>(&self, x: &ArrayD<F>, signal: &Signal, time: usize) -> ArrayD<F> {
+        let wide = if self.from.name == "T" { concat::over_time(x, time) } else { x.clone() };
+        forth(wide, self.place(signal, &self.from))
+    }
+}
+
+/// An axis of a reference array brought to its end; where it was the time steps, one is left.
+fn forth<F: Real>(x: ArrayD<F>, from: usize) -> ArrayD<F> {
+    let mut order: Vec<usize> = (0..x.ndim()).filter(|i| *i != from).collect();
+    order.push(from);
+    let moved = x.permuted_axes(order);
+    if from == 0 { moved.insert_axis(At(0)) } else { moved }
+}
+
+/// The way back.
+fn back<F: Real>(y: ArrayD<F>, to: usize) -> ArrayD<F> {
+    let y = if to == 0 { y.index_axis_move(At(0), 0) } else { y };
+    let mut order: Vec<usize> = (0..y.ndim() - 1).collect();
+    order.insert(to, y.ndim() - 1);
+    y.permuted_axes(order).as_standard_layout().into_owned()
 }
 
 /// The problem of an axis that a signal does not have.
@@ -208,7 +287,7 @@ pub(crate) fn bias_grad(cx: &mut Backward<'_>, axis: &str) {
 }
 
 /// A one-dimensional tensor read along another axis name.
-pub(crate) fn renamed(flow: &mut crate::flow::Flow, vector: FlowId, axis: &str) -> FlowId {
+pub(crate) fn renamed(flow: &mut Flow, vector: FlowId, axis: &str) -> FlowId {
     let own = flow.dims(vector).axes[0].clone();
     flow.reshape(vector, &[own.name], vec![Axis::new(axis, own.size)])
 }

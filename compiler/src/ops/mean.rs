@@ -1,19 +1,25 @@
 //! Means over named axes, and over time at the output.
 
 use super::linear::no_axis;
+use super::select::STEPS;
 use super::*;
 use crate::flow::Scalar;
 use crate::types::Kind;
 use ndarray::Axis as At;
 
-/// `mean(H, W)`: the mean over the named axes; `T` may be one of them.
+/// `mean(H, W)`: the mean over the named axes; `T` may be one of them. `mean(T, decay = β)` weighs the last step most:
+/// Σ β^(T-t) x_t / Σ β^(T-t) (systems: D.1).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mean {
     /// The axes, `T` not among them.
     pub axes: Vec<String>,
     /// Over time steps too.
     pub time: bool,
-    /// How many values one mean is taken over, time steps included if the operand varies.
+    /// The weight of a step, as part of the step's after it; 1 for the mean.
+    pub decay: f64,
+    /// Time steps of the operand that are taken together: T, or 1.
+    pub steps: usize,
+    /// How many values one mean is taken over, time steps included if the operand varies and none decays.
     pub count: usize,
     /// A sum instead; what a mean becomes when its factor is folded away.
     pub sum: bool,
@@ -21,14 +27,21 @@ pub struct Mean {
 
 impl Operator for Mean {
     fn read(args: &mut Arguments, inputs: &[Signal]) -> Result<Self, Problem> {
-        let mut mean = Mean { axes: vec![], time: false, count: 1, sum: false };
+        let decay = args.float("decay")?;
+        if let Some(beta) = decay.filter(|d| !(*d > 0.0 && *d <= 1.0)) {
+            return Err(Problem::new("build::value", format!("`decay` is {beta}, but must lie above 0 and be at most 1")));
+        }
+        let mut mean = Mean { axes: vec![], time: false, decay: 1.0, steps: 1, count: 1, sum: false };
         for (name, span) in args.plain_axes()? {
             if name == "T" {
                 if mean.time {
                     return Err(Problem::new("shape::axis", "axis `T` is named twice").at(span));
                 }
                 mean.time = true;
-                mean.count = mean.count.saturating_mul(if inputs[0].varies { args.time } else { 1 });
+                if inputs[0].varies {
+                    (mean.decay, mean.steps) = (decay.unwrap_or(1.0), args.time);
+                }
+                mean.count = mean.count.saturating_mul(if mean.decay == 1.0 { mean.steps } else { 1 });
                 continue;
             }
             let size = inputs[0].size(&name).ok_or_else(|| no_axis(&inputs[0], &name).at(span))?;
@@ -41,6 +54,9 @@ impl Operator for Mean {
         if mean.axes.is_empty() && !mean.time {
             return Err(Problem::new("build::missing_argument", "the axes are missing").help("for example `mean(H, W)`"));
         }
+        if !mean.time && decay.is_some() {
+            return Err(Problem::new("build::missing_argument", "`decay` is for means over `T`").help("write `mean(T, decay = …)`"));
+        }
         Ok(mean)
     }
 
@@ -50,7 +66,7 @@ impl Operator for Mean {
         let varies = signal.varies && !self.time;
         if signal.kind <= Kind::Count {
             let bound = signal.bound.saturating_mul(self.count as u64);
-            return Ok(Signal { kind: Kind::Count, axes, varies, bound });
+            return Ok(Signal { kind: Kind::Count, axes, varies, bound, ..signal.clone() });
         }
         Ok(Signal::real(signal.kind, axes, varies))
     }
@@ -61,7 +77,16 @@ impl Operator for Mean {
     }
 
     fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {
-        if self.sum { vec![] } else { vec![Multiplication::Factor { axes: vec![], value: Some(1.0 / self.count as f64) }] }
+        match self.sum {
+            true => vec![],
+            false if self.decays() => vec![Multiplication::Factor { axes: vec!["T".into()], value: None }],
+            false => vec![Multiplication::Factor { axes: vec![], value: Some(1.0 / self.count as f64) }],
+        }
+    }
+
+    fn affine(&self, _: &[ParamId]) -> Option<(Expr, Option<Expr>)> {
+        let weights = decay::weights(self.decay, self.steps).into_iter().map(|w| w / self.count as f64).collect();
+        Some((Expr::List(weights, STEPS.into()), None))
     }
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
@@ -71,7 +96,9 @@ impl Operator for Mean {
             value = value.sum_axis(At(at)).insert_axis(At(at));
         }
         // A static operand is one value, not T: its mean over T is itself.
-        if self.time {
+        if self.decays() {
+            value = decay::mean(&value, self.decay, e.time);
+        } else if self.time {
             value = value.sum_axis(At(0)).insert_axis(At(0));
         }
         let shape: Vec<usize> =
@@ -90,13 +117,19 @@ impl Operator for Mean {
             }
         }
         shape[0] = if self.time { e.inputs[0].shape()[0] } else { shape[0] };
-        let grad = grad.broadcast(shape).map_or_else(|| grad.clone(), |v| v.to_owned());
+        let mut grad = grad.broadcast(shape).map_or_else(|| grad.clone(), |v| v.to_owned());
+        if self.decays() {
+            for (mut step, w) in grad.axis_iter_mut(At(0)).zip(decay::weights(self.decay, e.time)) {
+                step.mapv_inplace(|g| g * real(w));
+            }
+        }
         Grads { inputs: vec![grad], params: vec![] }
     }
 
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
         let dims = cx.dims();
-        let sum = cx.flow.sum_to(cx.inputs[0], &dims);
+        let input = if self.decays() { decay::weigh(cx.flow, cx.inputs[0], self.decay, cx.time) } else { cx.inputs[0] };
+        let sum = cx.flow.sum_to(input, &dims);
         let factor = 1.0 / self.count as f64;
         match (self.sum, cx.train) {
             (true, _) => sum,
@@ -109,13 +142,20 @@ impl Operator for Mean {
         let dims = cx.flow.dims(cx.inputs[0]).clone();
         if cx.wanted[0] {
             let factor = if self.sum { 1.0 } else { 1.0 / self.count as f64 };
-            let grad = cx.flow.map_to(&[cx.grad], Scalar::Arg(0) * factor, dims);
+            let mut grad = cx.flow.map_to(&[cx.grad], Scalar::Arg(0) * factor, dims);
+            if self.decays() {
+                grad = decay::weigh(cx.flow, grad, self.decay, cx.time);
+            }
             cx.input_grad(0, grad);
         }
     }
 }
 
 impl Mean {
+    fn decays(&self) -> bool {
+        self.decay < 1.0 && !self.sum
+    }
+
     fn weight<F: Real>(&self) -> F {
         real(if self.sum { 1.0 } else { 1.0 / self.count as f64 })
     }

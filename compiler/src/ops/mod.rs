@@ -5,6 +5,7 @@
 //! written as tensor primitives, forward and backward. No other file names an operator.
 
 mod args;
+pub mod decay;
 pub mod flow_cx;
 pub mod neuron;
 pub mod surrogate;
@@ -97,6 +98,8 @@ pub enum Linearity {
     WindowSum,
     /// Values moved, not changed.
     View,
+    /// The operand as it is, outside training.
+    Identity,
     /// A sum of its inputs.
     Add,
 }
@@ -210,9 +213,9 @@ pub trait Operator: Sized {
     /// What it multiplies when run as written.
     fn multiplies(&self, inputs: &[Signal]) -> Vec<Multiplication>;
 
-    /// For [`Multiplication::Factor`] without a known value: the factor and the shift, y = factor · x + shift, in terms of
-    /// its parameters.
-    fn affine(&self, _params: &[ParamId]) -> Option<(Expr, Expr)> {
+    /// For [`Multiplication::Factor`] without a known value: the factor and the shift, if any, y = factor · x + shift, in
+    /// terms of its parameters.
+    fn affine(&self, _params: &[ParamId]) -> Option<(Expr, Option<Expr>)> {
         None
     }
 
@@ -303,7 +306,7 @@ macro_rules! operators {
                 match self { $(Op::$name(o) => o.multiplies(inputs),)* }
             }
             /// See [`Operator::affine`].
-            pub fn affine(&self, params: &[ParamId]) -> Option<(Expr, Expr)> {
+            pub fn affine(&self, params: &[ParamId]) -> Option<(Expr, Option<Expr>)> {
                 match self { $(Op::$name(o) => o.affine(params),)* }
             }
             /// See [`Operator::selection`].
@@ -345,6 +348,7 @@ operators! {
     batchnorm::BatchNorm = "batchnorm",
     fire::Fire = "neuron",
     folded_fire::FoldedFire = "folded_neuron",
+    select::Select = "select",
     add::Add = "add",
     scale::Scale = "scale",
     product::Product = "product",
@@ -353,18 +357,34 @@ operators! {
     split::Split = "split",
     merge::Merge = "merge",
     mean::Mean = "mean",
+    max::Max = "max",
     max_pool::MaxPool = "max_pool",
     avg_pool::AvgPool = "avg_pool",
+    adaptive_avg_pool::AdaptiveAvgPool = "adaptive_avg_pool",
+    dropout::Dropout = "dropout",
     relu::Relu = "relu",
     sigmoid::Sigmoid = "sigmoid",
 }
 
 /// The words of all operators that a `.snn` file can call, and of the settings that stand in calls.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    const INTERNAL: [&str; 6] = ["input", "neuron", "folded_neuron", "add", "scale", "product"];
+    const INTERNAL: [&str; 7] = ["input", "neuron", "folded_neuron", "select", "add", "scale", "product"];
     WORDS.iter().copied().filter(|w| !INTERNAL.contains(w)).chain(neuron::NEURONS).chain(SETTINGS)
 }
 
 /// The words of settings that are no operators too.
-pub const SETTINGS: [&str; 10] =
-    ["hard", "soft", "triangle", "rectangle", "kaiming_normal", "normal", "truncated_normal", "uniform", "constant", "standard"];
+pub const SETTINGS: [&str; 13] = [
+    "hard",
+    "soft",
+    "trainable",
+    "threshold",
+    "rate",
+    "triangle",
+    "rectangle",
+    "kaiming_normal",
+    "normal",
+    "truncated_normal",
+    "uniform",
+    "constant",
+    "standard",
+];

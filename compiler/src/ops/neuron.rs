@@ -3,6 +3,8 @@
 use super::surrogate::Surrogate;
 use super::{Arguments, Problem, Real, real};
 use crate::flow::{Cmp, Scalar};
+use crate::fold::Expr;
+use crate::types::ParamId;
 use crate::value::{Setting, Value, nearest};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,36 @@ pub enum Reset {
     Soft,
 }
 
+/// What training takes for the derivative of a neuron.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Gradient {
+    /// Backpropagation through time, with this for the derivative of a spike.
+    Surrogate(Surrogate),
+    /// One closed form for the whole train of spikes.
+    Rate(Rate),
+}
+
+/// The gradient of a neuron as a clipped line from its mean input to its mean output (DSR, Meng et al. 2022;
+/// systems: D.2). With means weighted by leak^(T-t), r of the input x and ḡ of the output's gradient, and U = limit · V:
+/// ∂L/∂x_t = slope · ḡ where 0 ≤ r ≤ U (0 < r < U if the neuron leaks), in every step of IF, and likewise LIF;
+/// ∂L/∂V = gain · T · Σ ḡ where r > U.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Slope of the line.
+    pub slope: f64,
+    /// The mean input at which the output saturates, in thresholds.
+    pub limit: f64,
+    /// Factor on the threshold's gradient.
+    pub gain: f64,
+}
+
+impl Rate {
+    /// The comparison of the mean input with both ends of the line.
+    pub fn compare(leak: f64) -> Cmp {
+        if leak == 1.0 { Cmp::Ge } else { Cmp::Gt }
+    }
+}
+
 /// A neuron model: h = leak(v, x); s = 1\[h ≥ θ\]; v ← reset(h, s), from v = 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Neuron {
@@ -22,14 +54,20 @@ pub struct Neuron {
     pub tau: Option<f64>,
     /// The input is decayed with the membrane, h = v + (x - v) / τ; otherwise h = v (1 - 1/τ) + x.
     pub decay_input: bool,
-    /// Threshold θ.
+    /// Threshold V; what it starts from, if it is trained.
     pub threshold: f64,
+    /// The threshold is trained, and is never less than this.
+    pub least: Option<f64>,
+    /// Fires where the membrane reaches this part of the threshold, θ = fire_at · V; a soft reset still subtracts V.
+    pub fire_at: f64,
+    /// A spike is worth this many thresholds; none: a spike is 1.
+    pub amplitude: Option<f64>,
     /// Fires only above the threshold, not at it.
     pub strict: bool,
     /// Reset.
     pub reset: Reset,
-    /// Derivative of a spike for training.
-    pub surrogate: Surrogate,
+    /// Derivative for training.
+    pub gradient: Gradient,
     /// The spike inside the reset is a constant for training.
     pub detach_reset: bool,
 }
@@ -48,10 +86,13 @@ impl Neuron {
             return Err(Problem::new("build::value", format!("`tau` is {tau}, but must be larger than 1 and at most 1e9")));
         }
         let decay_input = if word == "LIF" { args.bool("decay_input")?.unwrap_or(true) } else { false };
-        let threshold = args.float("threshold")?.unwrap_or(1.0);
-        if !(1e-30..=1e30).contains(&threshold) {
-            return Err(Problem::new("build::value", format!("`threshold` is {threshold}, but must lie between 1e-30 and 1e30")));
-        }
+        let (threshold, least) = threshold(args)?;
+        let fire_at = bounded("fire_at", args.float("fire_at")?.unwrap_or(1.0))?;
+        let amplitude = match args.setting("amplitude")? {
+            None => None,
+            Some(s) if s.name == "threshold" => Some(bounded("amplitude", number(&s, Some(1.0))?)?),
+            Some(s) => return Err(unknown(&s, "amplitude", &["threshold"])),
+        };
         let strict = match args.take("fire") {
             None => false,
             Some((Value::Str(s), _)) if s == ">=" => false,
@@ -64,24 +105,39 @@ impl Neuron {
             Some(s) if s.name == "soft" => s.empty().map(|()| Reset::Soft)?,
             Some(s) => return Err(unknown(&s, "reset", &["hard", "soft"])),
         };
-        let surrogate = match args.setting("surrogate")? {
-            None => Surrogate::Sigmoid(4.0),
+        let gradient = match args.setting("surrogate")? {
+            None => Gradient::Surrogate(Surrogate::Sigmoid(4.0)),
+            Some(s) if s.name == "rate" => Gradient::Rate(rate(&s)?),
             Some(s) => {
                 let width = number(&s, (s.name == "sigmoid").then_some(4.0))?;
                 if width <= 0.0 {
                     return Err(Problem::new("build::value", "a surrogate's parameter must be positive").at(s.span));
                 }
-                match s.name.as_str() {
+                Gradient::Surrogate(match s.name.as_str() {
                     "sigmoid" => Surrogate::Sigmoid(width),
                     "triangle" => Surrogate::Triangle(width),
                     "rectangle" => Surrogate::Rectangle(width),
-                    _ => return Err(unknown(&s, "surrogate", &["sigmoid", "triangle", "rectangle"])),
-                }
+                    _ => return Err(unknown(&s, "surrogate", &["sigmoid", "triangle", "rectangle", "rate"])),
+                })
             }
         };
         let detach_reset = args.bool("detach_reset")?.unwrap_or(false);
         args.finish(word)?;
-        Ok(Neuron { tau, decay_input, threshold, strict, reset, surrogate, detach_reset })
+        Ok(Neuron { tau, decay_input, threshold, least, fire_at, amplitude, strict, reset, gradient, detach_reset })
+    }
+
+    /// The threshold V in terms of the neuron's parameters.
+    pub fn threshold_expr(&self, params: &[ParamId]) -> Expr {
+        match (self.least, params) {
+            (Some(_), [v]) => Expr::Param(*v, vec![]),
+            _ => Expr::Const(self.threshold),
+        }
+    }
+
+    /// The membrane at which it fires, in terms of the neuron's parameters.
+    pub fn fires_expr(&self, params: &[ParamId]) -> Expr {
+        let v = self.threshold_expr(params);
+        if self.fire_at == 1.0 { v } else { v * Expr::Const(self.fire_at) }
     }
 
     /// The factor on the membrane at every step.
@@ -123,6 +179,66 @@ impl Neuron {
     pub fn fires<F: Real>(&self, h: F, threshold: F) -> bool {
         if self.strict { h > threshold } else { h >= threshold }
     }
+}
+
+/// Reads `threshold = 1.0` or `threshold = trainable(1.0, min = 0.01)`: where it starts, and its least value if trained.
+fn threshold(args: &mut Arguments) -> Result<(f64, Option<f64>), Problem> {
+    let Some((value, span)) = args.take("threshold") else { return Ok((1.0, None)) };
+    let at = |p: Problem| p.at(span);
+    match value {
+        Value::Setting(s) if s.name == "trainable" => {
+            let mut least = None;
+            for (name, value) in &s.named {
+                match value.as_float() {
+                    Some(x) if name == "min" => least = Some(bounded("min", x).map_err(at)?),
+                    _ => return Err(unknown_argument(&s, name, "min")),
+                }
+            }
+            let start = bounded("threshold", number(&Setting { named: vec![], ..s }, None)?).map_err(at)?;
+            let least = least.unwrap_or(1e-30);
+            if start < least {
+                return Err(at(Problem::new("build::value", format!("the threshold starts at {start}, below its `min` of {least}"))));
+            }
+            Ok((start, Some(least)))
+        }
+        Value::Setting(s) => Err(unknown(&s, "threshold", &["trainable"])),
+        v => {
+            let wrong = || Problem::new("build::type", format!("`threshold` needs a number, not a value of type {}", v.type_name()));
+            Ok((bounded("threshold", v.as_float().ok_or_else(|| at(wrong()))?).map_err(at)?, None))
+        }
+    }
+}
+
+/// Reads `rate(slope = 1.0, limit = 1.0, gain = 1.0)`.
+fn rate(s: &Setting) -> Result<Rate, Problem> {
+    let mut rate = Rate { slope: 1.0, limit: 1.0, gain: 1.0 };
+    if !s.plain.is_empty() {
+        return Err(Problem::new("build::unknown_argument", "`rate` takes named arguments alone")
+            .at(s.span)
+            .help("write `rate(slope = 1.0)`"));
+    }
+    for (name, value) in &s.named {
+        let place = match name.as_str() {
+            "slope" => &mut rate.slope,
+            "limit" => &mut rate.limit,
+            "gain" => &mut rate.gain,
+            _ => return Err(unknown_argument(s, name, "slope, limit, gain")),
+        };
+        let wrong = || Problem::new("build::type", format!("`{name}` needs a number, not a value of type {}", value.type_name()));
+        *place = value.as_float().ok_or_else(wrong).and_then(|x| bounded(name, x)).map_err(|p| p.at(s.span))?;
+    }
+    Ok(rate)
+}
+
+/// A number that may stand in a threshold without leaving f32.
+fn bounded(name: &str, x: f64) -> Result<f64, Problem> {
+    let message = || format!("`{name}` is {x}, but must lie between 1e-30 and 1e30");
+    if (1e-30..=1e30).contains(&x) { Ok(x) } else { Err(Problem::new("build::value", message())) }
+}
+
+fn unknown_argument(s: &Setting, name: &str, known: &str) -> Problem {
+    let problem = Problem::new("build::unknown_argument", format!("`{}` has no argument `{name}`", s.name)).at(s.span);
+    problem.help(format!("it takes: {known}"))
 }
 
 fn number(s: &Setting, default: Option<f64>) -> Result<f64, Problem> {

@@ -7,6 +7,8 @@ use crate::data::{DataError, Dataset, Split, shuffled};
 use crate::session::{Inference, Mode, SessionError, Unfolded, fits_at_all};
 use crate::weights::Weights;
 use checkpoint::{Checkpoint, CheckpointError, State};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use snnc_compiler::backend::context::HYPERS;
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::Source;
@@ -131,7 +133,7 @@ impl Training<'_> {
                 let targets = smooth(&labels, classes, recipe.smoothing);
                 state.updates += 1;
                 let rate = recipe.schedule.rate(recipe.rate, state.epoch as f64 + step as f64 / steps as f64);
-                let logits = session.run(&picture, &targets, indices.len(), numbers(recipe.optimizer, rate, state.updates))?;
+                let logits = session.run(&picture, &targets, indices.len(), numbers(recipe, rate, state.updates))?;
                 let loss = session.loss(indices.len());
                 if !loss.is_finite() {
                     return Err(TrainError::Diverged { loss, epoch: state.epoch + 1, step: step + 1 });
@@ -193,10 +195,13 @@ fn smooth(labels: &[usize], classes: usize, epsilon: f64) -> Vec<f32> {
 }
 
 /// The numbers of a step, in the order of [`hyper`].
-fn numbers(optimizer: Optimizer, rate: f64, updates: u64) -> [f32; HYPERS] {
+fn numbers(recipe: &Recipe, rate: f64, updates: u64) -> [f32; HYPERS] {
     let mut numbers = [0.0; HYPERS];
     numbers[hyper::RATE] = rate as f32;
-    if let Optimizer::AdamW { beta1, beta2, .. } = optimizer {
+    let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
+    rng.set_stream(updates);
+    numbers[hyper::SEED] = (rng.random::<u32>() >> 8) as f32;
+    if let Optimizer::AdamW { beta1, beta2, .. } = recipe.optimizer {
         numbers[hyper::CORRECT1] = (1.0 / (1.0 - beta1.powf(updates as f64))) as f32;
         numbers[hyper::CORRECT2] = (1.0 / (1.0 - beta2.powf(updates as f64))) as f32;
     }

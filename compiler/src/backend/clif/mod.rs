@@ -410,6 +410,7 @@ impl Emitter<'_> {
             Expr::Steps => self.context(context::STEPS_REAL),
             Expr::Hyper(i) => self.context(context::HYPER + 4 * *i as i32),
             Expr::Load(place) => self.load(place),
+            Expr::Random(site, terms) => self.random(*site, terms),
             Expr::Scratch(array, index) => {
                 let base = self.scratch_address(*array, *index);
                 (0..self.width).map(|i| self.b.ins().load(F32X4, self.flags, base, 16 * i as i32)).collect()

@@ -9,6 +9,7 @@ use crate::types::NodeId;
 pub(crate) fn check(cx: &Context<'_>, id: NodeId, factor: Option<Destination>) -> Result<How, Box<Residue>> {
     match factor {
         Some(Destination::Residue) | None => {}
+        Some(Destination::Select) => return Ok(How::Select),
         Some(_) => return Ok(How::Fold),
     }
     let node = cx.graph.node(id);

@@ -160,6 +160,11 @@ impl Body<'_, '_> {
 
     /// The place of an element in a view; `at` tells the time step.
     pub(super) fn place(&mut self, view: &View, at: At) -> Place {
+        Place { arg: self.arg(view.buffer), terms: self.terms(view, at), offset: view.offset as i64 }
+    }
+
+    /// The indices of an element in a view, with their strides.
+    fn terms(&self, view: &View, at: At) -> Vec<(Int, i64)> {
         let mut terms = Vec::new();
         if let (Some(b), true) = (self.batch, view.batch > 0) {
             terms.push((b, view.batch as i64));
@@ -176,7 +181,7 @@ impl Body<'_, '_> {
                 terms.push((level.index, stride as i64));
             }
         }
-        Place { arg: self.arg(view.buffer), terms, offset: view.offset as i64 }
+        terms
     }
 
     /// Index of the level of an axis, or of samples or time.
@@ -312,7 +317,8 @@ impl Body<'_, '_> {
         match &flow.get(id).def {
             Def::Map { inputs, body } => {
                 let args: Vec<Expr> = inputs.iter().map(|i| Expr::Var(self.value(*i, at))).collect();
-                self.bind(at, expr(body, &args, &[]))
+                let element = self.terms(&self.whole(flow.dims(id)), at);
+                self.bind(at, expr(body, &args, &[], &element))
             }
             Def::Scan { inputs, init, next, outputs, .. } => {
                 let args: Vec<Expr> = inputs.iter().map(|i| Expr::Var(self.value(*i, at))).collect();
@@ -328,11 +334,11 @@ impl Body<'_, '_> {
                 }
                 let mut first = None;
                 for (i, out) in outputs.iter().enumerate() {
-                    let var = self.bind(at, expr(out, &args, &states));
+                    let var = self.bind(at, expr(out, &args, &states, &[]));
                     self.memo.insert((id, i, at), var);
                     first = first.or((i == output).then_some(var));
                 }
-                let news: Vec<Var> = next.iter().map(|n| self.bind(at, expr(n, &args, &states))).collect();
+                let news: Vec<Var> = next.iter().map(|n| self.bind(at, expr(n, &args, &states, &[]))).collect();
                 for ((var, place), new) in kept.into_iter().zip(news) {
                     self.push(at, Stmt::Set(var, Expr::Var(new)));
                     if let Some(place) = place {
@@ -370,14 +376,22 @@ impl Body<'_, '_> {
         let dims = Dims { time: false, ..flow.dims(id).clone() };
         let label = format!("{} state", flow.get(id).label);
         let buffer = self.fuser.buffer(&label, dims.elements(), dims.batch, Purpose::State(start.to_bits()));
+        let view = View { buffer, ..self.whole(&dims) };
+        Some(self.place(&view, At::Gap(0)))
+    }
+
+    /// A tensor of these dims by itself, without gaps, in no buffer yet.
+    fn whole(&self, dims: &Dims) -> View {
         let mut stride = 1;
         let mut axes = Vec::new();
         for axis in dims.axes.iter().rev() {
             axes.insert(0, (axis.name.clone(), axis.size, stride));
             stride *= axis.size;
         }
-        let view = View { buffer, offset: 0, batch: if dims.batch { stride } else { 0 }, time: 0, axes };
-        Some(self.place(&view, At::Gap(0)))
+        let time = if dims.time { stride } else { 0 };
+        let steps = if dims.time { self.fuser.time } else { 1 };
+        let batch = if dims.batch { stride * steps } else { 0 };
+        View { buffer: BufferId(u32::MAX), offset: 0, batch, time, axes }
     }
 
     /// Puts the passes into the loop nest.
@@ -433,7 +447,8 @@ impl Body<'_, '_> {
 }
 
 /// A scalar with its leaves replaced.
-fn expr(body: &Scalar, args: &[Expr], states: &[Expr]) -> Expr {
+fn expr(body: &Scalar, args: &[Expr], states: &[Expr], element: &[(Int, i64)]) -> Expr {
+    let part = |p: &Scalar| expr(p, args, states, element);
     match body {
         Scalar::Arg(i) => args[*i].clone(),
         Scalar::State(i) => states[*i].clone(),
@@ -441,12 +456,12 @@ fn expr(body: &Scalar, args: &[Expr], states: &[Expr]) -> Expr {
         Scalar::Batch => Expr::Batch,
         Scalar::Steps => Expr::Steps,
         Scalar::Hyper(i) => Expr::Hyper(*i),
-        Scalar::Un(f, a) => Expr::Un(*f, Box::new(expr(a, args, states))),
-        Scalar::Bin(f, a, b) => Expr::Bin(*f, Box::new(expr(a, args, states)), Box::new(expr(b, args, states))),
+        Scalar::Random(site) => Expr::Random(*site, element.to_vec()),
+        Scalar::Un(f, a) => Expr::Un(*f, Box::new(part(a))),
+        Scalar::Bin(f, a, b) => Expr::Bin(*f, Box::new(part(a)), Box::new(part(b))),
         Scalar::Select(cmp, parts) => {
             let [a, b, x, y] = &**parts;
-            let each = [a, b, x, y].map(|p| expr(p, args, states));
-            Expr::Select(*cmp, Box::new(each))
+            Expr::Select(*cmp, Box::new([a, b, x, y].map(part)))
         }
     }
 }

@@ -29,7 +29,7 @@ impl Builder<'_> {
             axes.push(Axis::new(name, extent(&value, axis.size.span)?));
         }
         let bound = u64::from(kind <= Kind::Count);
-        let signal = Signal { kind, axes, varies, bound };
+        let signal = Signal { kind, axes, varies, bound, scaled: false };
         fits(&signal).map_err(|p| self.problem(p, ty.span))?;
         Ok(signal)
     }

@@ -307,11 +307,12 @@ impl Builder<'_> {
                 | ("bool", Value::Bool(_))
                 | ("string", Value::Str(_))
                 | ("axis", Value::Axis(_))
-                | ("neuron", Value::Neuron(..)) => Ok(value),
+                | ("neuron", Value::Neuron(..))
+                | ("initializer", Value::Setting(_)) => Ok(value),
                 ("float", Value::Int(i)) => Ok(Value::Float(*i as f64)),
-                ("int" | "float" | "bool" | "string" | "axis" | "neuron", _) => wrong(&name.name),
+                ("int" | "float" | "bool" | "string" | "axis" | "neuron" | "initializer", _) => wrong(&name.name),
                 (other, _) => {
-                    let known = ["int", "float", "bool", "string", "axis", "neuron"];
+                    let known = ["int", "float", "bool", "string", "axis", "neuron", "initializer"];
                     let error = Diagnostic::error("build::type", name.span, format!("there is no type `{other}`"), "not a type");
                     Err(match nearest(other, known) {
                         Some(near) => error.help(format!("did you mean `{near}`?")),

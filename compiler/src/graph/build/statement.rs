@@ -315,8 +315,8 @@ impl Builder<'_> {
                 ast::Arg::Plain(Expr { kind: ExprKind::Name(n), span }) if rule.is_none() => rule = Some((n.clone(), *span)),
                 ast::Arg::Plain(Expr { kind: ExprKind::Str(s), .. }) => reason = Some(s.clone()),
                 ast::Arg::Named(n, e) if n.name == "count" => match self.expr(e, frame)? {
-                    Value::Int(i) if i > 0 => count = usize::try_from(i).ok(),
-                    Value::Int(i) => return Err(bad(&format!("`count` is {i}, but an `allow` admits something"))),
+                    Value::Int(i) if i >= 0 => count = usize::try_from(i).ok(),
+                    Value::Int(i) => return Err(bad(&format!("`count` is {i}, but nothing is admitted a negative number of times"))),
                     v => return Err(bad(&format!("`count` is an int, not a value of type {}", v.type_name()))),
                 },
                 _ => return Err(bad("`allow` takes a rule, a count and a reason")),
