@@ -176,9 +176,9 @@ fn checkpoints_that_are_damaged_or_of_something_else() {
     run("run", 0, &["test accuracy", "359 of 359"]);
     let bytes = fs::read(&weights).unwrap();
     file(&t, "short.safetensors", &bytes[..bytes.len() / 2]);
-    run("short.safetensors", 1, &["damaged"]);
+    run("short.safetensors", 1, &["cannot be read as a checkpoint"]);
     file(&t, "text.safetensors", b"hello");
-    run("text.safetensors", 1, &["damaged"]);
+    run("text.safetensors", 1, &["cannot be read as a checkpoint"]);
     run("nothing.safetensors", 1, &["cannot read"]);
     let mut tensors: Tensors = read_tensors(&weights).unwrap();
     let name = "embed.conv.weight";
@@ -390,4 +390,119 @@ fn formatting_is_idempotent_and_new_models_are_strict() {
     for stage in ["ast", "graph", "plan", "folded", "flow", "program"] {
         says(t.path(), &["dump", "quickstart/digits", "--stage", stage], 0, &[]);
     }
+}
+
+/// The small network of `tests/checkpoints`.
+const CONVERT: [&str; 10] = [
+    "convert",
+    "--layout",
+    "spikingformer",
+    "spikingformer/cifar_published",
+    "--set",
+    "dim=8",
+    "--set",
+    "heads=2",
+    "--set",
+    "depth=1",
+];
+
+fn checkpoint(name: &str) -> String {
+    format!("{}/../tests/checkpoints/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn convert(t: &TempDir, from: &str, to: &str, code: i32, words: &[&str]) {
+    let args: Vec<&str> = CONVERT.into_iter().chain([from, to]).collect();
+    says(t.path(), &args, code, words);
+}
+
+#[test]
+fn published_checkpoints_convert_whatever_file_they_come_in_and_back() {
+    let t = TempDir::new().unwrap();
+    convert(&t, &checkpoint("published.safetensors"), "ours.safetensors", 0, &["71 tensors, our names"]);
+    let ours = read_tensors(&t.path().join("ours.safetensors")).unwrap();
+    for name in ["timm.pth.tar", "legacy.pth", "views.pth", "f16.pth", "bf16.pth", "f64.pth"] {
+        convert(&t, &checkpoint(name), "other.safetensors", 0, &[]);
+        assert_eq!(read_tensors(&t.path().join("other.safetensors")).unwrap(), ours, "{name}");
+        fs::remove_file(t.path().join("other.safetensors")).unwrap();
+    }
+    convert(&t, "ours.safetensors", "theirs.safetensors", 0, &["75 tensors, the names of spikingformer"]);
+    let published = read_tensors(Path::new(&checkpoint("published.safetensors"))).unwrap();
+    assert_eq!(read_tensors(&t.path().join("theirs.safetensors")).unwrap(), published);
+
+    // As the authors' older files name them.
+    let old: Tensors = published.iter().map(|(n, v)| (format!("module.{}", n.replace("mlp1", "fc1").replace("mlp2", "fc2")), v.clone())).collect();
+    file(&t, "old.safetensors", &to_bytes(&old).unwrap());
+    convert(&t, "old.safetensors", "other.safetensors", 0, &[]);
+    assert_eq!(read_tensors(&t.path().join("other.safetensors")).unwrap(), ours);
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
+    let t = TempDir::new().unwrap();
+    let before = || fs::read_dir(t.path()).unwrap().count();
+    for (name, words) in [
+        ("calls.pth", ["names `posix.system`", "nothing of it was executed"]),
+        ("hidden_call.pth", ["names `posix.system`", "nothing of it was executed"]),
+        ("calls.pkl", ["names `posix.system`", "nothing of it was executed"]),
+        ("complex.pth", ["complex.pth", "ComplexFloat"]),
+    ] {
+        convert(&t, &checkpoint(name), "out.safetensors", 1, &words);
+    }
+    assert_eq!(before(), 0, "a pickle left something");
+    for name in ["timm.pth.tar", "legacy.pth", "published.safetensors"] {
+        let whole = fs::read(checkpoint(name)).unwrap();
+        for part in 1..8 {
+            file(&t, "half", &whole[..whole.len() * part / 8]);
+            convert(&t, "half", "out.safetensors", 1, &["`half` cannot be read as a checkpoint"]);
+        }
+        // Damage in any place is an error or changes numbers; it is never a crash.
+        for at in (0..whole.len()).step_by(whole.len() / 60) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x5a;
+            file(&t, "damaged", &bytes);
+            let out = snnc(t.path(), &CONVERT.iter().copied().chain(["--force", "damaged", "damaged.safetensors"]).collect::<Vec<_>>());
+            assert!(matches!(out.status.code(), Some(0 | 1)), "{name} at {at}: {}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+    assert!(!t.path().join("out.safetensors").exists());
+
+    let published = read_tensors(Path::new(&checkpoint("published.safetensors"))).unwrap();
+    let mut changed = published.clone();
+    let bias = changed.remove("head.bias").unwrap();
+    changed.insert("heads.bias".into(), bias);
+    changed.insert("head.scale".into(), Tensor::new(vec![1], vec![1.0]));
+    changed.get_mut("head.weight").unwrap().shape = vec![8, 10];
+    file(&t, "changed.safetensors", &to_bytes(&changed).unwrap());
+    let words = [
+        "(1 missing, 1 of another shape, 2 unknown)",
+        "missing: head.bias (there is heads.bias)",
+        "unknown: heads.bias",
+        "unknown: head.scale",
+        "head.weight has shape [8, 10], not [10, 8]",
+    ];
+    convert(&t, "changed.safetensors", "out.safetensors", 1, &words);
+    says(
+        t.path(),
+        &["convert", "--layout", "gac", "gac/msresnet_cifar", &checkpoint("timm.pth.tar"), "out.safetensors"],
+        1,
+        &["a checkpoint of another model", "conv1.weight"],
+    );
+    let mut wrong = CONVERT;
+    wrong[2] = "dsr";
+    let args: Vec<&str> = wrong.into_iter().chain(["changed.safetensors", "out.safetensors"]).collect();
+    says(t.path(), &args, 1, &["the layout `dsr` does not name the parameters of `SpikingformerCifarPublished`; `spikingformer` does"]);
+    wrong[2] = "torch";
+    let args: Vec<&str> = wrong.into_iter().chain(["changed.safetensors", "out.safetensors"]).collect();
+    says(t.path(), &args, 2, &["there is no layout `torch`; there are: dsr, gac, mixer-snn, spikingformer"]);
+    convert(&t, &checkpoint("timm.pth.tar"), "out.pth", 2, &["name it out.safetensors"]);
+    convert(&t, &checkpoint("timm.pth.tar"), ".", 2, &["is a folder"]);
+    assert!(!t.path().join("out.safetensors").exists());
+
+    let old = file(&t, "there.safetensors", b"mine");
+    convert(&t, &checkpoint("timm.pth.tar"), "there.safetensors", 2, &["there.safetensors exists; --force replaces it"]);
+    assert_eq!(fs::read(&old).unwrap(), b"mine");
+    let forced: Vec<&str> = CONVERT.into_iter().chain(["--force"]).collect();
+    says(t.path(), &[&forced[..], &["changed.safetensors", "there.safetensors"]].concat(), 1, &["do not fit"]);
+    assert_eq!(fs::read(&old).unwrap(), b"mine");
+    says(t.path(), &[&forced[..], &[checkpoint("timm.pth.tar").as_str(), "there.safetensors"]].concat(), 0, &["71 tensors"]);
 }

@@ -11,7 +11,7 @@ use snnc_runtime::reference;
 use snnc_runtime::session::{Inference, Mode, SpikeCounts, Unfolded};
 use snnc_runtime::weights::{Tensors, Weights, read_tensors};
 use snnc_tests::{distance, zoo};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 struct Fixture {
@@ -152,7 +152,7 @@ impl Fixture {
     fn converts(&self) {
         let graph = self.checked.graph();
         let state = self.tensors.iter().filter_map(|(n, t)| Some((n.strip_prefix("state.")?.to_owned(), t.clone())));
-        let theirs: Tensors = state.filter(|(n, _)| !self.layout.drops(n)).collect();
+        let theirs: Tensors = state.collect();
         let (ours, way) = convert(&theirs, "theirs", graph, &self.layout).unwrap();
         assert_eq!(way, Direction::ToOurs);
         assert_eq!(ours.keys().collect::<Vec<_>>(), self.weights.tensors(graph).keys().collect::<Vec<_>>());
@@ -275,4 +275,28 @@ fn spikingformer_cifar() {
 #[test]
 fn spikingformer_dvs() {
     everywhere(SPIKINGFORMER_DVS);
+}
+
+/// The folder of a model, and the layout of its published checkpoints.
+const LAYOUTS: [(&str, &str); 4] = [("mixer/", "mixer-snn"), ("spikingformer/", "spikingformer"), ("gac/", "gac"), ("dsr/", "dsr")];
+
+#[test]
+fn every_parameter_of_the_zoo_has_one_published_name() {
+    let mut seen = 0;
+    for (file, _) in snnc_zoo::MODELS {
+        let Some((_, layout)) = LAYOUTS.iter().find(|(folder, _)| file.starts_with(folder)) else { continue };
+        let layout = Layout::named(layout).unwrap();
+        let checked = zoo(file, &[], None);
+        let graph = checked.graph();
+        let mut names = BTreeSet::new();
+        for (param, entry) in graph.params.iter().zip(layout.entries(graph)) {
+            assert_ne!(entry.names, [param.path.clone()], "{file}: no rule");
+            for name in entry.all() {
+                assert!(!name.contains(['{', '[', '#']), "{file}: {} is {name}", param.path);
+                assert!(names.insert(name.clone()), "{file}: {name} twice");
+            }
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 21);
 }

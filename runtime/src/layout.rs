@@ -14,10 +14,35 @@ pub struct Layout {
     pub number: Option<String>,
     /// Entries of published files that are no part of the network.
     #[serde(default)]
-    pub dropped: Vec<String>,
-    /// The rules; the first that fits counts.
+    pub unused: Vec<Unused>,
+    /// The rules for every model.
     #[serde(default)]
     pub rule: Vec<Rule>,
+    /// Rules for some models only; they count before the others.
+    #[serde(default)]
+    pub family: Vec<Family>,
+}
+
+/// Rules for some models.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Family {
+    /// The models.
+    pub models: Vec<String>,
+    /// Their rules; the first that fits counts.
+    pub rule: Vec<Rule>,
+}
+
+/// An entry that published files have and the network does not use: dropped when read, written with its first value.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unused {
+    /// The published name.
+    pub name: String,
+    /// Our path of a parameter of the same shape; there is one entry for each that fits.
+    pub like: String,
+    /// The value of all its elements.
+    pub value: f32,
 }
 
 /// One rule: `{i}`, `{j}` and `{leaf}` of `ours` may be used in `theirs`, and `{i+1}`.
@@ -40,9 +65,6 @@ pub struct Rule {
     /// The published tensor has one axis where ours has several.
     #[serde(default)]
     pub flat: bool,
-    /// The models it is for; empty for all.
-    #[serde(default)]
-    pub models: Vec<String>,
 }
 
 /// A parameter as a published file has it.
@@ -54,6 +76,13 @@ pub struct Entry {
     pub legacy: Vec<String>,
     /// Its extents.
     pub shape: Vec<usize>,
+}
+
+impl Entry {
+    /// The names of today, then those of older files.
+    pub fn all(&self) -> impl Iterator<Item = &String> {
+        self.names.iter().chain(&self.legacy)
+    }
 }
 
 impl Layout {
@@ -91,9 +120,21 @@ impl Layout {
         graph.params.iter().map(entry).collect()
     }
 
+    /// Whether most parameters of a graph have a rule.
+    pub fn fits(&self, graph: &Graph) -> bool {
+        let numbers = self.numbers(graph);
+        graph.params.iter().filter(|p| self.rule(&graph.model, &p.path, &numbers).is_some()).count() * 2 > graph.params.len()
+    }
+
     /// Whether a published file may have this entry beside the network's.
     pub fn drops(&self, name: &str) -> bool {
-        self.dropped.iter().any(|pattern| captures(pattern, name).is_some())
+        self.unused.iter().any(|unused| captures(&unused.name, name).is_some())
+    }
+
+    /// What a published file has beside the network's parameters: name, extents, value.
+    pub fn unused(&self, graph: &Graph) -> Vec<(String, Vec<usize>, f32)> {
+        let pairs = self.unused.iter().flat_map(|unused| graph.params.iter().map(move |p| (unused, p)));
+        pairs.filter_map(|(unused, p)| Some((fill(&unused.name, &captures(&unused.like, &p.path)?), p.shape(), unused.value))).collect()
     }
 
     /// The published names of every node of a graph, such as its neurons.
@@ -122,8 +163,8 @@ impl Layout {
 
     /// The rule for a path, and what its placeholders stand for.
     fn rule(&self, model: &str, path: &str, numbers: &BTreeMap<String, usize>) -> Option<(&Rule, BTreeMap<String, String>)> {
-        let own = self.rule.iter().filter(|r| r.models.is_empty() || r.models.iter().any(|m| m == model));
-        let (rule, mut found) = own.filter_map(|rule| Some((rule, captures(&rule.ours, path)?))).next()?;
+        let own = self.family.iter().filter(|f| f.models.iter().any(|m| m == model)).flat_map(|f| &f.rule);
+        let (rule, mut found) = own.chain(&self.rule).filter_map(|rule| Some((rule, captures(&rule.ours, path)?))).next()?;
         if let Some(pattern) = &self.number
             && let Some(k) = prefix(pattern, path).and_then(|p| numbers.get(p))
         {

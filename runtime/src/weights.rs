@@ -25,15 +25,46 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// It is no safetensors file, or cut short.
-    #[error("`{path}` is damaged or no checkpoint: {reason}")]
+    #[error("`{path}` cannot be read as a checkpoint: {reason}")]
     Format {
         /// The file.
         path: String,
         /// Why.
         reason: String,
     },
+    /// The layout is that of another system.
+    #[error("the layout `{layout}` does not name the parameters of `{model}`{}", .fits.as_ref().map(|f| format!("; `{f}` does")).unwrap_or_default())]
+    Layout {
+        /// The layout.
+        layout: String,
+        /// The network.
+        model: String,
+        /// One that names them.
+        fits: Option<String>,
+    },
+    /// None of the tensors is the network's.
+    #[error(
+        "`{path}` is a checkpoint of another model: none of its {count} tensors has a name of `{model}`\n  \
+         in the file:    {found}, ...\n  \
+         in the layout:  {published}, ...\n  \
+         in snnc:        {ours}, ..."
+    )]
+    Stranger {
+        /// The file.
+        path: String,
+        /// The network.
+        model: String,
+        /// How many tensors there are.
+        count: usize,
+        /// Some of the file's names.
+        found: String,
+        /// Some of the published names.
+        published: String,
+        /// Some of ours.
+        ours: String,
+    },
     /// Tensors do not fit the network; all of them are listed.
-    #[error("the tensors of `{path}` do not fit `{model}`:\n  {}", .problems.join("\n  "))]
+    #[error("the tensors of `{path}` do not fit `{model}` ({}):\n  {}", tally(.problems), .problems.join("\n  "))]
     Mismatch {
         /// The file.
         path: String,
@@ -42,6 +73,15 @@ pub enum WeightsError {
         /// One line each.
         problems: Vec<String>,
     },
+}
+
+/// How many problems there are of each kind.
+fn tally(problems: &[String]) -> String {
+    let of = |part: &str| problems.iter().filter(|p| p.contains(part)).count();
+    let (missing, unknown, shape) = (of("missing: "), of("unknown: "), of(" has shape ["));
+    let other = problems.len() - missing - unknown - shape;
+    let kinds = [(missing, "missing"), (shape, "of another shape"), (other, "with values that do not fit"), (unknown, "unknown")];
+    kinds.iter().filter(|(n, _)| *n > 0).map(|(n, kind)| format!("{n} {kind}")).collect::<Vec<_>>().join(", ")
 }
 
 /// The values of a graph's parameters, in its order; data in the order of each parameter's axes.
@@ -83,7 +123,7 @@ impl Weights {
     /// As [`Weights::read`].
     pub fn from_published(tensors: &Tensors, path: &str, graph: &Graph, layout: &Layout) -> Result<Weights, WeightsError> {
         let entries = layout.entries(graph);
-        let known: HashSet<String> = entries.iter().flat_map(|e| e.names.iter().chain(&e.legacy).cloned()).collect();
+        let known: HashSet<String> = entries.iter().flat_map(|e| e.all().cloned()).collect();
         Self::take(tensors, path, graph, &entries, |name| known.contains(name) || layout.drops(name))
     }
 
@@ -96,10 +136,13 @@ impl Weights {
     ) -> Result<Weights, WeightsError> {
         let mut problems = Vec::new();
         let mut values = Vec::new();
-        for (param, Entry { names, legacy, shape }) in graph.params.iter().zip(entries) {
-            let mut there = names.iter().chain(legacy).filter_map(|n| tensors.get(n).map(|t| (n, t)));
+        let expected: HashSet<&String> = entries.iter().flat_map(Entry::all).collect();
+        let others: Vec<&str> = tensors.keys().filter(|n| !expected.contains(n)).map(String::as_str).collect();
+        for (param, entry) in graph.params.iter().zip(entries) {
+            let Entry { names, shape, .. } = entry;
+            let mut there = entry.all().filter_map(|n| tensors.get(n).map(|t| (n, t)));
             let Some((name, tensor)) = there.next() else {
-                let near = snnc_compiler::value::nearest(&names[0], tensors.keys().map(String::as_str));
+                let near = snnc_compiler::value::nearest(&names[0], others.iter().copied());
                 problems.push(match near {
                     Some(near) => format!("missing: {} (there is {near})", names[0]),
                     None => format!("missing: {}", names[0]),
@@ -129,11 +172,6 @@ impl Weights {
         problems.extend(tensors.keys().filter(|n| !known(n)).map(|n| format!("unknown: {n}")));
         if problems.is_empty() {
             return Ok(Weights { values });
-        }
-        let more = problems.len().saturating_sub(20);
-        problems.truncate(20);
-        if more > 0 {
-            problems.push(format!("and {more} more"));
         }
         Err(WeightsError::Mismatch { path: path.to_owned(), model: graph.name.clone(), problems })
     }

@@ -10,6 +10,13 @@ use snnc_runtime::weights::{read_tensors, to_bytes};
 pub(crate) fn run(args: &ConvertArgs) -> Result<(), Failure> {
     let layout = Layout::named(&args.layout).map_err(Failure::Usage)?;
     let loaded = model::load(&args.model)?;
+    if args.out.is_dir() {
+        return Err(Failure::Usage(format!("{} is a folder; name the safetensors file to write", args.out.display())));
+    }
+    if args.out.extension().is_some_and(|e| ["pt", "pth", "tar", "ckpt", "bin"].iter().any(|pickle| e.eq_ignore_ascii_case(pickle))) {
+        let as_safetensors = args.out.with_extension("safetensors");
+        return Err(Failure::Usage(format!("OUT is written as safetensors, which PyTorch loads; name it {}", as_safetensors.display())));
+    }
     if args.out.exists() && !args.force {
         return Err(Failure::Usage(format!("{} exists; --force replaces it", args.out.display())));
     }

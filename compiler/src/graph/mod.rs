@@ -175,7 +175,7 @@ impl Graph {
         node.op.work(&self.input_signals(node), &node.signal).saturating_mul(steps)
     }
 
-    /// Operations of every node per sample as published counts have them (systems: G): at every time step, also where all
+    /// Operations of every node per sample as Spikingformer's energy tool counts them: at every time step, also where all
     /// steps are the same and one is computed; once behind a mean over T.
     pub fn dense(&self) -> Vec<u64> {
         let mut varied = vec![false; self.nodes.len()];

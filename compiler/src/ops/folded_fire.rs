@@ -7,7 +7,7 @@ use ndarray::Axis as At;
 
 /// The neuron of `Fire` on operand z where x = a z + b, in the scale u = v / (|a| · drive): u ← leak(u) + sign(a) z +
 /// b / |a|, compared with θ / (|a| · drive). Parameters over any of the operand's axes: threshold, bias, sign (0 where a
-/// is nearly zero), reset (the value, or what a soft reset subtracts). No factor is left but the leak, which is a shift (systems: L2 and L3).
+/// is nearly zero), reset (the value, or what a soft reset subtracts). No factor is left but the leak, which is a shift.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FoldedFire {
     /// The model before folding; its leak, comparison and kind of reset still hold.

@@ -8,7 +8,7 @@ use crate::types::Kind;
 use ndarray::Axis as At;
 
 /// `mean(H, W)`: the mean over the named axes; `T` may be one of them. `mean(T, decay = β)` weighs the last step most:
-/// Σ β^(T-t) x_t / Σ β^(T-t) (systems: D.1).
+/// Σ β^(T-t) x_t / Σ β^(T-t) (DSR, Meng et al. 2022: its weighted firing rate).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mean {
     /// The axes, `T` not among them.

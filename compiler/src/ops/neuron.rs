@@ -26,8 +26,8 @@ pub enum Gradient {
     Rate(Rate),
 }
 
-/// The gradient of a neuron as a clipped line from its mean input to its mean output (DSR, Meng et al. 2022;
-/// systems: D.2). With means weighted by leak^(T-t), r of the input x and ḡ of the output's gradient, and U = limit · V:
+/// The gradient of a neuron as a clipped line from its mean input to its mean output (DSR, Meng
+/// et al. 2022, section 4, and its code). With means weighted by leak^(T-t), r of the input x and ḡ of the output's gradient, and U = limit · V:
 /// ∂L/∂x_t = slope · ḡ where 0 ≤ r ≤ U (0 < r < U if the neuron leaks), in every step of IF, and likewise LIF;
 /// ∂L/∂V = gain · T · Σ ḡ where r > U.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

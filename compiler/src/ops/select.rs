@@ -7,7 +7,7 @@ use crate::types::Kind;
 /// The axis of constants that differ between time steps.
 pub const STEPS: &str = "step";
 
-/// c where the operand is 1, and 0 where it is 0 (systems: L4). The parameter c varies over some of the operand's axes, and
+/// c where the operand is 1, and 0 where it is 0. The parameter c varies over some of the operand's axes, and
 /// over time steps if [`STEPS`] is among them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Select {

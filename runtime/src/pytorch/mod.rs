@@ -1,5 +1,7 @@
 //! PyTorch checkpoints, `.pth` and `.pth.tar`: tensors by name. Nothing in them is executed.
 
+mod calls;
+
 use pytorch_reader::{DType, PytorchReader, Tensor as Stored};
 use std::path::Path;
 
@@ -11,8 +13,11 @@ const NESTED: [&str; 3] = ["state_dict", "model", "model_state_dict"];
 /// Reads the tensors of a checkpoint, nested under `state_dict` or `model` or not.
 ///
 /// # Errors
-/// What is damaged, or not read.
+/// What is damaged, or not read, or asks for a function that tensors do not need.
 pub(crate) fn read(path: &Path) -> Result<Tensors, String> {
+    if let Some(name) = calls::suspicious(path)? {
+        return Err(format!("it names `{name}`, which no tensor needs; nothing of it was executed"));
+    }
     let nested = NESTED.iter().filter_map(|key| PytorchReader::with_top_level_key(path, key).ok());
     let reader = match nested.into_iter().find(|r| !r.tensors().is_empty()) {
         Some(reader) => reader,
