@@ -393,18 +393,8 @@ fn formatting_is_idempotent_and_new_models_are_strict() {
 }
 
 /// The small network of `tests/checkpoints`.
-const CONVERT: [&str; 10] = [
-    "convert",
-    "--layout",
-    "spikingformer",
-    "spikingformer/cifar_published",
-    "--set",
-    "dim=8",
-    "--set",
-    "heads=2",
-    "--set",
-    "depth=1",
-];
+const CONVERT: [&str; 10] =
+    ["convert", "--layout", "spikingformer", "spikingformer/cifar_published", "--set", "dim=8", "--set", "heads=2", "--set", "depth=1"];
 
 fn checkpoint(name: &str) -> String {
     format!("{}/../tests/checkpoints/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -430,7 +420,8 @@ fn published_checkpoints_convert_whatever_file_they_come_in_and_back() {
     assert_eq!(read_tensors(&t.path().join("theirs.safetensors")).unwrap(), published);
 
     // As the authors' older files name them.
-    let old: Tensors = published.iter().map(|(n, v)| (format!("module.{}", n.replace("mlp1", "fc1").replace("mlp2", "fc2")), v.clone())).collect();
+    let old: Tensors =
+        published.iter().map(|(n, v)| (format!("module.{}", n.replace("mlp1", "fc1").replace("mlp2", "fc2")), v.clone())).collect();
     file(&t, "old.safetensors", &to_bytes(&old).unwrap());
     convert(&t, "old.safetensors", "other.safetensors", 0, &[]);
     assert_eq!(read_tensors(&t.path().join("other.safetensors")).unwrap(), ours);
@@ -467,7 +458,7 @@ fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
     assert!(!t.path().join("out.safetensors").exists());
 
     let published = read_tensors(Path::new(&checkpoint("published.safetensors"))).unwrap();
-    let mut changed = published.clone();
+    let mut changed = published;
     let bias = changed.remove("head.bias").unwrap();
     changed.insert("heads.bias".into(), bias);
     changed.insert("head.scale".into(), Tensor::new(vec![1], vec![1.0]));

@@ -34,7 +34,7 @@ pub fn convert(tensors: &Tensors, path: &str, graph: &Graph, layout: &Layout) ->
         return Err(stranger(tensors, path, graph, layout));
     }
     if ours > published {
-        let weights = Weights::from_tensors(tensors, path, graph, None)?;
+        let weights = Weights::exact(tensors, path, graph, None)?;
         return Ok((self::published(&weights, graph, layout), Direction::ToPublished));
     }
     let weights = Weights::from_published(tensors, path, graph, layout)?;
@@ -62,8 +62,10 @@ fn stranger(tensors: &Tensors, path: &str, graph: &Graph, layout: &Layout) -> We
         path: path.to_owned(),
         model: graph.name.clone(),
         count: tensors.len(),
-        found: some(&mut tensors.keys().cloned()),
-        published: some(&mut layout.entries(graph).into_iter().map(|e| e.names[0].clone())),
-        ours: some(&mut graph.params.iter().map(|p| p.path.clone())),
+        names: Box::new([
+            some(&mut tensors.keys().cloned()),
+            some(&mut layout.entries(graph).into_iter().map(|e| e.names[0].clone())),
+            some(&mut graph.params.iter().map(|p| p.path.clone())),
+        ]),
     }
 }

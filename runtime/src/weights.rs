@@ -45,9 +45,12 @@ pub enum WeightsError {
     /// None of the tensors is the network's.
     #[error(
         "`{path}` is a checkpoint of another model: none of its {count} tensors has a name of `{model}`\n  \
-         in the file:    {found}, ...\n  \
-         in the layout:  {published}, ...\n  \
-         in snnc:        {ours}, ..."
+         in the file:    {}, ...\n  \
+         in the layout:  {}, ...\n  \
+         in snnc:        {}, ...",
+        .names[0],
+        .names[1],
+        .names[2]
     )]
     Stranger {
         /// The file.
@@ -56,12 +59,8 @@ pub enum WeightsError {
         model: String,
         /// How many tensors there are.
         count: usize,
-        /// Some of the file's names.
-        found: String,
-        /// Some of the published names.
-        published: String,
-        /// Some of ours.
-        ours: String,
+        /// Some of the file's names, of the published ones, and of ours.
+        names: Box<[String; 3]>,
     },
     /// Tensors do not fit the network; all of them are listed.
     #[error("the tensors of `{path}` do not fit `{model}` ({}):\n  {}", tally(.problems), .problems.join("\n  "))]
@@ -113,6 +112,21 @@ impl Weights {
     /// # Errors
     /// As [`Weights::read`].
     pub fn from_tensors(tensors: &Tensors, path: &str, graph: &Graph, layout: Option<&Layout>) -> Result<Weights, WeightsError> {
+        let mut weights = Self::exact(tensors, path, graph, layout)?;
+        for (param, values) in graph.params.iter().zip(&mut weights.values).filter(|(p, _)| p.role == Role::Trained) {
+            if let Some(min) = param.min {
+                // As training keeps it.
+                values.iter_mut().for_each(|x| *x = x.max(min as f32));
+            }
+        }
+        Ok(weights)
+    }
+
+    /// As [`Weights::from_tensors`], with values below their least one as they are in the file.
+    ///
+    /// # Errors
+    /// As [`Weights::read`].
+    pub fn exact(tensors: &Tensors, path: &str, graph: &Graph, layout: Option<&Layout>) -> Result<Weights, WeightsError> {
         Self::take(tensors, path, graph, &entries(graph, layout), |name| layout.is_some() || graph.params.iter().any(|p| p.path == *name))
     }
 
@@ -120,7 +134,7 @@ impl Weights {
     /// layout drops.
     ///
     /// # Errors
-    /// As [`Weights::read`].
+    /// As [`Weights::exact`].
     pub fn from_published(tensors: &Tensors, path: &str, graph: &Graph, layout: &Layout) -> Result<Weights, WeightsError> {
         let entries = layout.entries(graph);
         let known: HashSet<String> = entries.iter().flat_map(|e| e.all().cloned()).collect();
@@ -160,11 +174,10 @@ impl Weights {
                 problems.push(format!("{name} holds integers, not weights"));
             } else if let Some(at) = tensor.data.iter().position(|x| !x.is_finite()) {
                 problems.push(format!("{name} has the value {} at index {at}", tensor.data[at]));
-            } else if let (Some(min), Role::Trained) = (param.min, param.role) {
-                // As training keeps it.
-                values.push(tensor.data.iter().map(|x| x.max(min as f32)).collect());
-            } else if let Some(at) = param.min.and_then(|min| tensor.data.iter().position(|x| f64::from(*x) < min)) {
-                problems.push(format!("{name} has the value {} at index {at}, below {:?}", tensor.data[at], param.min.unwrap_or(0.0)));
+            } else if let (Some(min), true) = (param.min, param.role != Role::Trained)
+                && let Some(at) = tensor.data.iter().position(|x| f64::from(*x) < min)
+            {
+                problems.push(format!("{name} has the value {} at index {at}, below {min:?}", tensor.data[at]));
             } else {
                 values.push(tensor.data.clone());
             }

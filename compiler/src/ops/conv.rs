@@ -1,9 +1,10 @@
 //! Convolution over `H` and `W`.
 
-use super::linear::{bias_grad, no_axis, with_bias};
+use super::linear::{bias_grad, no_axis, rows, with_bias};
 use super::*;
 use crate::flow::{ConvPart, Def, Window};
 use crate::types::Kind;
+use ndarray::{Array2, ArrayBase, ArrayView2, ArrayViewMutD, Axis as At, IxDyn, RawData, Slice, s};
 
 /// `conv(C = 64, kernel = 3, stride = 1, pad = 1, bias = true)`; padding is explicit, `pad = (1, 2)` means one row of
 /// zeros before and two after.
@@ -113,13 +114,15 @@ impl Operator for Conv {
             shape[at.space[i]] = e.out.size(name).unwrap_or(1);
         }
         shape[at.channel] = self.channels;
-        ArrayD::from_shape_fn(shape, |place| {
-            let o = place[at.channel];
-            let mut sum = b.map_or(F::zero(), |b| b[[o].as_slice()]);
-            self.taps(&at, x.shape(), &place, |source, i, kh, kw| sum += w[[o, i, kh, kw].as_slice()] * x[source]);
-            sum
-        })
-        .into()
+        let mut y = ArrayD::zeros(shape);
+        if let Some(b) = b {
+            at.maps(y.view_mut()).assign(b);
+        }
+        for tap in self.taps(&at, x.shape(), y.shape()) {
+            let product = rows(&part(at.maps(x.view()), tap.operand)).dot(&tap.weight(w).t());
+            add(part(at.maps(y.view_mut()), tap.result), &product);
+        }
+        y.into()
     }
 
     fn vjp<F: Real>(&self, e: &Eval<'_, F>, _: &ArrayD<F>, grad: &ArrayD<F>) -> Grads<F> {
@@ -127,17 +130,14 @@ impl Operator for Conv {
         let at = Places::of(e.signals[0]);
         let mut dx = ArrayD::zeros(x.raw_dim());
         let mut dw = ArrayD::zeros(w.raw_dim());
-        let mut db = ArrayD::zeros(vec![self.channels]);
-        for (place, &g) in grad.indexed_iter() {
-            let o = place[at.channel];
-            db[[o].as_slice()] += g;
-            self.taps(&at, x.shape(), &place, |source, i, kh, kw| {
-                dx[source] += g * w[[o, i, kh, kw].as_slice()];
-                dw[[o, i, kh, kw].as_slice()] += g * x[source];
-            });
+        for tap in self.taps(&at, x.shape(), grad.shape()) {
+            let g = rows(&part(at.maps(grad.view()), tap.result));
+            let [kh, kw] = tap.kernel;
+            dw.slice_mut(s![.., .., kh, kw]).assign(&g.t().dot(&rows(&part(at.maps(x.view()), tap.operand))));
+            add(part(at.maps(dx.view_mut()), tap.operand), &g.dot(&tap.weight(w)));
         }
-        let params = [Some(dw)].into_iter().chain(self.bias.then_some(Some(db))).collect();
-        Grads { inputs: vec![dx], params }
+        let db = self.bias.then(|| rows(&at.maps(grad.view())).sum_axis(At(0)).into_dyn());
+        Grads { inputs: vec![dx], params: [Some(dw)].into_iter().chain(db.map(Some)).collect() }
     }
 
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
@@ -173,27 +173,64 @@ impl Places {
         let at = |name| 2 + signal.position(name).unwrap_or(0);
         Places { channel: at("C"), space: [at("H"), at("W")] }
     }
+
+    /// The array with its axes in the order of everything else, H, W, C.
+    fn maps<S: RawData>(&self, array: ArrayBase<S, IxDyn>) -> ArrayBase<S, IxDyn> {
+        let last = [self.space[0], self.space[1], self.channel];
+        let order: Vec<usize> = (0..array.ndim()).filter(|axis| !last.contains(axis)).chain(last).collect();
+        array.permuted_axes(order)
+    }
+}
+
+/// One place of a kernel, and where along H and W it meets values.
+struct Tap {
+    kernel: [usize; 2],
+    operand: [Slice; 2],
+    result: [Slice; 2],
+}
+
+impl Tap {
+    /// The weights of this place: [C of the result, C of the operand].
+    fn weight<'w, F>(&self, w: &'w ArrayD<F>) -> ArrayView2<'w, F> {
+        w.slice(s![.., .., self.kernel[0], self.kernel[1]])
+    }
+}
+
+/// A part along H and W of an array in the order of [`Places::maps`].
+fn part<S: RawData>(mut maps: ArrayBase<S, IxDyn>, slices: [Slice; 2]) -> ArrayBase<S, IxDyn> {
+    let axes = maps.ndim();
+    maps.slice_each_axis_inplace(|d| match axes - d.axis.index() {
+        3 => slices[0],
+        2 => slices[1],
+        _ => Slice::from(..),
+    });
+    maps
+}
+
+/// Adds the rows of a matrix to an array.
+fn add<F: Real>(maps: ArrayViewMutD<'_, F>, rows: &Array2<F>) {
+    maps.into_iter().zip(rows).for_each(|(y, x)| *y += *x);
 }
 
 impl Conv {
-    /// Calls `f(source, in, kh, kw)` for every weight that meets a value at this place of the result.
-    fn taps(&self, at: &Places, shape: &[usize], place: &ndarray::IxDyn, mut f: impl FnMut(&ndarray::IxDyn, usize, usize, usize)) {
-        let mut source = place.clone();
-        for kh in 0..self.window.kernel[0] {
-            for kw in 0..self.window.kernel[1] {
-                let mut inside = true;
-                for (axis, k) in [(0, kh), (1, kw)] {
-                    let y = (place[at.space[axis]] * self.window.stride[axis] + k).wrapping_sub(self.window.pad[0]);
-                    inside &= y < shape[at.space[axis]];
-                    source[at.space[axis]] = y;
-                }
-                if inside {
-                    for i in 0..self.channels_in {
-                        source[at.channel] = i;
-                        f(&source, i, kh, kw);
-                    }
+    /// Every place of the kernel that meets a value.
+    fn taps(&self, at: &Places, operand: &[usize], result: &[usize]) -> Vec<Tap> {
+        let Window { kernel, stride, pad } = self.window;
+        let along = |axis: usize, k: usize| {
+            let (size, out, stride) = (operand[at.space[axis]], result[at.space[axis]], stride[axis]);
+            let first = pad[0].saturating_sub(k).div_ceil(stride);
+            let end = (size + pad[0]).saturating_sub(k).div_ceil(stride).min(out);
+            let from = (first * stride + k).wrapping_sub(pad[0]);
+            (first < end).then(|| (Slice::from(from..=from + (end - first - 1) * stride).step_by(stride as isize), Slice::from(first..end)))
+        };
+        let mut taps = Vec::new();
+        for kh in 0..kernel[0] {
+            for kw in 0..kernel[1] {
+                if let (Some(h), Some(w)) = (along(0, kh), along(1, kw)) {
+                    taps.push(Tap { kernel: [kh, kw], operand: [h.0, w.0], result: [h.1, w.1] });
                 }
             }
         }
+        taps
     }
 }

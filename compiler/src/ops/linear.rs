@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::flow::{Def, Dims, Flow, Scalar};
-use ndarray::{Axis as At, Dimension, IxDyn};
+use ndarray::{Array2, ArrayViewD, Axis as At, IxDyn};
 
 /// `linear(C -> D = 10, bias = true)`: y\[…, o, …\] = Σ_i W\[o, i\] x\[…, i, …\] + b\[o\]. `linear(T -> R = 2)` sums over the time
 /// steps (a static operand counts as T equal ones); `linear(R -> T)` gives a value for each.
@@ -110,41 +110,22 @@ impl Operator for Linear {
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let x = self.last(e.inputs[0], e.signals[0], e.time);
-        let (w, b) = (e.params[0], e.params.get(1));
-        let at = x.ndim() - 1;
+        let mut y = rows(&x.view()).dot(&rows(&e.params[0].view()).t());
+        if let Some(b) = e.params.get(1) {
+            y += *b;
+        }
         let mut shape = x.raw_dim();
-        shape[at] = self.to.size;
-        let y = ArrayD::from_shape_fn(shape, |place| {
-            let mut source = place.clone();
-            let o = place[at];
-            let mut sum = b.map_or(F::zero(), |b| b[[o].as_slice()]);
-            for i in 0..self.from.size {
-                source[at] = i;
-                sum += w[[o, i].as_slice()] * x[&source];
-            }
-            sum
-        });
-        back(y, self.place(e.out, &self.to)).into()
+        shape[x.ndim() - 1] = self.to.size;
+        back(shaped(&y, shape), self.place(e.out, &self.to)).into()
     }
 
     fn vjp<F: Real>(&self, e: &Eval<'_, F>, _: &ArrayD<F>, grad: &ArrayD<F>) -> Grads<F> {
         let x = self.last(e.inputs[0], e.signals[0], e.time);
-        let grad = forth(grad.clone(), self.place(e.out, &self.to));
-        let at = x.ndim() - 1;
-        let w = e.params[0];
-        let mut dx = ArrayD::zeros(x.raw_dim());
-        let mut dw = ArrayD::zeros(w.raw_dim());
-        for (place, &g) in grad.indexed_iter() {
-            let mut source: IxDyn = place.clone();
-            let o = place[at];
-            for i in 0..self.from.size {
-                source.as_array_view_mut()[at] = i;
-                dx[&source] += g * w[[o, i].as_slice()];
-                dw[[o, i].as_slice()] += g * x[&source];
-            }
-        }
-        let db = self.bias.then(|| (0..at).rev().fold(grad, |sum, axis| sum.sum_axis(At(axis))));
-        let params = [Some(dw)].into_iter().chain(self.bias.then_some(db)).collect();
+        let grad = rows(&forth(grad.clone(), self.place(e.out, &self.to)).view());
+        let dx = shaped(&grad.dot(&rows(&e.params[0].view())), x.raw_dim());
+        let dw = grad.t().dot(&rows(&x.view())).into_dyn();
+        let db = self.bias.then(|| grad.sum_axis(At(0)).into_dyn());
+        let params = [Some(dw)].into_iter().chain(db.map(Some)).collect();
         Grads { inputs: vec![back(dx, self.place(e.signals[0], &self.from))], params }
     }
 
@@ -293,3 +274,14 @@ pub(crate) fn renamed(flow: &mut Flow, vector: FlowId, axis: &str) -> FlowId {
 }
 
 use crate::types::Kind;
+/// The last axis against all others.
+pub(crate) fn rows<F: Real>(maps: &ArrayViewD<'_, F>) -> Array2<F> {
+    let channels = maps.shape().last().copied().unwrap_or(1);
+    let values = maps.iter().copied().collect::<Vec<F>>();
+    Array2::from_shape_vec((values.len() / channels.max(1), channels), values).unwrap_or_else(|_| Array2::zeros((0, channels)))
+}
+
+fn shaped<F: Real>(rows: &Array2<F>, shape: IxDyn) -> ArrayD<F> {
+    let standard = rows.as_standard_layout().into_owned();
+    standard.into_shape_with_order(shape.clone()).unwrap_or_else(|_| ArrayD::zeros(shape))
+}

@@ -14,8 +14,24 @@ const MOST: u64 = 1 << 28;
 
 /// What of `torch` itself a checkpoint names beside storages.
 const TORCH: [&str; 18] = [
-    "Size", "Tensor", "device", "dtype", "layout", "bfloat16", "float16", "float32", "float64", "complex64", "complex128", "uint8", "int8",
-    "int16", "int32", "int64", "bool", "Generator",
+    "Size",
+    "Tensor",
+    "device",
+    "dtype",
+    "layout",
+    "bfloat16",
+    "float16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "bool",
+    "Generator",
 ];
 
 /// The first function or class that a checkpoint names and tensors do not need.
@@ -67,10 +83,24 @@ fn harmless(module: &str, name: &str) -> bool {
         "_codecs" => name == "encode",
         "numpy" => ["dtype", "ndarray"].contains(&name),
         "numpy.core.multiarray" | "numpy._core.multiarray" => ["scalar", "_reconstruct"].contains(&name),
-        "builtins" | "__builtin__" => {
-            ["object", "set", "frozenset", "dict", "list", "tuple", "int", "long", "float", "complex", "bool", "str", "bytes", "slice", "range"]
-                .contains(&name)
-        }
+        "builtins" | "__builtin__" => [
+            "object",
+            "set",
+            "frozenset",
+            "dict",
+            "list",
+            "tuple",
+            "int",
+            "long",
+            "float",
+            "complex",
+            "bool",
+            "str",
+            "bytes",
+            "slice",
+            "range",
+        ]
+        .contains(&name),
         "pathlib" => name.ends_with("Path"),
         "datetime" => ["datetime", "date", "time", "timedelta"].contains(&name),
         other => other.starts_with("torch.nn.") || other.starts_with("torch.optim."),
@@ -157,8 +187,30 @@ fn walk(r: &mut impl BufRead, names: &mut Vec<(String, String)>) -> io::Result<(
             b'J' => drop(bytes(r, 4)?),
             b'G' | 0x95 => drop(bytes(r, 8)?),
             // Codes without an argument.
-            b'(' | b'0' | b'1' | b'2' | b'N' | b'Q' | b'R' | b'a' | b'b' | b'd' | b'}' | b'e' | b'l' | b']' | b'o' | b's' | b't' | b')'
-            | b'u' | 0x81 | 0x85..=0x89 | 0x8f..=0x92 | 0x97 | 0x98 => {}
+            b'('
+            | b'0'
+            | b'1'
+            | b'2'
+            | b'N'
+            | b'Q'
+            | b'R'
+            | b'a'
+            | b'b'
+            | b'd'
+            | b'}'
+            | b'e'
+            | b'l'
+            | b']'
+            | b'o'
+            | b's'
+            | b't'
+            | b')'
+            | b'u'
+            | 0x81
+            | 0x85..=0x89
+            | 0x8f..=0x92
+            | 0x97
+            | 0x98 => {}
             other => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("its pickle has the unknown code {other:#04x}"))),
         }
     }
