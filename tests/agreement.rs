@@ -3,12 +3,13 @@
 use crate::folds::random_parameters;
 use ndarray::{ArrayD, IxDyn};
 use snnc_compiler::check::Checked;
-use snnc_compiler::graph::Settings;
+use snnc_compiler::graph::{Param, Settings};
+use snnc_compiler::ops::Role;
 use snnc_compiler::types::Kind;
 use snnc_runtime::reference;
 use snnc_runtime::session::{Inference, Mode, Unfolded};
 use snnc_runtime::weights::Weights;
-use snnc_tests::{Numbers, checked_text, distance, zoo};
+use snnc_tests::{Numbers, checked_text, distance, small_zoo};
 
 /// A batch of samples in logical order.
 pub(crate) fn random_batch(checked: &Checked, samples: usize, seed: u64) -> ArrayD<f32> {
@@ -29,10 +30,13 @@ pub(crate) fn weights(checked: &Checked, seed: u64) -> Weights {
 
 /// Spikes and logits of the reference in f64, of the unfolded network, and of the folded one.
 pub(crate) fn agrees(checked: &Checked, seed: u64) {
+    same(checked, &weights(checked, seed), &random_batch(checked, 3, seed + 1), 1e-5);
+}
+
+/// The same spikes everywhere, and logits that are at most this far off.
+fn same(checked: &Checked, weights: &Weights, batch: &ArrayD<f32>, bound: f64) {
     let graph = checked.graph();
-    let samples = 3;
-    let weights = weights(checked, seed);
-    let batch = random_batch(checked, samples, seed + 1);
+    let samples = batch.shape()[0];
     let wide = reference::arrange(graph, batch.mapv(f64::from));
     let expected = reference::run(graph, &weights.arrays::<f64>(graph), &wide, None, false);
     let logits: Vec<f64> = expected.logits.iter().copied().collect();
@@ -40,28 +44,80 @@ pub(crate) fn agrees(checked: &Checked, seed: u64) {
     let close = |ours: &[f32], what: &str| {
         let ours: Vec<f64> = ours.iter().map(|x| f64::from(*x)).collect();
         let off = distance(&ours, &logits, 1e-3);
-        assert!(off < 1e-5, "{what} logits are off by {off:e}");
+        assert!(off <= bound, "{what} logits are off by {off:e}");
     };
-    let mut unfolded = Unfolded::new(checked, &weights, samples, Mode::Eval).unwrap();
+    let mut unfolded = Unfolded::new(checked, weights, samples, Mode::Eval).unwrap();
     let ours = unfolded.run(&flat, &[], samples, [0.0; 10]).unwrap();
     assert_eq!(unfolded.spikes(samples), expected.spikes, "spikes of the unfolded network");
     close(&ours, "unfolded");
-    let mut folded = Inference::new(checked, &weights, samples, true).unwrap();
+    let mut folded = Inference::new(checked, weights, samples, true).unwrap();
     let ours = folded.run(&flat, samples).unwrap();
     assert_eq!(folded.spikes(graph.time), expected.spikes, "spikes of the folded network");
     close(&ours, "folded");
 }
 
 #[test]
-fn the_quick_start() {
-    agrees(&zoo("quickstart/digits", &[], None), 1);
+fn every_model_of_the_zoo() {
+    for (name, checked) in small_zoo() {
+        println!("{name}");
+        agrees(&checked, 1);
+    }
 }
 
+/// Lines that make `y` of the spikes `s` and the static `e`, both `[C = 4, H = 4, W = 4]`: every operator that spikes go
+/// through. Neurons: `lif`, and those of other resets, leaks, and comparisons.
+const DYADIC: [&str; 17] = [
+    "y = s |> conv(C = 3, kernel = 3, stride = [2, 1], pad = 1) |> norm |> lif",
+    "y = s |> conv(C = 4, kernel = 4, pad = (1, 2), bias = false) |> norm |> sub",
+    "y = s |> linear(C -> C = 6) |> norm |> strict",
+    "y = s |> linear(H -> H) |> batchnorm(H, epsilon = 0.0) |> quarter |> linear(W -> W) |> batchnorm(W, epsilon = 0.0) |> lif",
+    "a = s |> linear(C -> C) |> norm\n b = a + e |> lif\n y = a + e + (b |> linear(C -> C) |> norm) |> strict",
+    "q = s |> linear(C -> C) |> norm |> lif |> split(C -> G = 2, K)\n k = s |> linear(C -> C) |> norm |> lif |> split(C -> G = 2, K)\n \
+     v = s |> split(C -> G = 2, V)\n y = 0.125 * dot(K; q, dot(H, W; k, v)) |> quarter |> merge(G, V -> C)",
+    "y = s |> max_pool(kernel = 3, stride = 2, pad = 1) |> linear(C -> C) |> sub",
+    "y = s |> avg_pool(kernel = 2, stride = 2) |> norm |> integrate",
+    "y = s |> avg_pool(kernel = 2, stride = 2) |> linear(C -> C) |> lif",
+    "y = s |> mean(H, W) |> linear(C -> C = 5) |> lif |> linear(C -> C)",
+    "a = s |> linear(C -> C) |> lif\n y = concat(C; s, a) |> conv(C = 4, kernel = 1) |> norm |> lif",
+    "y = s |> split(H -> P, Q = 2) |> linear(Q -> Q) |> merge(Q, P, W -> N) |> linear(N -> N = 8) |> lif |> split(N -> H = 4, W)",
+    "y = s |> conv(C = 4, kernel = 3, pad = 1) |> worth |> linear(C -> C) |> integrate",
+    "a = s |> linear(C -> C) |> worth\n y = a + (a |> conv(C = 4, kernel = 3, pad = 1)) |> norm |> worth",
+    "a = s |> linear(C -> C) |> relu\n y = a |> batchnorm(H, W, epsilon = 0.0) |> strict",
+    "y = s |> adaptive_avg_pool(H = 2, W = 2) |> linear(C -> C) |> lif",
+    "y = s |> linear(C -> C) |> ternary",
+];
+
+/// Sums of multiples of 1/8 are exact in f32, and membranes often equal their thresholds: every neuron must decide there as
+/// the reference does. The scales of batch norms are powers of two, by which thresholds are divided.
 #[test]
-fn every_mixer_form() {
-    for model in ["mlp_spe", "mlp_spe_published", "mlp", "mlp_published"] {
-        let set = [("dim", "6"), ("depths", "[1, 1, 1, 1]"), ("image", "32"), ("classes", "4")];
-        agrees(&zoo(&format!("mixer/{model}"), &set, Some(3)), 2);
+fn on_dyadic_weights_every_spike_and_logit_is_the_same() {
+    for line in DYADIC {
+        let head = if line.contains("mean(H, W)") { "" } else { "|> mean(H, W)" };
+        let text = format!(
+            "block norm(x: current[C, H, W]) -> current[C, H, W] {{ yield x |> batchnorm(C, epsilon = 0.0) }}\n\
+             model M {{\n time T = 4\n input x: analog[T, C = 2, H = 4, W = 4]\n neuron lif = LIF(tau = 2.0)\n \
+             neuron sub = LIF(tau = 2.0, threshold = 0.5, reset = soft)\n neuron quarter = LIF(tau = 4.0, threshold = 0.5, reset = hard(0.25))\n \
+             neuron strict = LIF(tau = 2.0, threshold = 0.75, decay_input = false, fire = \">\")\n neuron integrate = IF(threshold = 1.0, reset = soft)\n \
+             neuron worth = IF(threshold = trainable(1.0, min = 0.125), fire_at = 0.5, amplitude = threshold, reset = soft)\n \
+             neuron ternary = LIF(tau = 4.0 / 3.0, threshold = 1.0)\n \
+             encoder {{ e = x |> mean(T) |> conv(C = 4, kernel = 1)\n i = x |> conv(C = 4, kernel = 3, pad = 1) }}\n s = i |> lif\n {line}\n \
+             output y {head} |> linear(C -> C = 3) |> mean(T)\n}}"
+        );
+        let checked = checked_text(&text, &Settings::default());
+        for seed in 1..5 {
+            let mut numbers = Numbers(seed);
+            let mut eighths = |most: f64| (numbers.uniform() * 2.0 * most - most).round() as f32 / 8.0;
+            let value = |param: &Param| match param.role {
+                Role::Running | Role::Batches if param.path.ends_with("running_var") => vec![1.0; param.elements()],
+                _ if param.min.is_some() => vec![0.5; param.elements()],
+                _ if param.path.contains("batchnorm.weight") => (0..param.elements()).map(|i| [0.5, -1.0, 2.0, 1.0][i % 4]).collect(),
+                _ => (0..param.elements()).map(|_| eighths(8.0)).collect(),
+            };
+            let weights = Weights { values: checked.graph().params.iter().map(value).collect() };
+            println!("{line}");
+            let batch = random_batch(&checked, 3, seed).mapv(|x| (x * 4.0).round() / 4.0);
+            same(&checked, &weights, &batch, 0.0);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use snnc_compiler::fold::{fold, prepare};
 use snnc_compiler::graph::Settings;
 use snnc_compiler::ops::Role;
 use snnc_runtime::reference;
-use snnc_tests::{Numbers, checked_text, distance, zoo};
+use snnc_tests::{Numbers, checked_text, distance, small_zoo};
 
 /// Random parameters; running variances positive, batch-norm scales of both signs and sometimes nearly zero.
 pub(crate) fn random_parameters(checked: &Checked, seed: u64) -> Vec<ArrayD<f64>> {
@@ -52,21 +52,15 @@ pub(crate) fn agrees(checked: &Checked, seed: u64) {
     let list = |a: &ArrayD<f64>| a.iter().copied().collect::<Vec<_>>();
     let off = distance(&list(&after.logits), &list(&before.logits), 1e-3);
     assert!(off < 1e-9, "logits are off by {off:e}");
-    assert!(before.spikes.iter().map(|(_, s)| s.iter().sum::<u64>()).sum::<u64>() > 0, "nothing fires");
+    let fires = before.spikes.is_empty() || before.spikes.iter().any(|(_, s)| s.iter().any(|n| *n > 0));
+    assert!(fires, "nothing fires");
 }
 
 #[test]
-fn the_quick_start() {
-    for seed in 0..3 {
-        agrees(&zoo("quickstart/digits", &[], None), seed);
-    }
-}
-
-#[test]
-fn every_mixer_form() {
-    for model in ["mlp_spe", "mlp_spe_published", "mlp", "mlp_published"] {
-        let set = [("dim", "6"), ("depths", "[1, 1, 1, 1]"), ("image", "32"), ("classes", "4")];
-        agrees(&zoo(&format!("mixer/{model}"), &set, Some(3)), 5);
+fn every_model_of_the_zoo() {
+    for (name, checked) in small_zoo() {
+        println!("{name}");
+        agrees(&checked, 1);
     }
 }
 

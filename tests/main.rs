@@ -1,5 +1,5 @@
 //! All suites in one binary.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop at the first surprise, and says where it was")]
 
 mod agreement;
 mod diagnostics;

@@ -51,6 +51,52 @@ pub fn zoo(path: &str, set: &[(&str, &str)], time: Option<usize>) -> Checked {
     zoo_package(path, None, set, time).1
 }
 
+/// Every model of the zoo, made small.
+const SMALL: [(&str, &str); 32] = [
+    ("dsr/preact_resnet18_cifar", "T=3 stem=4 widths=[4,6,6,8] v_threshold=0.8"),
+    ("dsr/preact_resnet18_cifar", "T=3 stem=4 widths=[4,6,6,8] leaky=true v_threshold=0.3 alpha=0.3"),
+    ("dsr/preact_resnet18_cifar_published", "T=3 stem=4 widths=[4,6,6,8] v_threshold=0.8"),
+    ("dsr/preact_resnet18_cifar_published", "T=3 stem=4 widths=[4,6,6,8] leaky=true v_threshold=0.3 alpha=0.3"),
+    ("dsr/preresnet18_imagenet", "T=3 width=4 image=64 classes=5 v_threshold=0.8"),
+    ("dsr/preresnet18_imagenet", "T=3 width=4 image=64 classes=5 leaky=true v_threshold=0.3 alpha=0.3"),
+    ("dsr/preresnet18_imagenet_published", "T=3 width=4 image=64 classes=5 v_threshold=0.8"),
+    ("dsr/preresnet18_imagenet_published", "T=3 width=4 image=64 classes=5 leaky=true v_threshold=0.3 alpha=0.3"),
+    ("dsr/preresnet18_imagenet_relu", "width=4 image=64 classes=5"),
+    ("dsr/vgg11_dvs", "T=3 widths=[4,4,6,6,8] v_threshold=0.8"),
+    ("dsr/vgg11_dvs", "T=3 widths=[4,4,6,6,8] leaky=true v_threshold=0.3 alpha=0.3"),
+    ("dsr/vgg11_dvs_published", "T=3 widths=[4,4,6,6,8] v_threshold=0.8"),
+    ("dsr/vgg11_dvs_published", "T=3 widths=[4,4,6,6,8] leaky=true v_threshold=0.3 alpha=0.3"),
+    ("gac/msresnet_cifar", "T=3 stem=4 widths=[4,6,8] blocks=[1,2,1] image=16"),
+    ("gac/msresnet_cifar_published", "T=3 stem=4 widths=[4,6,8] blocks=[1,2,1] image=16"),
+    ("gac/msresnet_imagenet", "T=3 stem=4 widths=[4,6,6,8] blocks=[1,2,1,1] image=64 classes=5"),
+    ("gac/msresnet_imagenet_published", "T=3 stem=4 widths=[4,6,6,8] blocks=[1,2,1,1] image=64 classes=5"),
+    ("mixer/mlp", "T=3 dim=6 depths=[1,1,1,1] image=32 classes=4"),
+    ("mixer/mlp_published", "T=3 dim=6 depths=[1,1,1,1] image=32 classes=4"),
+    ("mixer/mlp_spe", "T=3 dim=6 depths=[1,1,1,1] image=32 classes=4"),
+    ("mixer/mlp_spe_published", "T=3 dim=6 depths=[1,1,1,1] image=32 classes=4"),
+    ("quickstart/digits", "dim=12"),
+    ("quickstart/digits_attention", ""),
+    ("quickstart/digits_rate", ""),
+    ("quickstart/digits_residual", ""),
+    ("spikingformer/cifar", "T=3 dim=16 heads=2 depth=1"),
+    ("spikingformer/cifar_published", "T=3 dim=16 heads=2 depth=1"),
+    ("spikingformer/dvs", "T=3 dim=8 heads=2 depth=1 image=64"),
+    ("spikingformer/dvs_published", "T=3 dim=8 heads=2 depth=1 image=64"),
+    ("spikingformer/imagenet", "T=3 dim=16 heads=2 depth=1 image=64 classes=5"),
+    ("spikingformer/imagenet_published", "T=3 dim=16 heads=2 depth=1 image=64 classes=5"),
+    ("spikingformer/imagenet_published", "T=2 dim=8 heads=4 depth=2 image=80 classes=3 mlp_ratio=3"),
+];
+
+/// Every model of the zoo, made small, with what it is called.
+pub fn small_zoo() -> Vec<(String, Checked)> {
+    assert!(snnc_zoo::MODELS.iter().all(|(path, _)| SMALL.iter().any(|(p, _)| p == path)), "a model of the zoo has no small form");
+    let small = SMALL.iter().map(|(path, set)| {
+        let set: Vec<(&str, &str)> = set.split_whitespace().filter_map(|s| s.split_once('=')).collect();
+        (format!("{path} {set:?}"), zoo(path, &set, None))
+    });
+    small.collect()
+}
+
 /// Diagnostics as users see them, without colour.
 pub fn render(sources: &SourceMap, diagnostics: &[Diagnostic]) -> String {
     let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor()).with_width(100).with_links(false);

@@ -3,6 +3,8 @@
 use crate::Failure;
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde_json::{Value, json};
+use snnc_grammar::ast::Arg;
+use snnc_grammar::expr_text;
 use snnc_grammar::{Diagnostic, Severity, SourceMap};
 use std::io::IsTerminal;
 
@@ -102,6 +104,8 @@ pub(crate) struct Published {
     value: String,
     /// On which data.
     on: Option<String>,
+    /// And how, such as `T = 4`.
+    at: Option<String>,
 }
 
 impl Published {
@@ -110,13 +114,18 @@ impl Published {
     }
 
     pub(crate) fn of(fact: &snnc_grammar::ast::Fact) -> Published {
-        Published { fact: fact.name.name.clone(), value: fact.value.clone(), on: fact.on.as_ref().map(|c| c.callee.name.clone()) }
+        let shown =
+            |arg: &Arg| if let Arg::Named(name, value) = arg { Some(format!("{} = {}", name.name, expr_text(value))) } else { None };
+        let at = fact.on.as_ref().map(|c| c.args.list.iter().filter_map(shown).collect::<Vec<_>>().join(", "));
+        let on = fact.on.as_ref().map(|c| c.callee.name.clone());
+        Published { fact: fact.name.name.clone(), value: fact.value.clone(), on, at: at.filter(|at| !at.is_empty()) }
     }
 }
 
 impl std::fmt::Display for Published {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.fact, self.value)?;
-        self.on.as_ref().map_or(Ok(()), |on| write!(f, " on {on}"))
+        self.on.as_ref().map_or(Ok(()), |on| write!(f, " on {on}"))?;
+        self.at.as_ref().map_or(Ok(()), |at| write!(f, " ({at})"))
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
             vec![path, op.to_owned(), signal, count(parameters), count(all), kind.to_owned()]
         })
         .collect();
-    print!("{}", report::table(&["path", "operator", "signal", "parameters", "operations", ""], &cells));
+    print!("{}", report::table(&["path", "operator", "signal", "parameters", "operations", "done as"], &cells));
     println!("\n{}", loaded.verdict_line());
     println!("parameters  {}", report::grouped(graph.trained()));
     let also = if products > 0 { format!(", and {} in products of signals", report::grouped(products)) } else { String::new() };

@@ -6,12 +6,7 @@ use crate::flow::{Dims, Flow, Scalar, Un};
 use crate::types::Kind;
 use ndarray::Axis as At;
 
-/// Added to the variance.
-pub const EPSILON: f64 = 1e-5;
-/// Weight of the new statistics in the running ones.
-pub const MOMENTUM: f64 = 0.1;
-
-/// `batchnorm(C)`: y = γ (x - mean) / √(var + ε) + β with one γ and β per place of the named axes; the statistics are
+/// `batchnorm(C, epsilon = 1e-5, momentum = 0.1, gamma = 1.0)`: y = γ (x - mean) / √(var + ε) + β with one γ and β per place of the named axes; the statistics are
 /// taken over T, B and all other axes (Ioffe and Szegedy 2015, algorithm 1). What does not vary over T counts as T
 /// copies in the unbiased running variance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +15,10 @@ pub struct BatchNorm {
     pub axes: Vec<Axis>,
     /// What γ starts with.
     pub gamma: f64,
+    /// Added to the variance.
+    pub epsilon: f64,
+    /// Weight of the new statistics in the running ones.
+    pub momentum: f64,
 }
 
 impl Operator for BatchNorm {
@@ -36,7 +35,12 @@ impl Operator for BatchNorm {
             return Err(Problem::new("build::missing_argument", "the axes are missing").help("for example `batchnorm(C)`"));
         }
         let gamma = args.float("gamma")?.unwrap_or(1.0);
-        Ok(BatchNorm { axes, gamma })
+        let mut within = |name, default, range: std::ops::RangeInclusive<f64>| match args.float(name)? {
+            Some(x) if range.contains(&x) => Ok(x),
+            Some(x) => Err(Problem::new("build::value", format!("`{name}` is {x}, but must lie from {} to {}", range.start(), range.end()))),
+            None => Ok(default),
+        };
+        Ok(BatchNorm { axes, gamma, epsilon: within("epsilon", 1e-5, 0.0..=1.0)?, momentum: within("momentum", 0.1, 0.0..=1.0)? })
     }
 
     fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {
@@ -67,7 +71,7 @@ impl Operator for BatchNorm {
     fn affine(&self, params: &[ParamId]) -> Option<(Expr, Option<Expr>)> {
         let axes: Vec<String> = self.axes.iter().map(|a| a.name.clone()).collect();
         let p = |i: usize| Expr::Param(params[i], axes.clone());
-        let scale = p(0) / (p(3) + Expr::Const(EPSILON)).sqrt();
+        let scale = p(0) / (p(3) + Expr::Const(self.epsilon)).sqrt();
         Some((scale.clone(), Some(p(1) - p(2) * scale)))
     }
 
@@ -77,7 +81,7 @@ impl Operator for BatchNorm {
         let value = normal * &s.spread(e.params[0]) + &s.spread(e.params[1]);
         let mut running = Vec::new();
         if e.train {
-            let m = real::<F>(MOMENTUM);
+            let m = real::<F>(self.momentum);
             let keep = F::one() - m;
             let flat = |a: &ArrayD<F>| s.gather(a);
             let n = real::<F>(s.count * if e.signals[0].varies { 1.0 } else { e.time as f64 });
@@ -104,7 +108,7 @@ impl Operator for BatchNorm {
         let x = cx.inputs[0];
         let [weight, bias, running_mean, running_var, batches] = cx.params[..] else { return x };
         if !cx.train {
-            let inverse = inverse_deviation(cx.flow, running_var);
+            let inverse = inverse_deviation(cx.flow, running_var, self.epsilon);
             return normalise(cx.flow, [x, running_mean, inverse, weight, bias]);
         }
         let dims = Dims::param(&self.axes);
@@ -115,8 +119,8 @@ impl Operator for BatchNorm {
         let squares = cx.flow.map(&[x, mean], deviation.clone() * deviation);
         let squares = cx.flow.sum_to(squares, &dims);
         let variance = cx.flow.map(&[squares], Scalar::Arg(0) / n.clone());
-        let inverse = inverse_deviation(cx.flow, variance);
-        let (keep, m) = (Scalar::Arg(0) * (1.0 - MOMENTUM), MOMENTUM);
+        let inverse = inverse_deviation(cx.flow, variance, self.epsilon);
+        let (keep, m) = (Scalar::Arg(0) * (1.0 - self.momentum), self.momentum);
         let new_mean = cx.flow.map(&[running_mean, mean], keep.clone() + Scalar::Arg(1) * m);
         let copies = if cx.flow.dims(x).time { 1.0 } else { cx.time as f64 };
         let all = n * copies;
@@ -173,7 +177,7 @@ impl BatchNorm {
             s.mean = s.spread(e.params[2]);
             s.variance = s.spread(e.params[3]);
         }
-        s.inverse = s.variance.mapv(|v| F::one() / (v + real(EPSILON)).sqrt());
+        s.inverse = s.variance.mapv(|v| F::one() / (v + real(self.epsilon)).sqrt());
         s
     }
 }
@@ -218,8 +222,8 @@ impl<F: Real> Statistics<F> {
     }
 }
 
-fn inverse_deviation(flow: &mut Flow, variance: FlowId) -> FlowId {
-    flow.map(&[variance], Scalar::Const(1.0) / (Scalar::Arg(0) + EPSILON).un(Un::Sqrt))
+fn inverse_deviation(flow: &mut Flow, variance: FlowId, epsilon: f64) -> FlowId {
+    flow.map(&[variance], Scalar::Const(1.0) / (Scalar::Arg(0) + epsilon).un(Un::Sqrt))
 }
 
 /// (x - mean) · (inverse · weight) + bias: subtracting first loses nothing where the mean is large.
