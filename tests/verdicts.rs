@@ -5,11 +5,29 @@ use snnc_compiler::graph::Settings;
 use snnc_compiler::ops::Multiplication;
 use snnc_compiler::types::NodeId;
 use snnc_grammar::SourceMap;
-use snnc_tests::{build_text, render};
+use snnc_tests::{build_text, render, zoo_package};
 
 fn variant(file: &str, name: &str) -> Checked {
     let (sources, graph) = build_text("<zoo>", snnc_zoo::model(file).unwrap(), Some(name), &Settings::default());
     check(graph.unwrap_or_else(|e| panic!("{}", render(&sources, &e))))
+}
+
+#[test]
+fn counts_for_other_classes_and_time_steps() {
+    // As the published code prints them; Spikingformer's without the layer norms that it never calls.
+    for (file, name, set, time, parameters) in [
+        ("mixer/mlp_spe_published", "MlpSpeTPublished", Some(("classes", "10")), None, 24_610_430),
+        ("spikingformer/cifar", "Spikingformer4x256", Some(("classes", "100")), None, 4_179_332 - 4 * 4 * 256),
+        ("spikingformer/cifar", "Spikingformer2x384", Some(("classes", "100")), None, 5_800_468 - 2 * 4 * 384),
+        ("spikingformer/cifar_published", "Spikingformer4x384Published", Some(("classes", "100")), None, 9_360_916 - 4 * 4 * 384),
+        ("gac/msresnet_cifar_published", "GacMsResNet18Published", Some(("classes", "100")), None, 12_679_368),
+        ("gac/msresnet_imagenet", "GacMsResNet18ImageNet", None, Some(6), 11_824_844),
+        ("gac/msresnet_imagenet_published", "GacMsResNet34ImageNetPublished", None, Some(6), 21_933_004),
+        ("dsr/preact_resnet18_cifar", "DsrPreActResNet18If", Some(("classes", "100")), None, 11_223_295),
+    ] {
+        let set: Vec<(&str, &str)> = set.into_iter().collect();
+        assert_eq!(zoo_package(file, Some(name), &set, time).1.graph().trained(), parameters, "{name} {set:?} {time:?}");
+    }
 }
 
 #[test]
