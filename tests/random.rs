@@ -3,6 +3,7 @@
 //! A membrane at its threshold may fall to either side in f32, so models are kept only if none comes within 1e-4 of it.
 
 use crate::agreement::{random_batch, weights};
+use ndarray::ArrayD;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use snnc_compiler::check::Checked;
@@ -53,13 +54,25 @@ fn neuron() -> impl Strategy<Value = String> {
     ];
     let reset = prop_oneof![Just("soft"), Just("hard(0.0)"), Just("hard(0.25)")];
     let surrogate = prop_oneof![Just("sigmoid(4.0)"), Just("triangle(1.0)"), Just("rectangle(1.0)")];
-    (model, reset, surrogate, prop_oneof![Just(">="), Just(">")], prop_oneof![Just(0.5), Just(1.0)], any::<bool>()).prop_map(
+    let threshold = prop_oneof![
+        3 => Just("0.5"),
+        3 => Just("1.0"),
+        1 => Just("trainable(0.5, min = 0.1)"),
+        2 => Just("trainable(0.7), amplitude = threshold"),
+        1 => Just("0.6, fire_at = 0.5, amplitude = threshold(3.0)"),
+    ];
+    let spikes = (model, reset, surrogate, prop_oneof![Just(">="), Just(">")], threshold, any::<bool>()).prop_map(
         |(model, reset, surrogate, fire, threshold, detach)| {
-            format!(
-                "{model}reset = {reset}, surrogate = {surrogate}, fire = \"{fire}\", threshold = {threshold:?}, detach_reset = {detach})"
-            )
+            format!("{model}reset = {reset}, surrogate = {surrogate}, fire = \"{fire}\", threshold = {threshold}, detach_reset = {detach})")
         },
-    )
+    );
+    let rates = prop_oneof![
+        Just("IF(threshold = trainable(0.7, min = 0.1), fire_at = 0.5, amplitude = threshold, reset = soft, surrogate = rate())"),
+        Just(
+            "LIF(tau = 4.0, threshold = trainable(0.5), fire_at = 0.4, amplitude = threshold(3.0), reset = soft, surrogate = rate(slope = 0.5, limit = 3.0))"
+        ),
+    ];
+    prop_oneof![3 => spikes, 1 => rates.prop_map(str::to_owned)]
 }
 
 fn layer() -> impl Strategy<Value = Layer> {
@@ -140,13 +153,14 @@ fn text(model: &Model) -> String {
 }
 
 /// How near a membrane comes to its threshold, over all neurons of a run.
-fn margin<F: Real>(checked: &Checked, run: &Run<F>) -> F {
+fn margin<F: Real>(checked: &Checked, run: &Run<F>, params: &[ArrayD<F>]) -> F {
     let graph = checked.graph();
     let mut least = F::infinity();
     for node in &graph.nodes {
         let Op::Fire(fire) = &node.op else { continue };
         let (n, x) = (&fire.neuron, &run.values[node.inputs[0].index()]);
-        let threshold = real::<F>(n.threshold);
+        let value = node.params.first().map_or(real(n.threshold), |p| params[p.index()].iter().copied().fold(F::zero(), |_, v| v));
+        let threshold = value * real(n.fire_at);
         let per = x.len() / x.shape()[0];
         let flat: Vec<F> = x.iter().copied().collect();
         for place in 0..per {
@@ -157,7 +171,7 @@ fn margin<F: Real>(checked: &Checked, run: &Run<F>) -> F {
                 v = match n.reset {
                     _ if !n.fires(h, threshold) => h,
                     Reset::Hard(r) => real(r),
-                    Reset::Soft => h - threshold,
+                    Reset::Soft => h - value,
                 };
             }
         }
@@ -177,7 +191,7 @@ fn agrees(model: &Model, seed: u64) -> usize {
     let input = reference::arrange(graph, batch.mapv(f64::from));
     let mut compared = 0;
     let expected = reference::run(graph, &params, &input, None, false);
-    if margin(&checked, &expected) > MARGIN {
+    if margin(&checked, &expected, &params) > MARGIN {
         compared += 2;
         let mut unfolded = Unfolded::new(&checked, &weights, SAMPLES, Mode::Eval).unwrap();
         unfolded.run(&flat, &[], SAMPLES, [0.0; 10]).unwrap();
@@ -190,7 +204,7 @@ fn agrees(model: &Model, seed: u64) -> usize {
         assert!(off < 1e-4, "folded logits are off by {off:e}\n{text}");
     }
     let expected = reference::run(graph, &params, &input, Some(&LABELS), true);
-    if margin(&checked, &expected) > MARGIN {
+    if margin(&checked, &expected, &params) > MARGIN {
         compared += 1;
         let mut session = Unfolded::new(&checked, &weights, SAMPLES, Mode::Gradients).unwrap();
         let mut targets = vec![0.0; SAMPLES * 3];
@@ -217,7 +231,7 @@ fn agrees(model: &Model, seed: u64) -> usize {
 fn random_models_give_the_reference_s_spikes() {
     let compared = Cell::new(0);
     let mut runner = TestRunner::new_with_rng(
-        Config { cases: 60, failure_persistence: None, ..Config::default() },
+        Config { cases: 80, failure_persistence: None, ..Config::default() },
         proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
     );
     let result = runner.run(&(model(), 0..1000u64), |(model, seed)| {
