@@ -242,6 +242,11 @@ fn spikes_that_are_worth_their_threshold() {
             assert_eq!(model(PICTURE, &body).findings().verdict, Verdict::Strict, "{neuron} {reader}");
             agrees(PICTURE, &body);
         }
+        // Beside others such a spike is a number.
+        for product in ["s * v", "v * s", "v * v", "v * (s |> linear(C -> C))", "(v |> max(H, W)) * s", "(v + s |> lif) * (v - s |> lif)"] {
+            let body = format!("{ENCODER}v = e |> {neuron}\n y = {product} |> lif |> linear(C -> C)\n {HEAD}");
+            agrees(PICTURE, &body);
+        }
         for readout in ["mean(T)", "mean(T, decay = 0.9)", "mean(H, W, T)", "max_pool(kernel = 2, stride = 2) |> mean(H, W, T)"] {
             let output = if readout.contains("H") {
                 readout.to_owned()

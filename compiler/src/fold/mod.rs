@@ -75,6 +75,7 @@ pub fn fold(checked: &Checked) -> Folded {
         how: Vec::new(),
         map: Vec::new(),
         carries: Vec::new(),
+        selected: HashMap::new(),
     };
     for id in graph.ids() {
         folder.collect(id);
@@ -102,6 +103,8 @@ struct Folder<'a> {
     /// Old node to new node.
     map: Vec<NodeId>,
     carries: Vec<Carry>,
+    /// For nodes of the old graph, what their spikes are worth as values, once for all readers.
+    selected: HashMap<NodeId, NodeId>,
 }
 
 impl Folder<'_> {
@@ -184,10 +187,12 @@ impl Folder<'_> {
         let mut carry = node.inputs.first().map(|i| self.carries[i.index()].clone()).unwrap_or_default();
         if plan.selects {
             for (input, old) in inputs.iter_mut().zip(&node.inputs) {
-                let carry = self.carries[old.index()].clone();
-                if let Some(worth) = carry.scale {
-                    *input = self.select(*old, *input, worth);
+                let Some(worth) = self.carries[old.index()].scale.clone() else { continue };
+                if !self.selected.contains_key(old) {
+                    let new = self.select(*old, *input, worth);
+                    self.selected.insert(*old, new);
                 }
+                *input = self.selected[old];
             }
             carry = Carry::default();
         }
@@ -216,7 +221,7 @@ impl Folder<'_> {
             (Linearity::Sum(_) | Linearity::WindowSum, _, Some(Destination::Select)) => {
                 let (factor, _) = self.factor(node);
                 let worth = Carry { scale: carry.scale, shift: None }.then(factor, None).scale.unwrap_or(Expr::Const(1.0));
-                let input = self.select(node.inputs[0], inputs[0], worth);
+                let input = self.select(id, inputs[0], worth);
                 debug_assert!(carry.shift.is_none(), "`{}` selects what is shifted", node.path);
                 (self.push(id, sum_of(&node.op), vec![input], vec![], true), Carry::default())
             }

@@ -55,7 +55,7 @@ impl Operator for Product {
     }
 
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
-        let spikes: Vec<bool> = cx.signals.iter().map(|s| s.kind == Kind::Spike).collect();
+        let spikes: Vec<bool> = cx.signals.iter().map(|s| s.beside_others().kind == Kind::Spike).collect();
         let (spike, other) = match spikes[..] {
             [_, true] => (1, 0),
             [true, _] => (0, 1),
