@@ -435,6 +435,9 @@ fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
         ("calls.pth", ["names `posix.system`", "nothing of it was executed"]),
         ("hidden_call.pth", ["names `posix.system`", "nothing of it was executed"]),
         ("calls.pkl", ["names `posix.system`", "nothing of it was executed"]),
+        ("hidden_strings.pth", ["names `?.?`", "nothing of it was executed"]),
+        ("hidden_attribute.pth", ["names `torch.nn.modules.module.os.system`", "nothing of it was executed"]),
+        ("repeated.pth", ["tensor `head.weight` has [8192, 262144] values", "more than the file holds"]),
         ("complex.pth", ["complex.pth", "ComplexFloat"]),
     ] {
         convert(&t, &checkpoint(name), "out.safetensors", 1, &words);
@@ -462,10 +465,19 @@ fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
     let bias = changed.remove("head.bias").unwrap();
     changed.insert("heads.bias".into(), bias);
     changed.insert("head.scale".into(), Tensor::new(vec![1], vec![1.0]));
+    changed.insert("\u{1b}[31m\u{202e}".into(), Tensor::new(vec![1], vec![1.0]));
+    changed.insert("block.7.norm1.weight".into(), Tensor::new(vec![8], vec![1.0; 8]));
+    changed.get_mut("block.0.norm2.bias").unwrap().shape = vec![2, 4];
+    changed.get_mut("block.0.attn.q_bn.num_batches_tracked").unwrap().data = vec![3.5];
+    changed.get_mut("block.0.attn.q_bn.num_batches_tracked").unwrap().integer = false;
     changed.get_mut("head.weight").unwrap().shape = vec![8, 10];
     file(&t, "changed.safetensors", &to_bytes(&changed).unwrap());
     let words = [
-        "(1 missing, 1 of another shape, 2 unknown)",
+        "(1 missing, 1 of another shape, 1 with values that do not fit, 5 unknown)",
+        r"unknown: \u{1b}[31m\u{202e}",
+        "unknown: block.7.norm1.weight",
+        "unknown: block.0.norm2.bias",
+        "block.0.attn.q_bn.num_batches_tracked counts 3.5 batches",
         "missing: head.bias (there is heads.bias)",
         "unknown: heads.bias",
         "unknown: head.scale",

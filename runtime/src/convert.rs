@@ -1,7 +1,7 @@
 //! Checkpoints from one naming to another: ours, and those of the published systems.
 
 use crate::layout::Layout;
-use crate::weights::{Tensor, Tensors, Weights, WeightsError};
+use crate::weights::{Tensor, Tensors, Weights, WeightsError, printable};
 use snnc_compiler::graph::Graph;
 use snnc_compiler::ops::Role;
 
@@ -57,7 +57,7 @@ fn published(weights: &Weights, graph: &Graph, layout: &Layout) -> Tensors {
 
 /// What to say of a file that has nothing of the network: what its names are like, and what was looked for.
 fn stranger(tensors: &Tensors, path: &str, graph: &Graph, layout: &Layout) -> WeightsError {
-    let some = |names: &mut dyn Iterator<Item = String>| names.take(3).collect::<Vec<_>>().join(", ");
+    let some = |names: &mut dyn Iterator<Item = String>| printable(&names.take(3).collect::<Vec<_>>().join(", "));
     WeightsError::Stranger {
         path: path.to_owned(),
         model: graph.name.clone(),

@@ -126,11 +126,6 @@ impl Layout {
         graph.params.iter().filter(|p| self.rule(&graph.model, &p.path, &numbers).is_some()).count() * 2 > graph.params.len()
     }
 
-    /// Whether a published file may have this entry beside the network's.
-    pub fn drops(&self, name: &str) -> bool {
-        self.unused.iter().any(|unused| captures(&unused.name, name).is_some())
-    }
-
     /// What a published file has beside the network's parameters: name, extents, value.
     pub fn unused(&self, graph: &Graph) -> Vec<(String, Vec<usize>, f32)> {
         let pairs = self.unused.iter().flat_map(|unused| graph.params.iter().map(move |p| (unused, p)));

@@ -138,7 +138,9 @@ impl Weights {
     pub fn from_published(tensors: &Tensors, path: &str, graph: &Graph, layout: &Layout) -> Result<Weights, WeightsError> {
         let entries = layout.entries(graph);
         let known: HashSet<String> = entries.iter().flat_map(|e| e.all().cloned()).collect();
-        Self::take(tensors, path, graph, &entries, |name| known.contains(name) || layout.drops(name))
+        let unused: HashMap<String, Vec<usize>> = layout.unused(graph).into_iter().map(|(name, shape, _)| (name, shape)).collect();
+        let fits = |name: &String| unused.get(name).is_some_and(|shape| *shape == tensors[name].shape);
+        Self::take(tensors, path, graph, &entries, |name| known.contains(name) || fits(name))
     }
 
     fn take(
@@ -174,6 +176,10 @@ impl Weights {
                 problems.push(format!("{name} holds integers, not weights"));
             } else if let Some(at) = tensor.data.iter().position(|x| !x.is_finite()) {
                 problems.push(format!("{name} has the value {} at index {at}", tensor.data[at]));
+            } else if param.role == Role::Batches
+                && let Some(count) = tensor.data.iter().find(|x| x.fract() != 0.0)
+            {
+                problems.push(format!("{name} counts {count} batches"));
             } else if let (Some(min), true) = (param.min, param.role != Role::Trained)
                 && let Some(at) = tensor.data.iter().position(|x| f64::from(*x) < min)
             {
@@ -186,6 +192,7 @@ impl Weights {
         if problems.is_empty() {
             return Ok(Weights { values });
         }
+        problems.iter_mut().for_each(|p| *p = printable(p));
         Err(WeightsError::Mismatch { path: path.to_owned(), model: graph.name.clone(), problems })
     }
 
@@ -276,13 +283,16 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, WeightsError> {
         return Err(WeightsError::Format { path: shown, reason: "it is no file".into() });
     }
     let bytes = std::fs::read(path).map_err(|source| WeightsError::Read { path: shown.clone(), source })?;
-    let damaged = |reason: String| WeightsError::Format { path: shown.clone(), reason };
+    let damaged = |reason: String| WeightsError::Format { path: shown.clone(), reason: printable(&reason) };
     // A zip archive, a pickle, or a tar archive; a safetensors file starts with the length of its header.
     let mut out = Tensors::new();
     let safetensors = bytes.get(8) == Some(&b'{');
     if !safetensors && (bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80") || bytes.get(257..262) == Some(b"ustar")) {
         let read = crate::pytorch::read(path).map_err(damaged)?;
         return Ok(bare(read));
+    }
+    if !safetensors && bytes.len() > 8 {
+        return Err(damaged("it is neither safetensors nor a PyTorch file (a zip archive, or pickles of protocol 2 or later)".into()));
     }
     let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
     for (name, view) in file.tensors() {
@@ -291,6 +301,13 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, WeightsError> {
         out.insert(name, Tensor { shape: view.shape().to_vec(), data, integer });
     }
     Ok(bare(out))
+}
+
+/// A text from a file as it may be printed: what would steer a terminal, or turn the direction of writing, is escaped.
+pub(crate) fn printable(text: &str) -> String {
+    let steers =
+        |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    text.chars().map(|c| if steers(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
 }
 
 /// The tensors without the `module.` before all their names.

@@ -64,13 +64,12 @@ class Call:
         return os.system, ("touch executed-by-a-pickle",)
 
 
-def hidden(source, target):
+def hidden(source, target, call):
     """The checkpoint, and before its content a call whose result is thrown away."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for entry in old.infolist():
             data = old.read(entry)
             if entry.filename.endswith("data.pkl"):
-                call = b"cposix\nsystem\nX" + (7).to_bytes(4, "little") + b"touch x\x85R0"
                 data = data[:2] + call + data[2:]
             new.writestr(entry, data)
 
@@ -94,6 +93,13 @@ for name, kind in (("f16", torch.float16), ("bf16", torch.bfloat16), ("f64", tor
     torch.save(cast(state, kind), f"{name}.pth")
 torch.save({**state, "head.bias": state["head.bias"].to(torch.complex64)}, "complex.pth")
 torch.save({"state_dict": state, "hook": Call()}, "calls.pth")
-hidden("views.pth", "hidden_call.pth")
+text = b"X" + (7).to_bytes(4, "little") + b"touch x"
+hidden("views.pth", "hidden_call.pth", b"cposix\nsystem\n" + text + b"\x85R0")
+# By two strings, after harmless ones that are taken away again; as an attribute of a harmless module.
+strings = [bytes([0x8C, len(s)]) + s for s in (b"posix", b"system", b"torch", b"Tensor")]
+hidden("views.pth", "hidden_strings.pth", b"".join(strings) + b"00\x93" + text + b"\x85R0")
+hidden("views.pth", "hidden_attribute.pth", b"ctorch.nn.modules.module\nos.system\n" + text + b"\x85R0")
+# A few numbers repeated to 8 GiB.
+torch.save({**state, "head.weight": torch.zeros(1).expand(8192, 262144)}, "repeated.pth")
 with open("calls.pkl", "wb") as f:
     pickle.dump(Call(), f, protocol=4)

@@ -12,26 +12,38 @@ const LEGACY_PICKLES: usize = 5;
 /// More than any pickle of names and settings takes: numbers are kept beside it.
 const MOST: u64 = 1 << 28;
 
-/// What of `torch` itself a checkpoint names beside storages.
-const TORCH: [&str; 18] = [
+/// What of `torch` itself a checkpoint names beside storages; types that are not read say so themselves.
+const TORCH: [&str; 30] = [
     "Size",
     "Tensor",
     "device",
     "dtype",
     "layout",
+    "Generator",
     "bfloat16",
     "float16",
     "float32",
     "float64",
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+    "complex32",
     "complex64",
     "complex128",
     "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
     "int8",
     "int16",
     "int32",
     "int64",
     "bool",
-    "Generator",
+    "qint8",
+    "quint8",
+    "qint32",
+    "per_tensor_affine",
 ];
 
 /// The first function or class that a checkpoint names and tensors do not need.
@@ -73,7 +85,11 @@ pub(crate) fn suspicious(path: &Path) -> Result<Option<String>, String> {
 
 /// Whether a checkpoint of tensors, settings and an optimiser's state has reason to name this.
 fn harmless(module: &str, name: &str) -> bool {
+    let word = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let class = word && name.starts_with(|c: char| c.is_ascii_uppercase());
     match module {
+        // A name with a point would be looked up further.
+        _ if !word => false,
         "torch" => name.ends_with("Storage") || TORCH.contains(&name),
         "torch._utils" | "torch._tensor" => name.starts_with("_rebuild"),
         "torch.storage" => name.ends_with("Storage"),
@@ -101,15 +117,16 @@ fn harmless(module: &str, name: &str) -> bool {
             "range",
         ]
         .contains(&name),
-        "pathlib" => name.ends_with("Path"),
+        "pathlib" => ["Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"].contains(&name),
         "datetime" => ["datetime", "date", "time", "timedelta"].contains(&name),
-        other => other.starts_with("torch.nn.") || other.starts_with("torch.optim."),
+        other => class && (other.starts_with("torch.nn.") || other.starts_with("torch.optim.")),
     }
 }
 
 /// Reads one pickle to its end, taking down every global that it names (Python's `pickletools` lists the codes).
 fn walk(r: &mut impl BufRead, names: &mut Vec<(String, String)>) -> io::Result<()> {
-    // Two strings on the stack name a global from protocol 4 on; they may come from the memo.
+    // From protocol 4 on the two strings before it name a global; they may come from the memo. Whatever else comes between
+    // forgets them, and an unknown name is not harmless.
     let mut strings: [Option<String>; 2] = [None, None];
     let mut memo: HashMap<u64, Option<String>> = HashMap::new();
     let push = |strings: &mut [Option<String>; 2], s: Option<String>| {
@@ -182,10 +199,24 @@ fn walk(r: &mut impl BufRead, names: &mut Vec<(String, String)>) -> io::Result<(
                 text(r, n)?;
                 push(&mut strings, None);
             }
-            b'K' | 0x80 => drop(bytes(r, 1)?),
-            b'M' => drop(bytes(r, 2)?),
-            b'J' => drop(bytes(r, 4)?),
-            b'G' | 0x95 => drop(bytes(r, 8)?),
+            // A frame may end anywhere.
+            0x95 => drop(bytes(r, 8)?),
+            b'K' | 0x80 => {
+                bytes(r, 1)?;
+                strings = [None, None];
+            }
+            b'M' => {
+                bytes(r, 2)?;
+                strings = [None, None];
+            }
+            b'J' => {
+                bytes(r, 4)?;
+                strings = [None, None];
+            }
+            b'G' => {
+                bytes(r, 8)?;
+                strings = [None, None];
+            }
             // Codes without an argument.
             b'('
             | b'0'
@@ -210,7 +241,7 @@ fn walk(r: &mut impl BufRead, names: &mut Vec<(String, String)>) -> io::Result<(
             | 0x85..=0x89
             | 0x8f..=0x92
             | 0x97
-            | 0x98 => {}
+            | 0x98 => strings = [None, None],
             other => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("its pickle has the unknown code {other:#04x}"))),
         }
     }

@@ -10,6 +10,11 @@ use crate::weights::{Tensor, Tensors};
 /// Where a checkpoint keeps its network, the most particular first.
 const NESTED: [&str; 3] = ["state_dict", "model", "model_state_dict"];
 
+/// Files up to this size in bytes may hold tensors of this size.
+const LEAST: u64 = 1 << 26;
+/// How often a file's tensors may share its bytes: published files have up to five names for one tensor.
+const REPEATED: u64 = 8;
+
 /// Reads the tensors of a checkpoint, nested under `state_dict` or `model` or not.
 ///
 /// # Errors
@@ -28,6 +33,15 @@ pub(crate) fn read(path: &Path) -> Result<Tensors, String> {
     }
     let mut stored: Vec<(&String, &Stored)> = reader.tensors().iter().collect();
     stored.sort_by_key(|(name, _)| *name);
+    // A view that repeats few numbers may claim to be of any size.
+    let file = std::fs::metadata(path).map_or(0, |m| m.len()).max(LEAST);
+    let (mut all, most) = (0u64, REPEATED.saturating_mul(file));
+    for (name, tensor) in &stored {
+        all = all.saturating_add(tensor.byte_len() as u64);
+        if tensor.byte_len() as u64 > file || all > most {
+            return Err(format!("tensor `{name}` has {:?} values, more than the file holds", tensor.shape()));
+        }
+    }
     stored.into_iter().map(|(name, tensor)| Ok((name.clone(), numbers(name, tensor)?))).collect()
 }
 
