@@ -19,8 +19,8 @@ pub enum Direction {
 /// does not use with its first value.
 ///
 /// # Errors
-/// [`WeightsError::Layout`] if the layout is that of another system, [`WeightsError::Stranger`] if no name is known, [`WeightsError::Mismatch`] with all that is missing, too much, or of
-/// another shape.
+/// [`WeightsError::Layout`] if the layout is that of another system, [`WeightsError::Stranger`] if no name is known,
+/// [`WeightsError::Mismatch`] with all that is missing, too much, or of another shape.
 pub fn convert(tensors: &Tensors, path: &str, graph: &Graph, layout: &Layout) -> Result<(Tensors, Direction), WeightsError> {
     if !layout.fits(graph) {
         let fits = |name: &&str| Layout::named(name).is_ok_and(|l| l.fits(graph));
