@@ -6,9 +6,9 @@ use crate::flow::{Dims, Flow, Scalar, Un};
 use crate::types::Kind;
 use ndarray::Axis as At;
 
-/// `batchnorm(C, epsilon = 1e-5, momentum = 0.1, gamma = 1.0)`: y = γ (x - mean) / √(var + ε) + β with one γ and β per place of the named axes; the statistics are
-/// taken over T, B and all other axes (Ioffe and Szegedy 2015, algorithm 1). What does not vary over T counts as T
-/// copies in the unbiased running variance.
+/// `batchnorm(C, epsilon = 1e-5, momentum = 0.1, gamma = 1.0)`: y = γ (x - mean) / √(var + ε) + β with one γ and β per
+/// place of the named axes; the statistics are taken over T, B and all other axes (Ioffe and Szegedy 2015, algorithm 1).
+/// What does not vary over T counts as T copies in the unbiased running variance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BatchNorm {
     /// The axes that γ and β vary over.
