@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop at the first surprise, and says where it was")]
 
 mod agreement;
+mod census;
 mod diagnostics;
 mod fixtures;
 mod folds;

@@ -93,15 +93,16 @@ fn is_sound(program: &Program, batch: usize) {
     }
     let end = |i: usize| plan.offsets[i] + plan.sizes[i];
     for i in 0..alive.len() {
-        assert!(end(i) <= plan.total);
+        assert!(end(i) <= if plan.weighs[i] { plan.weights } else { plan.total });
         for j in 0..i {
             let together = alive[i].iter().zip(&alive[j]).any(|(a, b)| *a && *b);
-            let apart = end(i) <= plan.offsets[j] || end(j) <= plan.offsets[i];
+            let apart = plan.weighs[i] != plan.weighs[j] || end(i) <= plan.offsets[j] || end(j) <= plan.offsets[i];
             assert!(apart || !together, "{} and {} share a place", program.buffers[i].label, program.buffers[j].label);
         }
     }
     let sum: u128 = plan.sizes.iter().sum();
-    assert!(plan.total < sum * 9 / 10, "{} of {sum} elements: nothing is shared", plan.total);
+    let used = plan.total + plan.weights;
+    assert!(used < sum * 9 / 10, "{used} of {sum} elements: nothing is shared");
 }
 
 #[test]

@@ -131,3 +131,16 @@ impl Numbers {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
+
+/// A program that some tests need, if it is installed; CI sets `SNNC_ALL_TESTS`, and there it must be.
+pub fn tool(name: &str) -> Option<String> {
+    let found = std::process::Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+    if !found {
+        assert!(std::env::var_os("SNNC_ALL_TESTS").is_none(), "`{name}` is not installed; tests/tools.sh installs it");
+        #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+        {
+            println!("skipped: `{name}` is not installed; tests/tools.sh installs it");
+        }
+    }
+    found.then(|| name.to_owned())
+}

@@ -64,6 +64,16 @@ pub(crate) enum Command {
                             nothing is executed; OUT is a safetensors file."
     )]
     Convert(ConvertArgs),
+    /// Compile ahead of time: an object file and a C header, for programs that know nothing of snnc.
+    #[command(after_help = "Examples:\n  snnc build quickstart/digits --weights runs/digits -o build\n  \
+                            snnc build quickstart/digits --weights runs/digits -o build --target aarch64 --embed\n\n\
+                            Writes NAME.o, NAME.h, NAME.weights (unless --embed) and example.c. The code allocates nothing and calls nothing.")]
+    Build(BuildArgs),
+    /// Look at every instruction in an object file that `snnc build` wrote.
+    #[command(after_help = "Example:\n  snnc census build/digits.o\n\n\
+                            Every instruction that can run is looked up in a whitelist. Outside the functions that the file gives to the encoder (or\n\
+                            to an admitted residue) none may multiply, divide, or take a root. Exit code: 0 clean, 1 findings, 2 usage.")]
+    Census(CensusArgs),
     /// List the built-in models with their published facts.
     #[command(after_help = "Examples:\n  snnc zoo\n  snnc zoo --format json")]
     Zoo(ZooArgs),
@@ -307,6 +317,45 @@ pub(crate) struct TraceArgs {
     /// The safetensors file to write.
     #[arg(short, long)]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// A safetensors file, or the folder of a training run.
+    #[arg(long, short)]
+    pub(crate) weights: PathBuf,
+    /// The folder to write into.
+    #[arg(short, long)]
+    pub(crate) out: PathBuf,
+    /// What the code is for: `host` (this machine, with all its instructions), `x86-64` or `aarch64` (Linux).
+    #[arg(long, default_value = "host")]
+    pub(crate) target: String,
+    /// Samples that a context has room for.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) batch: u16,
+    /// What names in C begin with; the model's name by default.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Put the weights into the object file.
+    #[arg(long)]
+    pub(crate) embed: bool,
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CensusArgs {
+    /// The object file.
+    pub(crate) object: PathBuf,
+    /// List all functions, not only those that may multiply.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]

@@ -60,6 +60,8 @@ fn main() -> ExitCode {
         Command::Predict(args) => commands::predict::run(&args),
         Command::Trace(args) => commands::trace::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
+        Command::Build(args) => commands::build::run(&args),
+        Command::Census(args) => commands::census::run(&args),
         Command::Zoo(args) => commands::zoo::run(&args),
     };
     match result {

@@ -95,6 +95,18 @@ pub(crate) fn short(x: f64) -> String {
     format!("{x:.0}")
 }
 
+/// 1.5 MB
+pub(crate) fn bytes(n: usize) -> String {
+    let (mut x, mut units) = (n as f64, ["B", "KB", "MB", "GB"].into_iter());
+    let mut unit = units.next();
+    while x >= 1000.0 {
+        let Some(next) = units.next() else { break };
+        (x, unit) = (x / 1000.0, Some(next));
+    }
+    let unit = unit.unwrap_or_default();
+    if unit == "B" { format!("{n} B") } else { format!("{x:.1} {unit}") }
+}
+
 /// A published fact.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct Published {

@@ -374,6 +374,23 @@ pub struct Tensor {
     pub spikes: bool,
     /// For a contraction: what its operand holds, and so how it may be computed.
     pub operand: Operand,
+    /// Of a folded network: where it belongs.
+    pub region: Region,
+}
+
+/// Where in the network a tensor belongs, and so whether computing it may multiply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Region {
+    /// Outside the encoder: nothing is multiplied.
+    #[default]
+    Free,
+    /// The declared encoder.
+    Encoder,
+    /// A residue: a multiplication that no fold removes.
+    Residue,
+    /// Of a network as written, for training: no claim is made.
+    Training,
 }
 
 /// What the operand of a contraction holds.
@@ -409,6 +426,8 @@ pub struct Flow {
     pub tensors: Vec<Tensor>,
     /// Results.
     pub sinks: Vec<(Sink, FlowId)>,
+    /// The input's axes in the caller's order.
+    pub input: Vec<String>,
     /// The label of tensors to come.
     #[serde(skip)]
     pub label: String,
@@ -427,7 +446,7 @@ impl Flow {
 
     /// Adds a tensor.
     pub fn push(&mut self, def: Def, dims: Dims) -> FlowId {
-        self.tensors.push(Tensor { def, dims, label: self.label.clone(), spikes: false, operand: Operand::Real });
+        self.tensors.push(Tensor { def, dims, label: self.label.clone(), spikes: false, operand: Operand::Real, region: Region::Free });
         FlowId::new(self.tensors.len() - 1)
     }
 

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may stop at the first surprise"))]
 
 pub mod backend;
+pub mod census;
 pub mod check;
 pub mod dump;
 pub mod explain;

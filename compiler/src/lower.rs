@@ -3,7 +3,7 @@
 //! Traversal only: what an operator does, forward and backward, stands in its own file.
 
 use crate::check::{Checked, How};
-use crate::flow::{Bin, Def, Dims, Flow, FlowId, Operand, Scalar, Sink, Source, Un};
+use crate::flow::{Bin, Def, Dims, Flow, FlowId, Operand, Region, Scalar, Sink, Source, Un};
 use crate::fold::Folded;
 use crate::graph::Graph;
 use crate::ops::{Backward, Forward, Role, Selection};
@@ -102,13 +102,19 @@ fn lower(graph: &Graph, train: bool, drops: bool, how: Option<&[How]>) -> Lowere
             Some(How::AccumulateCount(n)) => Operand::Count(*n),
             _ => Operand::Real,
         };
-        l.flow.tensors[first..].iter_mut().for_each(|t| t.operand = operand);
+        let region = match how.and_then(|h| h.get(id.index())) {
+            Some(_) if node.encoder => Region::Encoder,
+            Some(How::Residue) => Region::Residue,
+            _ => Region::Free,
+        };
+        l.flow.tensors[first..].iter_mut().for_each(|t| (t.operand, t.region) = (operand, region));
         if node.op.selection() == Selection::Neuron {
             l.flow.sinks.push((Sink::Spikes(node.path.clone()), value));
         }
         l.saved.push(saved);
         l.values.push(value);
     }
+    l.flow.input = graph.node(graph.input).signal.axes.iter().map(|a| a.name.clone()).collect();
     let mut changed: Vec<(ParamId, FlowId)> = l.changed.iter().map(|(p, id)| (*p, *id)).collect();
     changed.sort();
     l.flow.sinks.extend(changed.into_iter().map(|(p, id)| (Sink::Update(Source::Param(p)), id)));

@@ -1,5 +1,7 @@
-//! Where every buffer of a program lies: one piece of memory, places shared by buffers that are never needed at once.
+//! Where every buffer of a program lies: weights in one piece of memory, all else in another, where buffers that are
+//! never needed at once share their places.
 
+use crate::flow::Source;
 use crate::program::{Contract, Group, Loop, Program, Purpose};
 
 /// Buffers start at multiples of this many elements (64 bytes, a cache line).
@@ -11,18 +13,22 @@ const STAGGER: u128 = 5 * ALIGN;
 /// The memory of a program for a number of samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// First element of every buffer.
+    /// First element of every buffer, among the weights or in the rest.
     pub offsets: Vec<u128>,
     /// Elements of every buffer.
     pub sizes: Vec<u128>,
-    /// Elements in all.
+    /// Which buffers are weights: parameters, which several runs of a program may share.
+    pub weighs: Vec<bool>,
+    /// Elements of all weights.
+    pub weights: u128,
+    /// Elements of the rest.
     pub total: u128,
 }
 
 impl Plan {
     /// Bytes in all.
     pub fn bytes(&self) -> u128 {
-        self.total * 4
+        (self.total + self.weights) * 4
     }
 }
 
@@ -35,15 +41,21 @@ pub fn ranges(l: &Loop, batch: usize) -> usize {
 /// others share theirs, the largest placed first, each at the lowest place that is free while it lives.
 pub fn plan(program: &Program, batch: usize) -> Plan {
     let lives = lifetimes(program);
+    let weighs: Vec<bool> = program.buffers.iter().map(|b| matches!(b.purpose, Purpose::Source(Source::Param(_)))).collect();
     let sizes = sizes(program, batch);
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse((lives[*i].is_none(), sizes[*i])));
     let mut offsets = vec![0; sizes.len()];
-    let mut total = 0;
+    let (mut weights, mut total) = (0, 0);
     // (offset, end, buffer) of what has a place already, by offset.
     let mut placed: Vec<(u128, u128, usize)> = Vec::new();
     for i in order {
         let room = room(sizes[i]);
+        if weighs[i] {
+            offsets[i] = weights;
+            weights += room;
+            continue;
+        }
         let mut start = 0;
         if let Some((first, last)) = lives[i] {
             for (offset, end, other) in &placed {
@@ -63,7 +75,7 @@ pub fn plan(program: &Program, batch: usize) -> Plan {
         let at = placed.partition_point(|p| p.0 <= start);
         placed.insert(at, (start, start + room, i));
     }
-    Plan { offsets, sizes, total }
+    Plan { offsets, sizes, weighs, weights, total }
 }
 
 /// The elements a buffer takes, with what keeps its neighbour apart.

@@ -1,9 +1,10 @@
 //! A program: buffers, and groups of contractions with one loop each, in order. Serialisable; knows no device.
 
-use crate::flow::{ConvPart, Sink, Source, Window};
+use crate::flow::{ConvPart, Region, Sink, Source, Window};
 use crate::kernel::Kernel;
 use crate::types::index;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
 index!(
@@ -109,6 +110,8 @@ pub struct Loop {
     pub grain: usize,
     /// What it computes, for people.
     pub label: String,
+    /// Where in the network it belongs: whether it may multiply.
+    pub region: Region,
 }
 
 /// Contractions and the loop they feed.
@@ -122,6 +125,15 @@ pub struct Group {
     pub once: bool,
 }
 
+/// A way in or out: a kernel whose first argument is the program's memory and whose second is the caller's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// The kernel; its range is the samples.
+    pub kernel: KernelId,
+    /// The program's memory.
+    pub buffer: BufferId,
+}
+
 /// A program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Program {
@@ -133,6 +145,10 @@ pub struct Program {
     pub groups: Vec<Group>,
     /// Results.
     pub sinks: Vec<(Sink, View)>,
+    /// Copies the caller's input `[B, (T,) axes...]` in.
+    pub enter: Option<Door>,
+    /// Copies the logits `[B, K]` out.
+    pub leave: Option<Door>,
     /// Time steps it has room for.
     pub time: usize,
 }
@@ -143,10 +159,20 @@ impl Program {
         &self.buffers[id.index()]
     }
 
+    /// All loops in the order in which they run, each with its group.
+    pub fn loops(&self) -> impl Iterator<Item = (&Group, &Loop)> {
+        self.groups.iter().flat_map(|g| g.loops.iter().map(move |l| (g, l)))
+    }
+
     /// The buffer of a source, if the program reads or writes it.
     pub fn source(&self, source: Source) -> Option<BufferId> {
         self.buffers.iter().position(|b| b.purpose == Purpose::Source(source)).map(BufferId::new)
     }
+}
+
+/// SHA-256 of the program's text.
+pub fn digest(program: &Program) -> [u8; 32] {
+    Sha256::digest(print(program)).into()
 }
 
 /// The program as stable text.
@@ -185,7 +211,17 @@ pub fn print(program: &Program) -> String {
         }
         for l in &group.loops {
             let args: Vec<String> = l.args.iter().map(ToString::to_string).collect();
-            let _ = writeln!(out, "  loop {}({})  // {}", l.kernel, args.join(", "), l.label);
+            let region = match l.region {
+                Region::Free | Region::Training => "",
+                Region::Encoder => "encoder ",
+                Region::Residue => "residue ",
+            };
+            let _ = writeln!(out, "  {region}loop {}({})  // {}", l.kernel, args.join(", "), l.label);
+        }
+    }
+    for (door, word) in [(&program.enter, "enter"), (&program.leave, "leave")] {
+        if let Some(door) = door {
+            let _ = writeln!(out, "{word} {}({}, outside)", door.kernel, door.buffer);
         }
     }
     for (i, kernel) in program.kernels.iter().enumerate() {

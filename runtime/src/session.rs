@@ -5,7 +5,7 @@ use crate::weights::Weights;
 use rayon::prelude::*;
 use snnc_compiler::backend::context::HYPERS;
 use snnc_compiler::check::Checked;
-use snnc_compiler::flow::{Dims, Flow, Sink, Source};
+use snnc_compiler::flow::{Flow, Sink, Source};
 use snnc_compiler::fold::{Folded, fold, prepare};
 use snnc_compiler::fuse::{Target, fuse};
 use snnc_compiler::graph::{Graph, Node};
@@ -124,38 +124,6 @@ pub fn fits_at_all(graph: &Graph, batch: usize) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// Writes a batch `[B, (T,) axes…]` in logical order into the physical order `[B][T][axes]`, T first or not at all.
-fn arrange(signal: &Signal, steps: usize, batch: &[f32], samples: usize, out: &mut [f32], capacity: usize) {
-    let physical = Dims::of(signal).axes;
-    let logical: Vec<usize> = signal.axes.iter().map(|a| a.size).collect();
-    let mut strides = vec![1; logical.len()];
-    for i in (0..logical.len().saturating_sub(1)).rev() {
-        strides[i] = strides[i + 1] * logical[i + 1];
-    }
-    let order: Vec<(usize, usize)> = physical.iter().map(|a| (a.size, signal.position(&a.name).map_or(1, |i| strides[i]))).collect();
-    let elements = signal.elements();
-    let images = if signal.varies { steps } else { 1 };
-    for sample in 0..samples {
-        for step in 0..images {
-            let from = &batch[(sample * images + step) * elements..][..elements];
-            let room = if signal.varies { capacity } else { 1 };
-            let to = &mut out[(sample * room + step) * elements..][..elements];
-            let mut next = 0;
-            walk(from, 0, &order, &mut |x| {
-                to[next] = x;
-                next += 1;
-            });
-        }
-    }
-}
-
-fn walk(from: &[f32], at: usize, order: &[(usize, usize)], f: &mut dyn FnMut(f32)) {
-    match order {
-        [] => f(from[at]),
-        [(size, stride), rest @ ..] => (0..*size).for_each(|i| walk(from, at + i * stride, rest, f)),
-    }
-}
-
 /// The way into a network.
 #[derive(Debug)]
 struct Entry {
@@ -179,9 +147,7 @@ impl Entry {
         if let Some(reason) = unfit(&self.signal, batch) {
             return refused(reason);
         }
-        if let Some(buffer) = executable.program().source(Source::Input) {
-            arrange(&self.signal, steps, batch, samples, executable.buffer_mut(buffer), self.time);
-        }
+        executable.enter(batch, samples, steps);
         Ok(())
     }
 }
@@ -237,7 +203,7 @@ pub fn inference_program(folded: &Folded, spikes: bool) -> (Flow, Program) {
 
 /// A node that needs all time steps before the next one can go on: it says so itself, or it collapses T and something behind
 /// it varies over T again.
-fn looks_at_all(graph: &Graph) -> Option<&Node> {
+pub(crate) fn looks_at_all(graph: &Graph) -> Option<&Node> {
     let mut collapsed: Vec<Option<usize>> = vec![None; graph.nodes.len()];
     for id in graph.ids() {
         let node = graph.node(id);
@@ -254,6 +220,11 @@ fn looks_at_all(graph: &Graph) -> Option<&Node> {
 }
 
 impl Inference {
+    /// The program in memory.
+    pub fn executable(&self) -> &Executable {
+        &self.executable
+    }
+
     /// Folds a checked network and loads it for batches of up to `batch` samples.
     ///
     /// # Errors
@@ -322,7 +293,7 @@ impl Inference {
         self.executable.run(&call);
         self.done += steps;
         self.samples = samples;
-        Ok(sink(&self.executable, &Sink::Logits, &call))
+        Ok(self.executable.leave(samples, self.classes))
     }
 
     /// Spikes of the last call, if the session was made to count them.
@@ -427,7 +398,7 @@ impl Unfolded {
         }
         let call = self.call(samples, hyper);
         self.executable.run(&call);
-        Ok(sink(&self.executable, &Sink::Logits, &call))
+        Ok(self.executable.leave(samples, self.classes))
     }
 
     fn call(&self, samples: usize, hyper: [f32; HYPERS]) -> Call {

@@ -1,5 +1,7 @@
 //! One command, one file.
 
+pub(crate) mod build;
+pub(crate) mod census;
 pub(crate) mod check;
 pub(crate) mod convert;
 pub(crate) mod dump;

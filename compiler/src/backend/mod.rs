@@ -2,7 +2,7 @@
 
 pub mod clif;
 
-/// Where a kernel finds what it is given: the context behind its first argument, in bytes.
+/// What a program reaches through its first argument, in bytes.
 pub mod context {
     /// Time steps of the call, i64.
     pub const STEPS: i32 = 0;
@@ -10,12 +10,24 @@ pub mod context {
     pub const BATCH: i32 = 8;
     /// Time steps of the call, f32.
     pub const STEPS_REAL: i32 = 12;
-    /// Into how many ranges the outermost loop was cut, i64.
+    /// Into how many ranges the outermost loop of the group was cut, i64.
     pub const RANGES: i32 = 16;
     /// The caller's numbers, f32 each.
     pub const HYPER: i32 = 24;
     /// How many numbers there is room for.
     pub const HYPERS: usize = 10;
-    /// Addresses of the arguments.
-    pub const ARGS: i32 = 64;
+    /// Samples of the call, i64.
+    pub const SAMPLES: i32 = 64;
+    /// Not zero once what hangs on static input only has been computed, i64.
+    pub const STARTED: i32 = 72;
+    /// Where the weights lie.
+    pub const WEIGHTS: i32 = 80;
+    /// Ranges of the loop at hand that some thread has taken, i64; on a cache line of its own.
+    pub const TAKEN: i32 = 128;
+    /// Addresses for the way in: the input's, and the caller's.
+    pub const ENTER: i32 = 192;
+    /// Addresses for the way out: the logits', and the caller's.
+    pub const LEAVE: i32 = 208;
+    /// Addresses for the loops, one after the other.
+    pub const ARGS: i32 = 256;
 }

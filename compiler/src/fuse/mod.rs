@@ -7,9 +7,10 @@
 
 mod body;
 mod contract;
+mod doors;
 mod views;
 
-use crate::flow::{Def, Dims, Flow, FlowId, Sink, Source};
+use crate::flow::{Def, Dims, Flow, FlowId, Region, Sink, Source};
 use crate::kernel::Kernel;
 use crate::program::{Buffer, BufferId, Contract, Group, KernelId, Loop, Program, Purpose, View};
 use std::collections::{BTreeSet, HashMap};
@@ -41,8 +42,15 @@ pub fn fuse(flow: &Flow, target: Target, time: usize) -> Program {
 
 /// A step of the schedule.
 enum Item {
-    Loop { space: Dims, roots: Vec<FlowId> },
+    Loop { space: Space, roots: Vec<FlowId> },
     Contract(FlowId),
+}
+
+/// What a loop runs over, and where in the network it belongs.
+#[derive(Clone, PartialEq, Eq)]
+struct Space {
+    dims: Dims,
+    region: Region,
 }
 
 struct Fuser<'a> {
@@ -66,7 +74,7 @@ struct Fuser<'a> {
 impl<'a> Fuser<'a> {
     fn new(flow: &'a Flow, target: Target, time: usize) -> Self {
         let n = flow.tensors.len();
-        let program = Program { buffers: vec![], kernels: vec![], groups: vec![], sinks: vec![], time };
+        let program = Program { buffers: vec![], kernels: vec![], groups: vec![], sinks: vec![], enter: None, leave: None, time };
         Fuser {
             flow,
             target,
@@ -105,6 +113,15 @@ impl<'a> Fuser<'a> {
         )
     }
 
+    /// Where a tensor belongs.
+    fn region(&self, id: FlowId) -> Region {
+        if self.target == Target::Infer { self.flow.get(id).region } else { Region::Training }
+    }
+
+    fn is_source(&self, id: FlowId) -> bool {
+        matches!(self.flow.get(id).def, Def::Source(_))
+    }
+
     /// A sum (or maximum) over T alone: every element keeps its own.
     fn over_time_only(&self, id: FlowId) -> bool {
         let Def::Reduce { input, .. } = self.flow.get(id).def else { return false };
@@ -119,8 +136,9 @@ impl<'a> Fuser<'a> {
         }
         for id in self.ids() {
             let tensor = self.flow.get(id);
-            if self.gathers(id) {
-                for input in tensor.def.inputs() {
+            for input in tensor.def.inputs() {
+                // What may multiply and what may not share no loop.
+                if self.gathers(id) || (self.region(input) != self.region(id) && !self.is_source(input)) {
                     self.stored[input.index()] = true;
                 }
             }
@@ -130,7 +148,7 @@ impl<'a> Fuser<'a> {
                     // A small tensor read by a larger loop would be computed again for every sample.
                     for input in inputs {
                         let small = !self.flow.dims(*input).batch && tensor.dims.batch;
-                        if small && !matches!(self.flow.get(*input).def, Def::Source(_)) {
+                        if small && !self.is_source(*input) {
                             self.stored[input.index()] = true;
                         }
                     }
@@ -203,13 +221,13 @@ impl<'a> Fuser<'a> {
         }
     }
 
-    /// The samples and axes a root's loop runs over.
-    fn space(&self, id: FlowId) -> Dims {
+    /// The samples and axes a root's loop runs over, and its region.
+    fn space(&self, id: FlowId) -> Space {
         let dims = match self.flow.get(id).def {
             Def::Reduce { input, .. } => self.flow.dims(input),
             _ => self.flow.dims(id),
         };
-        Dims { time: false, ..dims.clone() }
+        Space { dims: Dims { time: false, ..dims.clone() }, region: self.region(id) }
     }
 
     /// Recurrences that nobody reads from memory, such as the membranes of a backward pass, are computed by the loop that
@@ -316,6 +334,8 @@ impl<'a> Fuser<'a> {
                 self.program.sinks.push((sink.clone(), view));
             }
         }
+        self.program.enter = self.enter();
+        self.program.leave = self.leave();
         self.program
     }
 
@@ -365,8 +385,8 @@ impl<'a> Fuser<'a> {
     }
 
     /// The kernel, added once however often it is used.
-    fn kernel(&mut self, kernel: Kernel) -> KernelId {
-        let key = format!("{kernel:?}");
+    fn kernel(&mut self, kernel: Kernel, region: Region) -> KernelId {
+        let key = format!("{region:?} {kernel:?}");
         if let Some(known) = self.kernels.get(&key) {
             return *known;
         }
@@ -376,8 +396,16 @@ impl<'a> Fuser<'a> {
         id
     }
 
-    fn push_loop(&mut self, kernel: Kernel, args: Vec<BufferId>, extent: Option<usize>, grain: usize, label: String) -> Loop {
-        Loop { kernel: self.kernel(kernel), args, extent, grain, label }
+    fn push_loop(
+        &mut self,
+        kernel: Kernel,
+        args: Vec<BufferId>,
+        extent: Option<usize>,
+        grain: usize,
+        label: String,
+        region: Region,
+    ) -> Loop {
+        Loop { kernel: self.kernel(kernel, region), args, extent, grain, label, region }
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 /// The flow with a copy wherever a concat cannot have a part written straight into it (one that lies elsewhere already, or
 /// does not vary over T where the whole does), and where a library cannot read a part of one.
 pub(super) fn with_copies(flow: &Flow) -> Flow {
-    let mut out = Flow { label: flow.label.clone(), ..Flow::default() };
+    let mut out = Flow { label: flow.label.clone(), input: flow.input.clone(), ..Flow::default() };
     let mut map: Vec<FlowId> = Vec::with_capacity(flow.tensors.len());
     let mut claimed: HashSet<FlowId> = HashSet::new();
     for tensor in &flow.tensors {
@@ -48,9 +48,9 @@ pub(super) fn with_copies(flow: &Flow) -> Flow {
 
 fn copy(flow: &mut Flow, of: FlowId, label: &str) -> FlowId {
     let source = flow.get(of);
-    let (dims, spikes) = (source.dims.clone(), source.spikes);
+    let (dims, spikes, region) = (source.dims.clone(), source.spikes, source.region);
     let def = Def::Map { inputs: vec![of], body: Scalar::Arg(0) };
-    flow.tensors.push(Tensor { def, dims, label: label.to_owned(), spikes, operand: Operand::Real });
+    flow.tensors.push(Tensor { def, dims, label: label.to_owned(), spikes, operand: Operand::Real, region });
     FlowId::new(flow.tensors.len() - 1)
 }
 

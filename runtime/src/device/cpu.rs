@@ -3,18 +3,21 @@
 
 use super::contract;
 use super::team::Team;
+use cranelift_codegen::ir::Signature;
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Module, default_libcall_names};
-use snnc_compiler::backend::clif::{self, CodeError};
+use snnc_compiler::backend::clif::{CodeError, HEADER, Image, Target, image};
 use snnc_compiler::backend::context;
 use snnc_compiler::plan::{self, plan};
-use snnc_compiler::program::{Loop, Program, Purpose, View};
-use std::ptr;
+use snnc_compiler::program::{BufferId, Loop, Program, Purpose, View};
 
 /// Elements of a cache line.
 const LINE: usize = 16;
 
-type Entry = unsafe extern "C" fn(*const u8, i64, i64, i64);
+type Init = unsafe extern "C" fn(*mut u8, *mut f32, *const f32) -> i32;
+type Act = unsafe extern "C" fn(*mut u8);
+type Enter = unsafe extern "C" fn(*mut u8, *const f32, i64, i64);
+type Leave = unsafe extern "C" fn(*mut u8, *mut f32);
 
 /// Memory and numbers of one call.
 #[derive(Clone, Copy, Debug)]
@@ -27,31 +30,95 @@ pub struct Call {
     pub hyper: [f32; context::HYPERS],
 }
 
+/// Zeroed memory that starts on a cache line.
+struct Aligned {
+    data: Vec<f32>,
+    first: usize,
+}
+
+impl Aligned {
+    /// Zeroed memory is given page by page as it is written, so a plan for a larger batch costs nothing by itself.
+    fn new(elements: usize) -> Aligned {
+        let data = vec![0.0; elements + LINE];
+        let bytes = data.as_ptr() as usize % (4 * LINE);
+        Aligned { data, first: (4 * LINE - bytes) / 4 % LINE }
+    }
+
+    fn get(&self) -> &[f32] {
+        &self.data[self.first..]
+    }
+
+    fn get_mut(&mut self) -> &mut [f32] {
+        &mut self.data[self.first..]
+    }
+}
+
+/// Machine code in memory.
+struct Code {
+    image: Image,
+    first: *const u8,
+    /// Keeps the code mapped.
+    module: Option<JITModule>,
+}
+
+// SAFETY: code is only read and run.
+unsafe impl Send for Code {}
+// SAFETY: as above.
+unsafe impl Sync for Code {}
+
+impl Code {
+    fn map(image: Image, target: &Target) -> Result<Code, CodeError> {
+        let isa = target.isa();
+        let error = |e: cranelift_module::ModuleError| CodeError(e.to_string());
+        let signature = Signature::new(isa.default_call_conv());
+        let mut module = JITModule::new(JITBuilder::with_isa(isa, default_libcall_names()));
+        // The bytes are complete: calls among them are relative, and there are no others.
+        let id = module.declare_anonymous_function(&signature).map_err(error)?;
+        module.define_function_bytes(id, image.align, &image.bytes, &[]).map_err(error)?;
+        module.finalize_definitions().map_err(error)?;
+        let first = module.get_finalized_function(id);
+        Ok(Code { image, first, module: Some(module) })
+    }
+
+    fn address(&self, name: &str) -> Option<*const u8> {
+        let symbol = self.image.function(name)?;
+        // SAFETY: the image's functions lie within its bytes.
+        Some(unsafe { self.first.add(symbol.start) })
+    }
+
+    fn act(&self, name: &str) -> Option<Act> {
+        // SAFETY: functions of this kind take the context alone.
+        self.address(name).map(|at| unsafe { std::mem::transmute::<*const u8, Act>(at) })
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        if let Some(module) = self.module.take() {
+            // SAFETY: addresses of functions are private to the executable and gone with it.
+            unsafe { module.free_memory() }
+        }
+    }
+}
+
 /// A program in memory, ready to run.
 pub struct Executable {
     program: Program,
-    entries: Vec<Entry>,
-    memory: Vec<f32>,
-    /// First element and extent of every buffer in `memory`.
-    places: Vec<(usize, usize)>,
+    code: Code,
+    /// What drives each loop.
+    drives: Vec<Act>,
+    context: Aligned,
+    memory: Aligned,
+    weights: Aligned,
+    /// First element and extent of every buffer, and whether it is among the weights.
+    places: Vec<(usize, usize, bool)>,
     batch: usize,
     started: bool,
-    /// Keeps the code mapped.
-    module: Option<JITModule>,
 }
 
 impl std::fmt::Debug for Executable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Executable({} groups, {} samples)", self.program.groups.len(), self.batch)
-    }
-}
-
-impl Drop for Executable {
-    fn drop(&mut self) {
-        if let Some(module) = self.module.take() {
-            // SAFETY: the entries are private to this value and gone with it.
-            unsafe { module.free_memory() }
-        }
     }
 }
 
@@ -61,39 +128,53 @@ impl Executable {
     /// # Errors
     /// If no machine code can be made.
     pub fn load(program: Program, batch: usize) -> Result<Executable, CodeError> {
-        let isa = clif::host()?;
-        let codes = clif::compile(&program.kernels, &isa)?;
-        let error = |e: cranelift_module::ModuleError| CodeError(e.to_string());
-        let signature = clif::signature(&isa);
-        let mut module = JITModule::new(JITBuilder::with_isa(isa, default_libcall_names()));
-        let mut ids = Vec::new();
-        for code in &codes {
-            let id = module.declare_anonymous_function(&signature).map_err(error)?;
-            module.define_function_bytes(id, code.align, &code.bytes, &[]).map_err(error)?;
-            ids.push(id);
-        }
-        module.finalize_definitions().map_err(error)?;
-        let entries = ids
-            .into_iter()
-            .map(|id| {
-                // SAFETY: the function was defined with exactly this signature.
-                unsafe { std::mem::transmute::<*const u8, Entry>(module.get_finalized_function(id)) }
-            })
-            .collect();
+        let target = Target::host()?;
+        let image = image(&program, batch, &target)?;
+        Executable::map(program, image, &target)
+    }
+
+    /// Makes the code of a program runnable.
+    fn map(program: Program, image: Image, target: &Target) -> Result<Executable, CodeError> {
+        let batch = image.batch;
         let plan = plan(&program, batch);
-        // Zeroed memory is given page by page as it is written, so a plan for a larger batch costs nothing by itself.
-        let memory = vec![0.0; plan.total as usize + LINE];
-        let bytes = memory.as_ptr() as usize % (4 * LINE);
-        let first = (4 * LINE - bytes) / 4 % LINE;
-        let places = plan.offsets.iter().zip(&plan.sizes).map(|(o, s)| (first + *o as usize, *s as usize)).collect();
-        let mut executable = Executable { program, entries, memory, places, batch, started: false, module: Some(module) };
-        executable.reset();
-        Ok(executable)
+        let header = HEADER / 4;
+        let place = |i: usize| {
+            let weighs = plan.weighs[i];
+            (plan.offsets[i] as usize + if weighs { header } else { 0 }, plan.sizes[i] as usize, weighs)
+        };
+        let places = (0..program.buffers.len()).map(place).collect();
+        let (context, memory, mut weights) =
+            (Aligned::new(image.context / 4), Aligned::new(image.memory / 4), Aligned::new(image.weights / 4));
+        for (word, half) in weights.get_mut().iter_mut().zip([image.id as u32, (image.id >> 32) as u32]) {
+            *word = f32::from_bits(half);
+        }
+        let code = Code::map(image, target)?;
+        let missing = || CodeError("a function is missing".into());
+        let drives =
+            (0..program.loops().count()).map(|i| code.act(&format!("drive_{i}")).ok_or_else(missing)).collect::<Result<Vec<_>, _>>()?;
+        let mut executable = Executable { program, code, drives, context, memory, weights, places, batch, started: false };
+        let init = executable.code.address("init").ok_or_else(missing)?;
+        let (context, memory) = (executable.context().get(), executable.memory.get_mut().as_mut_ptr());
+        let weights = executable.weights.get().as_ptr();
+        // SAFETY: the function has this signature, and context, memory and weights the extents that the image asks for.
+        let outcome = unsafe { std::mem::transmute::<*const u8, Init>(init)(context.cast(), memory, weights) };
+        if outcome == 0 { Ok(executable) } else { Err(CodeError("the weights are those of another program".into())) }
     }
 
     /// The program.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// What the machine code consists of.
+    pub fn image(&self) -> &Image {
+        &self.code.image
+    }
+
+    /// The bytes that run, as they lie in executable memory.
+    pub fn code(&self) -> &[u8] {
+        // SAFETY: the module maps this many bytes, and they are not written again.
+        unsafe { std::slice::from_raw_parts(self.code.first, self.code.image.bytes.len()) }
     }
 
     /// Samples there is room for.
@@ -104,23 +185,29 @@ impl Executable {
     /// Forgets all time steps so far.
     pub fn reset(&mut self) {
         self.started = false;
-        for (buffer, (first, size)) in self.program.buffers.iter().zip(&self.places) {
-            if let Purpose::State(bits) = buffer.purpose {
-                self.memory[*first..first + size].fill(f32::from_bits(bits));
-            }
+        if let Some(reset) = self.code.act("reset") {
+            // SAFETY: the context is connected.
+            unsafe { reset(self.context().get().cast()) }
         }
     }
 
     /// The memory of a buffer.
-    pub fn buffer(&self, id: snnc_compiler::program::BufferId) -> &[f32] {
-        let (first, size) = self.places[id.index()];
-        &self.memory[first..first + size]
+    pub fn buffer(&self, id: BufferId) -> &[f32] {
+        let (first, size, weighs) = self.places[id.index()];
+        let memory = if weighs { &self.weights } else { &self.memory };
+        &memory.get()[first..first + size]
     }
 
     /// The memory of a buffer, to be written.
-    pub fn buffer_mut(&mut self, id: snnc_compiler::program::BufferId) -> &mut [f32] {
-        let (first, size) = self.places[id.index()];
-        &mut self.memory[first..first + size]
+    pub fn buffer_mut(&mut self, id: BufferId) -> &mut [f32] {
+        let (first, size, weighs) = self.places[id.index()];
+        let memory = if weighs { &mut self.weights } else { &mut self.memory };
+        &mut memory.get_mut()[first..first + size]
+    }
+
+    /// The weights as they lie in memory, behind the header that names their program.
+    pub fn weights(&self) -> &[f32] {
+        &self.weights.get()[..self.code.image.weights / 4]
     }
 
     /// The elements of a view: samples, then time steps, then axes in physical order.
@@ -135,72 +222,91 @@ impl Executable {
         out
     }
 
-    /// Runs all groups, on the threads of the pool.
-    pub fn run(&mut self, call: &Call) {
-        Team::run(|team| self.run_groups(call, team));
-    }
-
-    fn run_groups(&mut self, call: &Call, team: &Team) {
-        debug_assert!(call.batch <= self.batch && call.steps <= self.program.time);
+    /// Takes in a batch `[B, (T,) axes...]` in logical order.
+    pub fn enter(&mut self, batch: &[f32], samples: usize, steps: usize) {
+        debug_assert!(samples <= self.batch && steps <= self.program.time);
         if cfg!(debug_assertions) && !self.started {
             self.poison();
         }
-        let memory = self.memory.as_mut_ptr();
+        let Some(enter) = self.code.address("enter") else { return };
+        // SAFETY: the function has this signature, and the caller has checked the batch's extent.
+        unsafe { std::mem::transmute::<*const u8, Enter>(enter)(self.context().get().cast(), batch.as_ptr(), samples as i64, steps as i64) }
+    }
+
+    /// The logits `[B, K]` of the last call.
+    pub fn leave(&mut self, samples: usize, classes: usize) -> Vec<f32> {
+        let mut logits = vec![0.0; samples * classes];
+        if let Some(leave) = self.code.address("leave") {
+            // SAFETY: the function has this signature and writes one number for every sample and class.
+            unsafe { std::mem::transmute::<*const u8, Leave>(leave)(self.context().get().cast(), logits.as_mut_ptr()) }
+        }
+        logits
+    }
+
+    /// Runs all groups on what was taken in, on the threads of the pool.
+    pub fn run(&mut self, call: &Call) {
+        for (i, x) in call.hyper.iter().enumerate() {
+            self.context.get_mut()[context::HYPER as usize / 4 + i] = *x;
+        }
+        match self.code.act("step").filter(|_| rayon::current_num_threads() == 1) {
+            // SAFETY: the context is connected.
+            Some(step) => unsafe { step(self.context().get().cast()) },
+            None => Team::run(|team| self.run_groups(call, team)),
+        }
+        self.started = true;
+    }
+
+    fn run_groups(&mut self, call: &Call, team: &Team) {
+        let context = self.context();
+        let (memory, weights) = (self.memory.get_mut().as_mut_ptr(), self.weights.get_mut().as_mut_ptr());
         // SAFETY: the plan's places lie within the memory.
-        let pointers: Vec<Pointer> = self.places.iter().map(|(first, _)| Pointer(unsafe { memory.add(*first) })).collect();
+        let pointer = |(first, _, weighs): &(usize, usize, bool)| Pointer(unsafe { if *weighs { weights } else { memory }.add(*first) });
+        let pointers: Vec<Pointer> = self.places.iter().map(pointer).collect();
+        let mut drives = self.drives.iter();
         for group in &self.program.groups {
+            let own: Vec<Act> = drives.by_ref().take(group.loops.len()).copied().collect();
             if group.once && self.started {
                 continue;
             }
             for contract in &group.contracts {
                 contract::run(contract, &pointers, call, team);
             }
-            let ranges = group.loops.first().map_or(1, |l| plan::ranges(l, call.batch));
-            for l in &group.loops {
-                self.run_loop(l, &pointers, call, ranges, team);
+            if let Some(first) = group.loops.first() {
+                set(context, context::RANGES, plan::ranges(first, call.batch) as i64);
+            }
+            for (l, drive) in group.loops.iter().zip(own) {
+                run_loop(l, drive, context, call, team);
             }
         }
-        self.started = true;
+        set(context, context::STARTED, 1);
+    }
+
+    fn context(&mut self) -> Pointer {
+        Pointer(self.context.get_mut().as_mut_ptr())
     }
 
     /// Fills what should be written before it is read with what would be seen.
     fn poison(&mut self) {
-        for (buffer, (first, size)) in self.program.buffers.iter().zip(&self.places) {
-            if buffer.purpose == Purpose::Temporary {
-                self.memory[*first..first + size].fill(f32::NAN);
+        for i in 0..self.places.len() {
+            if self.program.buffers[i].purpose == Purpose::Temporary {
+                self.buffer_mut(BufferId::new(i)).fill(f32::NAN);
             }
         }
     }
+}
 
-    fn run_loop(&self, l: &Loop, pointers: &[Pointer], call: &Call, ranges: usize, team: &Team) {
-        let mut words = vec![0u64; (context::ARGS as usize) / 8 + l.args.len()];
-        let bytes: *mut u8 = words.as_mut_ptr().cast();
-        let set = |offset: i32, value: &[u8]| {
-            // SAFETY: all offsets lie within the header that `words` has room for.
-            unsafe { ptr::copy_nonoverlapping(value.as_ptr(), bytes.add(offset as usize), value.len()) }
-        };
-        set(context::STEPS, &(call.steps as i64).to_ne_bytes());
-        set(context::BATCH, &(call.batch as f32).to_ne_bytes());
-        set(context::STEPS_REAL, &(call.steps as f32).to_ne_bytes());
-        set(context::RANGES, &(ranges as i64).to_ne_bytes());
-        for (i, x) in call.hyper.iter().enumerate() {
-            set(context::HYPER + 4 * i as i32, &x.to_ne_bytes());
-        }
-        for (i, arg) in l.args.iter().enumerate() {
-            words[(context::ARGS as usize) / 8 + i] = pointers[arg.index()].0 as u64;
-        }
-        let entry = self.entries[l.kernel.index()];
-        let extent = l.extent.unwrap_or(call.batch);
-        let own = plan::ranges(l, call.batch);
-        let context = Pointer(words.as_mut_ptr().cast());
-        let range = |i: usize| {
-            let (begin, end) = (i * l.grain, ((i + 1) * l.grain).min(extent));
-            // SAFETY: the kernel touches only the buffers of its arguments, within their extents for this batch, and
-            // ranges write disjoint parts (`fuse` gives sums a buffer for each range).
-            unsafe { entry(context.get().cast(), begin as i64, end as i64, i as i64) }
-        };
-        team.each(own, range);
-    }
+/// Writes an integer of the context.
+fn set(context: Pointer, offset: i32, value: i64) {
+    // SAFETY: the context has room for its header.
+    unsafe { context.get().cast::<u8>().add(offset as usize).cast::<i64>().write_unaligned(value) }
+}
+
+fn run_loop(l: &Loop, drive: Act, context: Pointer, call: &Call, team: &Team) {
+    set(context, context::TAKEN, 0);
+    // SAFETY: the kernel touches only the buffers of its arguments, within their extents for this batch, and ranges write
+    // disjoint parts (`fuse` gives sums a buffer for each range).
+    let work = || unsafe { drive(context.get().cast()) };
+    if plan::ranges(l, call.batch) > 1 { team.together(work) } else { work() }
 }
 
 /// An address that threads may share: they write disjoint parts.

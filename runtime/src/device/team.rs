@@ -59,7 +59,12 @@ impl Team {
                 f(&mut own, i);
             }
         };
-        if self.alone || tasks <= 1 {
+        if tasks <= 1 { work() } else { self.together(work) }
+    }
+
+    /// Calls `work` once on every thread.
+    pub(super) fn together(&self, work: impl Fn() + Sync) {
+        if self.alone {
             return work();
         }
         let shared: &(dyn Fn() + Sync) = &work;

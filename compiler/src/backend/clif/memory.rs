@@ -2,6 +2,22 @@
 
 use super::*;
 
+/// start + index · factor, by shifts and additions: of the digits -1, 0 and 1 that the factor has in base two (in the form
+/// where no two neighbours are other than 0).
+pub(super) fn add_multiple(b: &mut FunctionBuilder<'_>, start: Value, index: Value, factor: i64) -> Value {
+    let (mut sum, mut rest, mut place) = (start, factor, 0);
+    while rest != 0 {
+        let zeros = rest.trailing_zeros();
+        rest >>= zeros;
+        place += zeros;
+        let digit = 2 - (rest & 3);
+        let term = if place == 0 { index } else { b.ins().ishl_imm_u(index, i64::from(place)) };
+        sum = if digit > 0 { b.ins().iadd(sum, term) } else { b.ins().isub(sum, term) };
+        rest -= digit;
+    }
+    sum
+}
+
 impl Emitter<'_> {
     /// start + Σ index · factor · size
     pub(super) fn affine(&mut self, start: Value, terms: &[(Int, i64)], size: i64) -> Value {
@@ -9,14 +25,12 @@ impl Emitter<'_> {
         for (int, factor) in terms {
             let index = self.int(*int);
             let factor = factor * size;
-            let term = if factor == 1 {
-                index
-            } else if factor.count_ones() == 1 {
-                self.b.ins().ishl_imm_u(index, i64::from(factor.trailing_zeros()))
+            sum = if self.may_multiply && factor.count_ones() > 1 {
+                let term = self.b.ins().imul_imm_s(index, factor);
+                self.b.ins().iadd(sum, term)
             } else {
-                self.b.ins().imul_imm_s(index, factor)
+                add_multiple(&mut self.b, sum, index, factor)
             };
-            sum = self.b.ins().iadd(sum, term);
         }
         sum
     }

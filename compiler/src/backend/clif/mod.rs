@@ -1,40 +1,30 @@
 //! Kernels to machine code through Cranelift.
 //!
-//! A function takes the context, the range of its outermost loop and the range's number. Everything it needs it reaches
-//! through the context, so its bytes can stand anywhere: no relocation, no call. Numbers are held in 128-bit vectors: two
-//! per number where eight lanes run at once; otherwise one, all lanes equal.
+//! A program becomes one [`Image`]: its kernels, and the functions that drive them. All that they need they reach through
+//! the context, calls between them are relative, and nothing else is called, so the bytes can stand anywhere. Numbers are
+//! held in 128-bit vectors: two per number where eight lanes run at once; otherwise one, all lanes equal. Outside the encoder
+//! nothing is multiplied, addresses neither: their constant factors are shifts and additions.
 
+mod drive;
+mod image;
 mod math;
 mod memory;
+
+pub use image::{HEADER, Image, Symbol, Target, image};
 
 use super::context;
 use crate::flow::{Bin, Cmp, Un};
 use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Kernel, Place, Stmt, Var};
-use cranelift_codegen::Context;
-use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::V128Imm;
 use cranelift_codegen::ir::types::{F32, F32X4, I32, I32X4, I64};
-use cranelift_codegen::ir::{
-    AbiParam, Function, InstBuilder, MemFlagsData, Signature, StackSlot, StackSlotData, StackSlotKind, UserFuncName, Value,
-};
-use cranelift_codegen::isa::OwnedTargetIsa;
-use cranelift_codegen::settings::{self, Configurable};
-use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
-use rayon::prelude::*;
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, Value};
+use cranelift_codegen::isa::TargetFrontendConfig;
+use cranelift_frontend::{FunctionBuilder, Variable};
 use std::collections::HashMap;
 
 /// The most bytes of a kernel's own arrays: they stand on a thread's stack.
 const MOST_SCRATCH: usize = 512 << 10;
-
-/// The code of one kernel.
-#[derive(Clone, Debug)]
-pub struct Code {
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// Their alignment.
-    pub align: u64,
-}
 
 /// Why no code could be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,50 +38,17 @@ impl std::fmt::Display for CodeError {
 
 impl std::error::Error for CodeError {}
 
-/// The instruction set of this machine.
-///
-/// # Errors
-/// If Cranelift does not support it.
-pub fn host() -> Result<OwnedTargetIsa, CodeError> {
-    let mut flags = settings::builder();
-    let verify = if cfg!(debug_assertions) { "true" } else { "false" };
-    let wanted = [("opt_level", "speed"), ("enable_verifier", verify), ("is_pic", "false"), ("unwind_info", "false")];
-    for (name, value) in wanted {
-        flags.set(name, value).map_err(|e| CodeError(e.to_string()))?;
-    }
-    let builder = cranelift_native::builder().map_err(|e| CodeError(e.to_owned()))?;
-    builder.finish(settings::Flags::new(flags)).map_err(|e| CodeError(e.to_string()))
-}
-
-/// The signature of every kernel.
-pub fn signature(isa: &OwnedTargetIsa) -> Signature {
-    let mut signature = Signature::new(isa.default_call_conv());
-    signature.params.push(AbiParam::new(isa.pointer_type()));
-    signature.params.extend([AbiParam::new(I64); 3]);
-    signature
-}
-
-/// Compiles kernels, several at a time.
-///
-/// # Errors
-/// If Cranelift refuses one, which is a bug of this module.
-pub fn compile(kernels: &[Kernel], isa: &OwnedTargetIsa) -> Result<Vec<Code>, CodeError> {
-    kernels.par_iter().map(|k| one(k, isa)).collect()
-}
-
-fn one(kernel: &Kernel, isa: &OwnedTargetIsa) -> Result<Code, CodeError> {
-    let mut function = Function::with_name_signature(UserFuncName::user(0, 0), signature(isa));
-    let mut frontend = FunctionBuilderContext::new();
-    let mut builder = FunctionBuilder::new(&mut function, &mut frontend);
-    let entry = builder.create_block();
-    builder.append_block_params_for_function_params(entry);
-    builder.switch_to_block(entry);
-    builder.seal_block(entry);
-    let [ctx, begin, end, range] = builder.block_params(entry)[..] else {
-        return Err(CodeError("the signature has four parameters".into()));
-    };
+/// Writes a kernel's function: context, addresses of its arguments, the range of its outermost loop and the range's number.
+fn kernel(
+    kernel: &Kernel,
+    may_multiply: bool,
+    mut builder: FunctionBuilder<'_>,
+    params: &[Value],
+    frontend: TargetFrontendConfig,
+) -> Result<(), CodeError> {
+    let [ctx, table, begin, end, range] = *params else { return Err(CodeError("a kernel has five parameters".into())) };
     let flags = MemFlagsData::new().with_notrap();
-    let args = (0..kernel.args).map(|i| builder.ins().load(I64, flags, ctx, context::ARGS + 8 * i as i32)).collect();
+    let args = (0..kernel.args).map(|i| builder.ins().load(I64, flags, table, 8 * i as i32)).collect();
     if kernel.scratch * kernel.time * 32 > MOST_SCRATCH {
         let text =
             format!("{} time steps are too many for one pass backwards; the membranes of one element do not fit the stack", kernel.time);
@@ -113,17 +70,12 @@ fn one(kernel: &Kernel, isa: &OwnedTargetIsa) -> Result<Code, CodeError> {
         lane: None,
         width: 1,
         flags,
+        may_multiply,
     };
     emitter.stmts(&kernel.body);
     emitter.b.ins().return_(&[]);
-    emitter.b.finalize(isa.frontend_config());
-    let mut context = Context::for_function(function);
-    context.compile(&**isa, &mut ControlPlane::default()).map_err(|e| CodeError(format!("{:?}", e.inner)))?;
-    let code = context.compiled_code().ok_or_else(|| CodeError("nothing was compiled".into()))?;
-    if !code.buffer.relocs().is_empty() {
-        return Err(CodeError("the code is not position-independent".into()));
-    }
-    Ok(Code { bytes: code.code_buffer().to_vec(), align: u64::from(code.buffer.alignment) })
+    emitter.b.finalize(frontend);
+    Ok(())
 }
 
 struct Emitter<'a> {
@@ -141,6 +93,8 @@ struct Emitter<'a> {
     /// Vectors per number.
     width: usize,
     flags: MemFlagsData,
+    /// Belongs where multiplying is allowed: addresses may be, too.
+    may_multiply: bool,
 }
 
 impl Emitter<'_> {

@@ -6,8 +6,8 @@
 
 mod roots;
 
-use super::{ELEMENTS, Fuser, SAMPLES, Target};
-use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Scalar};
+use super::{ELEMENTS, Fuser, SAMPLES, Space, Target};
+use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Region, Scalar};
 use crate::kernel::{Bound, Expr, Int, IntExpr, Kernel, Place, Stmt, Var};
 use crate::program::{BufferId, Loop, Purpose, View};
 use std::collections::HashMap;
@@ -63,7 +63,7 @@ pub(super) struct Body<'f, 'a> {
 }
 
 /// Emits a loop and the loops that finish its sums.
-pub(super) fn emit(fuser: &mut Fuser<'_>, item: usize, space: &Dims, roots: &[FlowId]) -> Vec<Loop> {
+pub(super) fn emit(fuser: &mut Fuser<'_>, item: usize, space: &Space, roots: &[FlowId]) -> Vec<Loop> {
     let flow = fuser.flow;
     let label = roots.last().map_or(String::new(), |r| flow.get(*r).label.clone());
     let time = fuser.time;
@@ -81,16 +81,16 @@ pub(super) fn emit(fuser: &mut Fuser<'_>, item: usize, space: &Dims, roots: &[Fl
         memo: HashMap::new(),
         scratch: HashMap::new(),
     };
-    if space.batch {
+    if space.dims.batch {
         body.batch = Some(body.int());
     }
-    body.make_levels(space, roots);
+    body.make_levels(&space.dims, roots);
     let mut finish = Vec::new();
     let mut start = Vec::new();
     for root in roots {
         body.root(*root, &mut start, &mut finish);
     }
-    body.finish(start, finish, &label, time)
+    body.finish(start, finish, &label, time, space.region)
 }
 
 impl Body<'_, '_> {
@@ -395,7 +395,14 @@ impl Body<'_, '_> {
     }
 
     /// Puts the passes into the loop nest.
-    fn finish(mut self, start: Vec<Stmt>, finish: Vec<(Kernel, Vec<BufferId>, usize)>, label: &str, time: usize) -> Vec<Loop> {
+    fn finish(
+        mut self,
+        start: Vec<Stmt>,
+        finish: Vec<(Kernel, Vec<BufferId>, usize)>,
+        label: &str,
+        time: usize,
+        region: Region,
+    ) -> Vec<Loop> {
         let mut element: Vec<Stmt> = Vec::new();
         let passes = std::mem::take(&mut self.passes);
         let mut gaps = std::mem::take(&mut self.gaps).into_iter();
@@ -438,9 +445,9 @@ impl Body<'_, '_> {
             (Some(size), grain)
         };
         let args = std::mem::take(&mut self.args);
-        let mut loops = vec![self.fuser.push_loop(kernel, args, extent, grain, label.to_owned())];
+        let mut loops = vec![self.fuser.push_loop(kernel, args, extent, grain, label.to_owned(), region)];
         for (kernel, args, elements) in finish {
-            loops.push(self.fuser.push_loop(kernel, args, Some(elements), elements, format!("{label} sum")));
+            loops.push(self.fuser.push_loop(kernel, args, Some(elements), elements, format!("{label} sum"), region));
         }
         loops
     }

@@ -1,0 +1,75 @@
+//! `snnc build`
+
+use crate::args::{BuildArgs, Format};
+use crate::{Failure, model, report};
+use serde_json::json;
+use snnc_compiler::backend::clif::Target;
+use snnc_compiler::census::census;
+use snnc_runtime::artifact::{ArtifactError, Options, build, tally};
+use snnc_runtime::train::checkpoint::{model_file, replace};
+use snnc_runtime::weights::Weights;
+use std::fs;
+
+pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
+    let target = if args.target == "host" { Target::host() } else { Target::named(&args.target) };
+    let target = target.map_err(|e| Failure::Usage(e.0))?;
+    let loaded = model::load(&args.model)?;
+    // What is violated is not built: the header would say so, and nobody would read it.
+    report::show(&loaded.sources, &loaded.checked.findings().diagnostics)?;
+    let graph = loaded.checked.graph();
+    let weights = Weights::read(&model_file(&args.weights), graph, None).map_err(Failure::failed)?;
+    let options = Options { target, batch: args.batch as usize, name: args.name.clone(), embed: args.embed };
+    let artifact = build(&loaded.checked, &weights, &options).map_err(|e| match e {
+        ArtifactError::Name(_) => Failure::Usage(e.to_string()),
+        e => Failure::failed(e),
+    })?;
+    let census = census(&artifact.image.functions, &artifact.image.bytes, &artifact.image.triple).map_err(Failure::failed)?;
+    if let Some(finding) = census.findings.first() {
+        let place = format!("`{}` in `{}`", finding.instruction, finding.function);
+        return Err(Failure::Failed(format!("{place} {}; this is a bug of snnc, and nothing was written", finding.wrong)));
+    }
+    let cannot = |e: std::io::Error| Failure::Failed(format!("cannot write into `{}`: {e}", args.out.display()));
+    fs::create_dir_all(&args.out).map_err(cannot)?;
+    let name = &artifact.name;
+    let mut files: Vec<(String, &[u8])> = vec![
+        (format!("{name}.o"), &artifact.object),
+        (format!("{name}.h"), artifact.header.as_bytes()),
+        ("example.c".to_owned(), artifact.example.as_bytes()),
+    ];
+    if !args.embed {
+        files.push((format!("{name}.weights"), &artifact.weights));
+    }
+    for (file, bytes) in &files {
+        replace(&args.out.join(file), bytes).map_err(Failure::failed)?;
+    }
+    let place = |file: &str| args.out.join(file).display().to_string();
+    if args.format == Format::Json {
+        let files: Vec<String> = files.iter().map(|(f, _)| place(f)).collect();
+        println!(
+            "{:#}",
+            json!({
+                "model": graph.name, "name": name, "target": artifact.image.triple, "verdict": loaded.checked.findings().verdict,
+                "files": files, "code_bytes": artifact.image.bytes.len(), "context_bytes": artifact.image.context,
+                "memory_bytes": artifact.image.memory, "weights_bytes": artifact.image.weights, "batch": artifact.image.batch,
+                "instructions": census.instructions(), "multiplications_outside_the_encoder": census.findings.len(),
+            })
+        );
+        return Ok(());
+    }
+    println!("{}", loaded.verdict_line());
+    println!("code        {} for {}", report::bytes(artifact.image.bytes.len()), artifact.image.triple);
+    println!("census      {}", tally(&census));
+    let (memory, context) = (report::bytes(artifact.image.memory), report::bytes(artifact.image.context));
+    println!("memory      {memory} and a context of {context} for {} at once", plural(args.batch as usize, "sample"));
+    for (file, bytes) in &files {
+        println!("wrote       {} ({})", place(file), report::bytes(bytes.len()));
+    }
+    let weights = if args.embed { String::new() } else { format!(" {}", place(&format!("{name}.weights"))) };
+    let example = place("example");
+    println!("try         cc -O2 -o {example} {example}.c {} && {example}{weights} < SAMPLES.f32", place(&format!("{name}.o")));
+    Ok(())
+}
+
+fn plural(n: usize, word: &str) -> String {
+    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
+}

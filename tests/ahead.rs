@@ -1,0 +1,260 @@
+//! Ahead of time: built by the command line, compiled and run as C, on this machine and under an emulator.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop at the first surprise, and says what it skips")]
+
+use snnc_runtime::data::Dataset;
+use snnc_runtime::session::Inference;
+use snnc_runtime::train::Evaluator;
+use snnc_runtime::weights::Weights;
+use snnc_tests::{tool, zoo};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+const SET: [(&str, &str); 2] = [("dim", "6"), ("depths", "[1]")];
+const FLAGS: [&str; 6] = ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"];
+
+fn snnc(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_snnc")).args(args).current_dir(folder).env("NO_COLOR", "1").output().unwrap()
+}
+
+fn text(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
+}
+
+fn says(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
+    let out = snnc(folder, args);
+    assert_eq!(out.status.code(), Some(code), "snnc {args:?}:\n{}", text(&out));
+    for word in words.iter().chain(&[""]) {
+        assert!(text(&out).contains(word) && !text(&out).contains("panicked"), "snnc {args:?} does not say `{word}`:\n{}", text(&out));
+    }
+}
+
+/// A small quick start, trained once for all tests; `runs/a` in the folder.
+fn trained() -> &'static Path {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = TempDir::new().unwrap();
+        let args = ["train", "quickstart/digits", "--set", "dim=6", "--set", "depths=[1]", "--epochs", "3", "-o", "runs/a"];
+        says(folder.path(), &args, 0, &[]);
+        folder
+    });
+    folder.path()
+}
+
+fn build(out: &Path, more: &[&str]) {
+    let out = out.display().to_string();
+    let args = ["build", "quickstart/digits", "--set", "dim=6", "--set", "depths=[1]", "--weights", "runs/a", "-o", &out];
+    says(trained(), &[&args, more].concat(), 0, &["Digits: strict", "0 of ", "wrote"]);
+}
+
+fn cc(compiler: &str, folder: &Path, source: &str, more: &[&str]) -> PathBuf {
+    let program = folder.join("program");
+    let out = Command::new(compiler)
+        .args(FLAGS)
+        .arg("-o")
+        .arg(&program)
+        .args([source, "digits.o"])
+        .args(more)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", text(&out));
+    program
+}
+
+fn feed(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input).is_ok());
+    let out = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    out
+}
+
+/// The test pictures as raw floats, and what the folded network says of them.
+fn pictures() -> (Vec<u8>, Vec<usize>) {
+    let data = Dataset::named("digits").unwrap();
+    let checked = zoo("quickstart/digits", &SET, None);
+    let file = snnc_runtime::train::checkpoint::model_file(&trained().join("runs/a"));
+    let weights = Weights::read(&file, checked.graph(), None).unwrap();
+    let session = Inference::new(&checked, &weights, 1, false).unwrap();
+    let classes = Evaluator::Folded(Box::new(session)).predict(&data, &data.test, 1).unwrap();
+    let mut pixels = Vec::new();
+    let all: Vec<usize> = (0..data.test.labels.len()).collect();
+    data.gather(&data.test, &all, 0.0, 0, 0, &mut pixels);
+    (pixels.iter().flat_map(|x| x.to_le_bytes()).collect(), classes)
+}
+
+fn classes(out: &Output) -> Vec<usize> {
+    assert!(out.status.success(), "{}", text(out));
+    String::from_utf8_lossy(&out.stdout).lines().map(|l| l.parse().unwrap()).collect()
+}
+
+#[test]
+fn the_example_in_c_gives_the_same_predictions_and_its_census_is_zero() {
+    let (input, wanted) = pictures();
+    assert!(wanted.iter().any(|c| *c != wanted[0]), "all pictures look alike to this network");
+    for more in [&[][..], &["--target", "x86-64"], &["--embed", "--target", "x86_64-unknown-linux-gnu"]] {
+        let t = TempDir::new().unwrap();
+        build(t.path(), more);
+        says(t.path(), &["census", "digits.o"], 0, &["Digits, ", "\n0 of "]);
+        let mut program = Command::new(cc("cc", t.path(), "example.c", &[]));
+        if !more.contains(&"--embed") {
+            program.arg(t.path().join("digits.weights"));
+        }
+        assert_eq!(classes(&feed(&mut program, &input)), wanted, "{more:?}");
+        let cut = feed(&mut program, &input[..300]);
+        assert!(text(&cut).contains("cut short: 11 of 64 floats") && cut.status.code() == Some(1), "{}", text(&cut));
+    }
+}
+
+#[test]
+fn the_example_gives_the_same_predictions_on_aarch64() {
+    let (Some(compiler), Some(emulator)) = (tool("aarch64-linux-gnu-gcc"), tool("qemu-aarch64")) else { return };
+    let (input, wanted) = pictures();
+    let t = TempDir::new().unwrap();
+    build(t.path(), &["--target", "aarch64", "--embed"]);
+    says(t.path(), &["census", "digits.o"], 0, &["aarch64", "\n0 of "]);
+    let program = cc(&compiler, t.path(), "example.c", &["-static"]);
+    assert_eq!(classes(&feed(Command::new(emulator).arg(program), &input)), wanted);
+}
+
+/// Runs 3 samples at once and one after the other, step by step, in two threads with one set of weights, and says where they differ.
+const HARNESS: &str = r#"
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include "digits.h"
+static _Alignas(DIGITS_ALIGN) unsigned char context[2][DIGITS_CONTEXT_BYTES], memory[2][DIGITS_MEMORY_BYTES];
+static float input[3][DIGITS_INPUT], logits[2][3][DIGITS_CLASSES];
+static int failed[2];
+static void *all(void *at) {
+    int me = *(int *)at;
+    for (int round = 0; round < 50; round++) {
+        if (me == 0) {
+            failed[me] |= digits_run(context[me], &input[0][0], 3, &logits[me][0][0]);
+        } else {
+            for (int i = 0; i < 3; i++) {
+                digits_reset(context[me]);
+                for (int t = 0; t < DIGITS_TIME; t++) failed[me] |= digits_feed(context[me], input[i], 1, logits[me][i]);
+            }
+        }
+    }
+    return 0;
+}
+int main(void) {
+    if (fread(input, sizeof input, 1, stdin) != 1) return 2;
+    pthread_t threads[2];
+    int me[2] = {0, 1};
+    for (int i = 0; i < 2; i++) {
+        /* Whatever was there before does not matter. */
+        memset(context[i], 0xff, sizeof context[i]);
+        memset(memory[i], 0xff, sizeof memory[i]);
+        if (digits_init(context[i], memory[i], digits_weights)) return 3;
+    }
+    for (int i = 0; i < 2; i++) pthread_create(&threads[i], 0, all, &me[i]);
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], 0);
+    if (failed[0] || failed[1]) return 4;
+    if (memcmp(logits[0], logits[1], sizeof logits[0])) return 5;
+    if (!digits_run(context[0], &input[0][0], 4, &logits[0][0][0]) || !digits_run(context[0], &input[0][0], 0, &logits[0][0][0])) return 6;
+    static _Alignas(DIGITS_ALIGN) unsigned char other[DIGITS_WEIGHTS_BYTES];
+    memcpy(other, digits_weights, sizeof other);
+    other[3] ^= 1;
+    if (!digits_init(context[0], memory[0], other)) return 7;
+    for (int i = 0; i < 3 * DIGITS_CLASSES; i++) printf("%a\n", (double)logits[1][i / DIGITS_CLASSES][i % DIGITS_CLASSES]);
+    return 0;
+}
+"#;
+
+#[test]
+fn batches_steps_and_threads_give_the_bits_of_the_session() {
+    let t = TempDir::new().unwrap();
+    build(t.path(), &["--batch", "3", "--embed"]);
+    fs::write(t.path().join("harness.c"), HARNESS).unwrap();
+    let (input, _) = pictures();
+    let out = feed(&mut Command::new(cc("cc", t.path(), "harness.c", &[])), &input[..3 * 64 * 4]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    let checked = zoo("quickstart/digits", &SET, None);
+    let file = snnc_runtime::train::checkpoint::model_file(&trained().join("runs/a"));
+    let mut session = Inference::new(&checked, &Weights::read(&file, checked.graph(), None).unwrap(), 3, false).unwrap();
+    let numbers: Vec<f32> = input[..3 * 64 * 4].chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let wanted: Vec<String> = session.run(&numbers, 3).unwrap().into_iter().map(|x| hex(f64::from(x))).collect();
+    assert_eq!(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect::<Vec<_>>(), wanted);
+}
+
+/// As C's `%a`.
+fn hex(x: f64) -> String {
+    let bits = x.to_bits();
+    let (sign, mantissa) = (if bits >> 63 == 1 { "-" } else { "" }, bits & ((1 << 52) - 1));
+    let exponent = ((bits >> 52) & 0x7ff) as i64;
+    if exponent == 0 && mantissa == 0 {
+        return format!("{sign}0x0p+0");
+    }
+    let digits = format!("{mantissa:013x}");
+    let digits = digits.trim_end_matches('0');
+    let point = if digits.is_empty() { "" } else { "." };
+    format!("{sign}0x1{point}{digits}p{:+}", exponent - 1023)
+}
+
+#[test]
+fn what_cannot_be_built_or_looked_at_says_why() {
+    let t = TempDir::new().unwrap();
+    let at = t.path().display().to_string();
+    let args = |more: &[&'static str]| {
+        [&["build", "quickstart/digits", "--set", "dim=6", "--set", "depths=[1]", "--weights", "runs/a"], more].concat()
+    };
+    let run = trained();
+    says(
+        run,
+        &[&args(&["--target", "riscv64"])[..], &["-o", &at]].concat(),
+        2,
+        &["`riscv64` is not known", "`aarch64`", "`x86-64`", "`host`"],
+    );
+    says(run, &[&args(&["--name", "3d"])[..], &["-o", &at]].concat(), 2, &["`3d` is no name for C"]);
+    says(run, &[&args(&["--batch", "0"])[..], &["-o", &at]].concat(), 2, &["--batch"]);
+    says(run, &args(&["-o", "runs/a/model.safetensors"]), 1, &["cannot write into `runs/a/model.safetensors`"]);
+    says(run, &args(&["-o", "/proc/nowhere"]), 1, &["cannot write into `/proc/nowhere`"]);
+    says(run, &["build", "quickstart/digits", "--weights", "runs/a", "-o", &at], 1, &["do not fit `Digits`"]);
+    says(run, &["build", "dsr/vgg11_dvs", "--weights", "runs/a", "-o", &at], 1, &["do not fit `DsrVgg11Dvs`"]);
+    fs::write(
+        t.path().join("bad.snn"),
+        "model Bad {\n    time T = 2\n    input x: analog[C = 2]\n    neuron lif = LIF(tau = 3.0)\n    encoder { e = x |> linear(C -> C = 4) }\n    \
+         output e |> lif |> linear(C -> C = 3) |> mean(T)\n}\n",
+    )
+    .unwrap();
+    says(t.path(), &["build", "bad.snn", "--weights", "nowhere", "-o", "out"], 1, &["check::leak"]);
+    assert!(!t.path().join("out").exists());
+
+    build(t.path(), &["--target", "x86-64"]);
+    let whole = fs::read(t.path().join("digits.o")).unwrap();
+    let damaged = |bytes: &[u8]| {
+        fs::write(t.path().join("damaged.o"), bytes).unwrap();
+        let out = snnc(t.path(), &["census", "damaged.o"]);
+        assert!(!text(&out).contains("panicked"), "{}", text(&out));
+        (out.status.code(), text(&out))
+    };
+    for part in 0..20 {
+        let (code, said) = damaged(&whole[..whole.len() * part / 20]);
+        assert!(code == Some(1) && said.contains("is no object file of snnc"), "{part}: {said}");
+    }
+    // One instruction more: a product of vectors in place of a sum.
+    let sum = whole.windows(2).rposition(|w| w == [0x0f, 0x58]).unwrap();
+    let mut other = whole;
+    other[sum + 1] = 0x59;
+    let (code, said) = damaged(&other);
+    assert!(code == Some(1) && said.contains("a multiplication outside the encoder"), "{said}");
+    says(t.path(), &["census", "digits.h"], 1, &["is no object file of snnc"]);
+    says(t.path(), &["census", "nowhere.o"], 2, &["cannot read `nowhere.o`"]);
+    // Weights cut short, and those of another program.
+    let program = cc("cc", t.path(), "example.c", &[]);
+    let weights = fs::read(t.path().join("digits.weights")).unwrap();
+    for (bytes, word) in [(&weights[..1000], "usage"), (&[&[weights[0] ^ 1], &weights[1..]].concat()[..], "another program")] {
+        fs::write(t.path().join("other.weights"), bytes).unwrap();
+        let out = feed(Command::new(&program).arg("other.weights").current_dir(t.path()), &[]);
+        assert!(!out.status.success() && text(&out).contains(word), "{}", text(&out));
+    }
+}
