@@ -140,7 +140,9 @@ fn the_verdict_of_every_model_is_the_reviewed_one() {
     let mut found = BTreeMap::new();
     for file in all["files"].as_array().unwrap() {
         let path = file["path"].as_str().unwrap();
-        assert!(file["diagnostics"].as_array().unwrap().is_empty(), "{path}: {}", file["diagnostics"]);
+        // All that is found is admitted in the source.
+        let open = file["diagnostics"].as_array().unwrap().iter().find(|d| d["suppressed"] != "source");
+        assert!(open.is_none(), "{path}: {open:?}");
         for model in file["models"].as_array().unwrap() {
             let file = path.trim_start_matches("zoo/models/").trim_end_matches(".snn").to_owned();
             found.insert((file, model["name"].as_str().unwrap().to_owned()), model.clone());

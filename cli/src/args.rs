@@ -18,7 +18,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Check files: diagnostics, and for every model whether inference is multiplication-free.
     #[command(
-        after_help = "Examples:\n  snnc check zoo/\n  snnc check my.snn --format json\n  snnc check mixer/mlp_spe#MlpSpeB --set expand=4\n\n\
+        after_help = "Examples:\n  snnc check zoo/\n  snnc check my.snn --fix\n  snnc check mixer/mlp_spe#MlpSpeB --set expand=4\n  \
+                            snnc check models/ --format sarif --baseline snnc-baseline.json > findings.sarif\n\n\
+                            A file `snnc.toml` in the model's folder, or one above it, says what holds there; see docs/ci.md.\n\
                             Exit code: 0 clean, 1 findings, 2 usage."
     )]
     Check(CheckArgs),
@@ -88,6 +90,18 @@ pub(crate) enum Format {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CheckFormat {
+    /// For people.
+    Human,
+    /// For programs.
+    Json,
+    /// Annotations of GitHub Actions.
+    Github,
+    /// SARIF 2.1.0, for code scanning services.
+    Sarif,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ZooFormat {
     /// For people.
     Human,
@@ -124,7 +138,22 @@ pub(crate) struct CheckArgs {
     pub(crate) settings: SettingArgs,
     /// How to report.
     #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: Format,
+    pub(crate) format: CheckFormat,
+    /// Fail on this rule, also where the source admits it: a code, its last part, or `warnings`.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) deny: Vec<String>,
+    /// Do not fail on this rule.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) allow: Vec<String>,
+    /// Accept the findings in this file, and fail on new ones.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) baseline: Option<PathBuf>,
+    /// Write the findings of now as the baseline.
+    #[arg(long, value_name = "FILE", conflicts_with = "baseline")]
+    pub(crate) write_baseline: Option<PathBuf>,
+    /// Apply the remedies of findings that have one, and format the files.
+    #[arg(long)]
+    pub(crate) fix: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,8 @@
 
 mod args;
 mod commands;
+mod findings;
+mod hash;
 mod model;
 mod report;
 

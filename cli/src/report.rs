@@ -43,7 +43,11 @@ pub(crate) fn json(sources: &SourceMap, diagnostic: &Diagnostic) -> Value {
         |l: &snnc_grammar::Label| json!({ "place": sources.place(l.span), "start": l.span.start, "end": l.span.end, "text": l.text });
     json!({
         "code": format!("snnc::{}", diagnostic.code),
-        "severity": if diagnostic.severity == Severity::Error { "error" } else { "warning" },
+        "severity": match diagnostic.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        },
         "message": diagnostic.message,
         "labels": diagnostic.labels.iter().map(label).collect::<Vec<_>>(),
         "help": diagnostic.help,

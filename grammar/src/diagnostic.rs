@@ -1,11 +1,14 @@
 //! The one shape of every message about a `.snn` file, whichever stage found it.
 
+use crate::remedy::Remedy;
 use crate::source::{Source, SourceMap, Span};
 use std::fmt;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
+    /// Something was admitted on purpose.
+    Note,
     /// The file can be used; something deserves a look.
     Warning,
     /// The file cannot be used as asked.
@@ -34,13 +37,15 @@ pub struct Diagnostic {
     pub labels: Vec<Label>,
     /// What can be typed in to mend it.
     pub help: Option<String>,
+    /// The same for a machine.
+    pub remedy: Option<Box<Remedy>>,
 }
 
 impl Diagnostic {
     /// An error with its primary label.
     pub fn error(code: &'static str, span: Span, message: impl Into<String>, label: impl Into<String>) -> Self {
         let labels = vec![Label { span, text: label.into() }];
-        Diagnostic { code, severity: Severity::Error, message: message.into(), labels, help: None }
+        Diagnostic { code, severity: Severity::Error, message: message.into(), labels, help: None, remedy: None }
     }
 
     /// Adds a secondary label.
@@ -185,6 +190,7 @@ impl miette::Diagnostic for Report<'_> {
 
     fn severity(&self) -> Option<miette::Severity> {
         Some(match self.diagnostic.severity {
+            Severity::Note => miette::Severity::Advice,
             Severity::Warning => miette::Severity::Warning,
             Severity::Error => miette::Severity::Error,
         })

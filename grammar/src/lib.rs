@@ -9,9 +9,11 @@ pub mod ast;
 mod diagnostic;
 mod parse;
 mod print;
+mod remedy;
 mod source;
 
 pub use diagnostic::{Diagnostic, Label, Report, Severity};
 pub use parse::{MAX_BYTES, MAX_CHAIN, MAX_NESTING, decode, parse, parse_setting};
 pub use print::{expr_text, print};
+pub use remedy::{Edit, Remedy};
 pub use source::{FileId, Source, SourceMap, Span};

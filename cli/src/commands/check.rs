@@ -1,47 +1,85 @@
 //! `snnc check`
 
 use super::files;
-use crate::args::{CheckArgs, Format};
-use crate::{Failure, model, report};
-use serde_json::{Value, json};
-use snnc_compiler::check::{Checked, check};
+use crate::args::{CheckArgs, CheckFormat};
+use crate::findings::policy::Policy;
+use crate::findings::{Finding, Model, Outcome, Suppressed, baseline, fingerprints, github, human, json, sarif, worst};
+use crate::{Failure, model};
+use snnc_compiler::check::check;
 use snnc_compiler::graph::{Settings, build, instantiate};
 use snnc_compiler::resolve::resolve;
-use snnc_grammar::{Diagnostic, SourceMap};
+use snnc_grammar::{Diagnostic, Edit, FileId, SourceMap, parse, print};
 use snnc_runtime::library::{Library, open};
-use std::collections::BTreeMap;
-use std::path::Path;
+use snnc_runtime::train::checkpoint::replace;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
-/// What checking one file gave.
-struct Outcome {
-    path: String,
-    sources: SourceMap,
-    diagnostics: Vec<Diagnostic>,
-    models: Vec<Checked>,
-    blocks: usize,
-}
+/// Fixing one finding may uncover another; more rounds than this are no progress.
+const ROUNDS: usize = 16;
 
 pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let settings = model::settings(&args.settings)?;
+    let targets = targets(&args.paths)?;
+    if args.fix {
+        for (path, variant) in &targets {
+            fix(path, variant.as_deref(), &settings, args)?;
+        }
+    }
     let mut outcomes = Vec::new();
-    for path in &args.paths {
+    let mut accepted = args.baseline.clone();
+    for (path, variant) in &targets {
+        let policy = Policy::of(Path::new(path), &args.deny, &args.allow)?;
+        let mut outcome = one(path, variant.as_deref(), &settings);
+        policy.apply(&mut outcome);
+        accepted = accepted.or(policy.baseline);
+        outcomes.push(outcome);
+    }
+    let base = args.write_baseline.clone().or(accepted.clone());
+    for outcome in &mut outcomes {
+        let name = |name: &str| base.as_ref().map_or_else(|| name.to_owned(), |b| baseline::relative(b, name));
+        fingerprints(&outcome.sources, &name, &mut outcome.findings);
+    }
+    let mut notes = Vec::new();
+    if let Some(path) = &args.write_baseline {
+        let (text, count) = baseline::text(path, &outcomes)?;
+        replace(path, text.as_bytes()).map_err(Failure::failed)?;
+        eprintln!("wrote {} ({count} findings)", path.display());
+        accepted = Some(path.clone());
+    }
+    if let Some(path) = &accepted {
+        let stale = baseline::apply(path, &mut outcomes)?;
+        if stale > 0 {
+            let many = if stale == 1 { "entry of the baseline matches" } else { "entries of the baseline match" };
+            notes.push(format!("{stale} {many} nothing any more; `--write-baseline {}` removes them", path.display()));
+        }
+    }
+    match args.format {
+        CheckFormat::Human => human::report(&outcomes, &notes),
+        CheckFormat::Json => json::report(&outcomes),
+        CheckFormat::Github => github::report(&outcomes, &notes),
+        CheckFormat::Sarif => sarif::report(&outcomes),
+    }
+    worst(outcomes.iter().map(Outcome::result))
+}
+
+/// The files, and which variant of each.
+fn targets(paths: &[String]) -> Result<Vec<(String, Option<String>)>, Failure> {
+    let mut targets = Vec::new();
+    for path in paths {
         let (file, variant) = model::split(path);
         if Path::new(file).is_dir() {
             let found = files(Path::new(file))?;
             if found.is_empty() {
                 return Err(Failure::Usage(format!("there is no `.snn` file in `{file}`")));
             }
-            outcomes.extend(found.iter().map(|f| one(&f.to_string_lossy(), None, &settings)));
+            targets.extend(found.iter().map(|f| (f.to_string_lossy().into_owned(), None)));
         } else if let Some(found) = library(file) {
-            outcomes.extend(found.into_iter().map(|f| one(f, None, &settings)));
+            targets.extend(found.into_iter().map(|f| (f.to_owned(), None)));
         } else {
-            outcomes.push(one(file, variant, &settings));
+            targets.push((file.to_owned(), variant.map(str::to_owned)));
         }
     }
-    match args.format {
-        Format::Json => json_report(&outcomes),
-        Format::Human => human_report(&outcomes),
-    }
+    Ok(targets)
 }
 
 /// The built-in models under `zoo/` or `mixer/`, where there is no such folder.
@@ -54,29 +92,28 @@ fn library(path: &str) -> Option<Vec<&'static str>> {
 
 fn one(path: &str, variant: Option<&str>, settings: &Settings) -> Outcome {
     let mut sources = SourceMap::default();
-    let (mut models, mut diagnostics, mut blocks) = (Vec::new(), Vec::new(), 0);
+    let (mut models, mut diagnostics, mut notes, mut blocks) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let result = (|| -> Result<(), Vec<Diagnostic>> {
         let file = open(&mut sources, path).map_err(|e| vec![e])?;
         let package = resolve(&mut sources, file, &Library)?;
         diagnostics.extend(snnc_compiler::recipe::errors(&package));
         blocks = package.scopes.get(&file).map_or(0, |s| s.values().filter(|b| b.file == file).count());
-        let mut names: Vec<Option<String>> = package.variants.iter().map(|v| Some(v.name.name.clone())).collect();
+        let mut names: Vec<(String, snnc_grammar::Span)> = package.variants.iter().map(|v| (v.name.name.clone(), v.name.span)).collect();
         // A model that no variant stands for is checked with its defaults.
-        for m in &package.models {
-            if !package.variants.iter().any(|v| v.model.callee.name == m.name.name) {
-                names.push(Some(m.name.name.clone()));
-            }
-        }
+        let alone = package.models.iter().filter(|m| !package.variants.iter().any(|v| v.model.callee.name == m.name.name));
+        names.extend(alone.map(|m| (m.name.name.clone(), m.name.span)));
         if let Some(v) = variant {
-            names = vec![Some(v.to_owned())];
+            let known = names.iter().find(|(name, _)| name == v).map(|(_, span)| *span);
+            names = vec![(v.to_owned(), known.unwrap_or_default())];
         }
-        for name in names {
-            let built = instantiate(&mut sources, &package, name.as_deref(), settings).and_then(|i| build(&package, &i));
+        for (name, declared) in names {
+            let built = instantiate(&mut sources, &package, Some(&name), settings).and_then(|i| build(&package, &i));
             match built {
                 Ok(graph) => {
                     let checked = check(graph);
                     diagnostics.extend(checked.findings().diagnostics.iter().cloned());
-                    models.push(checked);
+                    notes.extend(checked.findings().notes.iter().cloned());
+                    models.push(Model { checked, declared });
                 }
                 Err(errors) => diagnostics.extend(errors),
             }
@@ -84,108 +121,87 @@ fn one(path: &str, variant: Option<&str>, settings: &Settings) -> Outcome {
         Ok(())
     })();
     diagnostics.extend(result.err().unwrap_or_default());
-    // Variants share their source: the same mistake is said once.
-    let mut seen: Vec<Diagnostic> = Vec::new();
-    diagnostics.retain(|d| {
-        let known = seen.iter().any(|s| s.code == d.code && s.span() == d.span());
-        seen.push(d.clone());
-        !known
-    });
-    Outcome { path: path.to_owned(), sources, diagnostics, models, blocks }
-}
-
-fn human_report(outcomes: &[Outcome]) -> Result<(), Failure> {
-    let result = worst(outcomes.iter().map(|o| report::show(&o.sources, &o.diagnostics)));
-    let mut rows = Vec::new();
-    for o in outcomes {
-        if o.models.is_empty() && o.diagnostics.is_empty() {
-            let blocks = format!("library, {} block{}", o.blocks, if o.blocks == 1 { "" } else { "s" });
-            rows.push(vec![o.path.clone(), blocks, String::new(), String::new(), String::new()]);
-        }
-        for checked in &o.models {
-            let findings = checked.findings();
-            let residues = match (findings.residues.len(), findings.admitted()) {
-                (0, _) => "none".to_owned(),
-                (n, 0) => format!("{n}, not admitted"),
-                (n, m) => format!("{n} ({} multiplications admitted)", report::short(m as f64)),
-            };
-            rows.push(vec![
-                format!("{}#{}", o.path, checked.graph().name),
-                findings.verdict.to_string(),
-                report::grouped(checked.graph().trained()),
-                format!("{:.2} %", 100.0 * findings.encoder_share()),
-                residues,
-            ]);
+    let mut findings: Vec<Finding> = Vec::new();
+    let all = diagnostics.into_iter().map(|d| (d, None)).chain(notes.into_iter().map(|d| (d, Some(Suppressed::Source))));
+    for (diagnostic, suppressed) in all {
+        // Variants share their source: the same mistake is said once.
+        let same = |f: &Finding| f.diagnostic.code == diagnostic.code && f.diagnostic.span() == diagnostic.span();
+        if !findings.iter().any(same) {
+            findings.push(Finding { diagnostic, suppressed, fingerprint: String::new() });
         }
     }
-    if !rows.is_empty() {
-        print!("{}", report::table(&["model", "verdict", "parameters", "encoder", "residues"], &rows));
+    Outcome { path: path.to_owned(), sources, findings, models, blocks }
+}
+
+/// Applies the remedies of a file's findings, and formats what it changed.
+fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs) -> Result<(), Failure> {
+    let mut before: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut fixed = 0;
+    for _ in 0..ROUNDS {
+        let policy = Policy::of(Path::new(path), &args.deny, &args.allow)?;
+        let mut outcome = one(path, variant, settings);
+        policy.apply(&mut outcome);
+        let edits = edits(&outcome);
+        if edits.is_empty() {
+            break;
+        }
+        let errors = outcome.findings.iter().filter(|f| f.counts()).count();
+        let mut undo = Vec::new();
+        for (file, list) in &edits {
+            let Some(source) = outcome.sources.get(*file) else { continue };
+            let place = PathBuf::from(&source.name);
+            before.entry(place.clone()).or_insert_with(|| source.text.to_string());
+            undo.push((place.clone(), source.text.to_string()));
+            replace(&place, formatted(&source.name, &changed(&source.text, list)).as_bytes()).map_err(Failure::failed)?;
+        }
+        let after = one(path, variant, settings);
+        let broken = after.models.len() < outcome.models.len() || after.findings.iter().filter(|f| f.counts()).count() > errors;
+        if broken {
+            // What should mend it does not: leave the file as it was.
+            for (place, text) in undo {
+                replace(&place, text.as_bytes()).map_err(Failure::failed)?;
+            }
+            eprintln!("{path}: what is left is not mended by its usual remedy");
+            break;
+        }
+        fixed += edits.values().map(Vec::len).sum::<usize>();
     }
-    for o in outcomes {
-        for checked in &o.models {
-            admitted(o, checked);
+    if fixed > 0 {
+        let files: Vec<String> = before.keys().map(|p| p.display().to_string()).collect();
+        eprintln!("{path}: {fixed} place{} mended in {}", if fixed == 1 { "" } else { "s" }, files.join(", "));
+    }
+    Ok(())
+}
+
+/// The remedies of open findings, in files that are the user's, each place once and none inside another.
+fn edits(outcome: &Outcome) -> BTreeMap<FileId, Vec<Edit>> {
+    let mut edits: BTreeMap<FileId, Vec<Edit>> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for finding in outcome.findings.iter().filter(|f| f.counts()) {
+        let Some(edit) = finding.diagnostic.remedy.as_ref().and_then(|r| r.edit(&outcome.sources)) else { continue };
+        let own = outcome.sources.get(edit.span.file).is_some_and(|s| Path::new(&s.name).is_file());
+        let list = edits.entry(edit.span.file).or_default();
+        let apart = list.iter().all(|e| e.span.end <= edit.span.start || edit.span.end <= e.span.start);
+        if own && apart && seen.insert(edit.span) {
+            list.push(edit);
         }
     }
-    result
+    edits.retain(|_, list| !list.is_empty());
+    edits
 }
 
-/// The admitted residues of a model, by rule and place.
-fn admitted(o: &Outcome, checked: &Checked) {
-    let mut places: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
-    for r in checked.findings().residues.iter().filter(|r| r.admitted) {
-        places.entry((r.rule, o.sources.place(r.span))).or_default().push(&r.path);
+fn changed(text: &str, edits: &[Edit]) -> String {
+    let mut edits: Vec<&Edit> = edits.iter().collect();
+    edits.sort_by_key(|e| std::cmp::Reverse(e.span.start));
+    let mut text = text.to_owned();
+    for edit in edits {
+        text.replace_range(edit.span.start as usize..edit.span.end as usize, &edit.text);
     }
-    for ((rule, place), paths) in places {
-        let plural = if paths.len() == 1 { "" } else { "s" };
-        println!("\n{}: {} admitted residue{plural} `{rule}` at {place}:", checked.graph().name, paths.len());
-        for path in paths {
-            println!("  {path}");
-        }
-    }
+    text
 }
 
-fn json_report(outcomes: &[Outcome]) -> Result<(), Failure> {
-    let models = |o: &Outcome| -> Vec<Value> {
-        o.models
-            .iter()
-            .map(|c| {
-                let f = c.findings();
-                let residues: Vec<Value> = f
-                    .residues
-                    .iter()
-                    .map(|r| {
-                        json!({
-                            "rule": r.rule, "path": r.path, "place": o.sources.place(r.span), "admitted": r.admitted,
-                            "multiplications": r.multiplications, "message": r.message,
-                        })
-                    })
-                    .collect();
-                json!({
-                    "name": c.graph().name, "verdict": f.verdict, "parameters": c.graph().trained(), "time": c.graph().time,
-                    "encoder_share": f.encoder_share(), "residues": residues,
-                })
-            })
-            .collect()
-    };
-    let files: Vec<Value> = outcomes
-        .iter()
-        .map(|o| {
-            let diagnostics: Vec<Value> = o.diagnostics.iter().map(|d| report::json(&o.sources, d)).collect();
-            json!({ "path": o.path, "models": models(o), "diagnostics": diagnostics })
-        })
-        .collect();
-    println!("{:#}", json!({ "files": files }));
-    worst(outcomes.iter().map(|o| report::outcome(&o.sources, &o.diagnostics)))
-}
-
-/// A wrong command line outweighs findings.
-fn worst(results: impl Iterator<Item = Result<(), Failure>>) -> Result<(), Failure> {
-    let mut worst = Ok(());
-    for next in results {
-        worst = match (worst, next) {
-            (Err(Failure::Usage(u)), _) | (_, Err(Failure::Usage(u))) => Err(Failure::Usage(u)),
-            (worst, next) => worst.and(next),
-        };
-    }
-    worst
+fn formatted(name: &str, text: &str) -> String {
+    let mut sources = SourceMap::default();
+    let file = sources.add(name, text);
+    parse(&sources, file).map_or_else(|_| text.to_owned(), |module| print(&module, text))
 }

@@ -14,7 +14,7 @@ use crate::graph::Graph;
 use crate::ops::{Linearity, Multiplication, Selection};
 use crate::types::{Kind, NodeId, Signal};
 use serde::Serialize;
-use snnc_grammar::{Diagnostic, Span};
+use snnc_grammar::{Diagnostic, Remedy, Span};
 use std::collections::BTreeMap;
 
 /// Where a constant factor (and the shift that comes with it) goes.
@@ -120,6 +120,9 @@ pub struct Residue {
     /// What would mend it.
     #[serde(skip)]
     pub help: String,
+    /// The same for a machine.
+    #[serde(skip)]
+    pub remedy: Option<Remedy>,
 }
 
 /// The outcome for a variant.
@@ -158,6 +161,9 @@ pub struct Findings {
     /// Errors and warnings.
     #[serde(skip)]
     pub diagnostics: Vec<Diagnostic>,
+    /// The admitted residues in the same form.
+    #[serde(skip)]
+    pub notes: Vec<Diagnostic>,
 }
 
 impl Findings {
@@ -234,6 +240,7 @@ pub fn check(graph: Graph) -> Checked {
     contracts(&graph, &mut diagnostics);
     admit(&graph, &mut residues, &mut diagnostics);
     diagnostics.extend(reasons::residues(&cx, &residues));
+    let notes = reasons::admitted(&cx, &residues);
     let plan = FoldPlan { nodes: cx.plan };
     let (mut encoder_work, mut total_work) = (0u64, 0u64);
     for id in graph.ids() {
@@ -258,7 +265,7 @@ pub fn check(graph: Graph) -> Checked {
                 .help("remove the admitted residues, or this line"),
         );
     }
-    let findings = Findings { verdict, residues, encoder_work, total_work, diagnostics };
+    let findings = Findings { verdict, residues, encoder_work, total_work, diagnostics, notes };
     Checked { graph, plan, findings }
 }
 
@@ -414,6 +421,7 @@ fn deep_encoder(graph: &Graph, share: f64) -> Option<Diagnostic> {
         message,
         labels: vec![snnc_grammar::Label { span: graph.node(deepest).span, text: "its last layer".into() }],
         help: Some("the encoder is for the first layer, which sees the input; the verdict is about the rest".into()),
+        remedy: None,
     })
 }
 

@@ -8,10 +8,19 @@ use std::collections::BTreeMap;
 /// The longest chain that is shown.
 const MAX_LABELS: usize = 5;
 
-/// One diagnostic for every rule and place; admitted ones are not among them.
+/// One error for every rule and place with residues that nothing admits.
 pub(super) fn residues(cx: &Context<'_>, residues: &[Residue]) -> Vec<Diagnostic> {
+    places(cx, residues.iter().filter(|r| !r.admitted), Severity::Error)
+}
+
+/// One note for every rule and place with residues that an `allow` admits.
+pub(super) fn admitted(cx: &Context<'_>, residues: &[Residue]) -> Vec<Diagnostic> {
+    places(cx, residues.iter().filter(|r| r.admitted), Severity::Note)
+}
+
+fn places<'r>(cx: &Context<'_>, residues: impl Iterator<Item = &'r Residue>, severity: Severity) -> Vec<Diagnostic> {
     let mut places: BTreeMap<(Span, &str), Vec<&Residue>> = BTreeMap::new();
-    for residue in residues.iter().filter(|r| !r.admitted) {
+    for residue in residues {
         places.entry((residue.span, residue.rule)).or_default().push(residue);
     }
     let mut list: Vec<(NodeId, Diagnostic)> = places
@@ -24,11 +33,16 @@ pub(super) fn residues(cx: &Context<'_>, residues: &[Residue]) -> Vec<Diagnostic
             };
             let mut diagnostic = Diagnostic {
                 code: code(first.rule),
-                severity: Severity::Error,
+                severity,
                 message: format!("{}{often}", first.message),
                 labels: vec![snnc_grammar::Label { span: first.span, text: first.label.clone() }],
                 help: Some(first.help.clone()),
+                remedy: first.remedy.clone().map(Box::new),
             };
+            if let Some(allow) = cx.graph.node(first.node).allows.iter().rev().map(|i| &cx.graph.allows[*i]).find(|a| a.rule == first.rule)
+            {
+                diagnostic = diagnostic.label(allow.span, format!("admitted: {}", allow.reason));
+            }
             for (span, text) in chain(cx, first) {
                 diagnostic = diagnostic.label(span, text);
             }

@@ -4,6 +4,7 @@ use super::residue;
 use crate::check::{Context, How, Residue};
 use crate::ops::folded_fire::shift_of;
 use crate::types::NodeId;
+use snnc_grammar::Remedy;
 
 pub(crate) fn check(cx: &Context<'_>, id: NodeId, leak: f64) -> Result<How, Box<Residue>> {
     if shift_of(leak).is_some() || shift_of(1.0 - leak).is_some() {
@@ -15,6 +16,9 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, leak: f64) -> Result<How, Box<
     let help = format!("use a leak of 2^-k or 1 - 2^-k; the nearest is `tau = {tau:?}`");
     let mut found = residue(cx, "leak", id, message, "this leak is a multiplication at every time step".into(), &help);
     // The mistake is where the neuron is defined, not where it is applied.
-    found.span = cx.graph.node(id).defined.unwrap_or(found.span);
+    if let Some(call) = cx.graph.node(id).defined {
+        found.span = call;
+        found.remedy = Some(Remedy::Argument { call, name: "tau", value: format!("{tau:?}") });
+    }
     Err(found)
 }

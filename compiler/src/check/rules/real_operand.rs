@@ -3,7 +3,9 @@
 
 use super::residue;
 use crate::check::{Context, How, Residue};
+use crate::ops::Selection;
 use crate::types::{Kind, NodeId, Signal};
+use snnc_grammar::Remedy;
 
 /// The largest count for which adding a weight once per spike is accepted.
 pub(crate) const MAX_COUNT: u64 = 64;
@@ -16,7 +18,9 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, operand: &Signal) -> Result<Ho
         Kind::Count => {
             let message = format!("`{word}` multiplies weights with a count of up to {} spikes", operand.bound);
             let label = format!("a count may be added up at most {MAX_COUNT} times");
-            Err(residue(cx, "real_operand", id, message, label, "pool over fewer values, or fire before this"))
+            let mut found = residue(cx, "real_operand", id, message, label, "pool over fewer values, or fire before this");
+            found.remedy = fire_before(cx, id);
+            Err(found)
         }
         Kind::Current | Kind::Analog => {
             if let Some(with) = cx.chains.composable(cx, id) {
@@ -24,7 +28,19 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, operand: &Signal) -> Result<Ho
             }
             let message = format!("`{word}` multiplies weights with a real value");
             let label = format!("its operand is {}, not a `spike`", operand.kind.with_article());
-            Err(residue(cx, "real_operand", id, message, label, "put a neuron before it: `… |> lif |> …`"))
+            let mut found = residue(cx, "real_operand", id, message, label, "put a neuron before it: `… |> lif |> …`");
+            found.remedy = fire_before(cx, id);
+            Err(found)
         }
     }
+}
+
+/// A neuron of the same block use, written once more before the map.
+fn fire_before(cx: &Context<'_>, id: NodeId) -> Option<Remedy> {
+    let node = cx.graph.node(id);
+    let neuron = cx.graph.ids().map(|i| cx.graph.node(i)).find(|other| {
+        let here = other.calls == node.calls && other.span.file == node.span.file;
+        here && !other.encoder && other.op.selection() == Selection::Neuron && other.span != other.defined.unwrap_or_default()
+    })?;
+    Some(Remedy::Before { stage: node.span, neuron: neuron.span })
 }

@@ -2,9 +2,10 @@
 //! power of two.
 
 use super::residue;
-use crate::check::{Context, Destination, How, Residue};
-use crate::ops::Multiplication;
+use crate::check::{Context, Destination, How, MAX_STEPS, Residue};
+use crate::ops::{Linearity, Multiplication};
 use crate::types::NodeId;
+use snnc_grammar::Remedy;
 
 pub(crate) fn check(cx: &Context<'_>, id: NodeId, factor: Option<Destination>) -> Result<How, Box<Residue>> {
     match factor {
@@ -31,12 +32,25 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, factor: Option<Destination>) -
         [] => "it is the output, and the map before it cannot take it".to_owned(),
         many => format!("it is read by {} others, and the map before it cannot take it", many.len()),
     };
-    Err(residue(
-        cx,
-        "unfoldable_scale",
-        id,
-        message,
-        label,
-        "normalise over the output axis of the map before it, or scale by a power of two",
-    ))
+    let help = "normalise over the output axis of the map before it, or scale by a power of two";
+    let mut found = residue(cx, "unfoldable_scale", id, message, label, help);
+    if node.op.linearity() == Linearity::Affine {
+        let axes = map_before(cx, id);
+        found.remedy = axes.map(|axis| Remedy::Axes { call: node.span, axes: vec![axis] });
+    }
+    Err(found)
+}
+
+/// The output axis of the map that a scale stands behind, if nothing else reads the way there.
+fn map_before(cx: &Context<'_>, id: NodeId) -> Option<String> {
+    let mut at = *cx.graph.node(id).inputs.first()?;
+    for _ in 0..MAX_STEPS {
+        cx.only_reader(at)?;
+        match cx.graph.node(at).op.linearity() {
+            Linearity::Map { output_axis, .. } => return Some(output_axis),
+            Linearity::Identity => at = *cx.graph.node(at).inputs.first()?,
+            _ => return None,
+        }
+    }
+    None
 }

@@ -123,6 +123,7 @@ fn without_dead(mut graph: Graph) -> Graph {
                     message: format!("nothing reads `{}`", node.path),
                     labels: vec![Label { span: node.span, text: "the output does not hang on this".into() }],
                     help: Some("remove it; its parameters are not part of the model".into()),
+                    remedy: None,
                 });
             }
             continue;

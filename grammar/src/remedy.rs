@@ -1,0 +1,143 @@
+//! Remedies that a machine can apply: what a stage proposes, and the text it becomes.
+
+use crate::ast::{Arg, Call, Expr, ExprKind, Item, Stmt, StmtKind};
+use crate::source::{FileId, SourceMap, Span};
+
+/// A change to a source that mends a finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// `NEURON |> ` before a stage of a chain; the neuron is written as it is elsewhere.
+    Before {
+        /// The stage.
+        stage: Span,
+        /// A place where the neuron is applied.
+        neuron: Span,
+    },
+    /// `name = value` in a call, instead of what it says now.
+    Argument {
+        /// The call.
+        call: Span,
+        /// Which argument.
+        name: &'static str,
+        /// Its new value.
+        value: String,
+    },
+    /// Other axes in a call.
+    Axes {
+        /// The call.
+        call: Span,
+        /// The axes.
+        axes: Vec<String>,
+    },
+}
+
+/// New text for a range of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// What goes.
+    pub span: Span,
+    /// What comes.
+    pub text: String,
+}
+
+impl Remedy {
+    /// The file it changes.
+    pub fn file(&self) -> FileId {
+        match self {
+            Remedy::Before { stage: at, .. } | Remedy::Argument { call: at, .. } | Remedy::Axes { call: at, .. } => at.file,
+        }
+    }
+
+    /// The change as text; none if the source is not as the remedy expects.
+    pub fn edit(&self, sources: &SourceMap) -> Option<Edit> {
+        match self {
+            Remedy::Before { stage, neuron } => {
+                let name = sources.text(*neuron);
+                let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
+                let start = Span { end: stage.start, ..*stage };
+                (plain && !name.is_empty()).then(|| Edit { span: start, text: format!("{name} |> ") })
+            }
+            Remedy::Argument { call, name, value } => {
+                let call = find(sources, *call)?;
+                let given = call.args.list.iter().find_map(|arg| match arg {
+                    Arg::Named(n, e) if n.name == *name => Some(e.span),
+                    _ => None,
+                });
+                let close = Span { start: call.args.span.end.checked_sub(1)?, end: call.args.span.end - 1, ..call.args.span };
+                let comma = if call.args.list.is_empty() { "" } else { ", " };
+                Some(given.map_or_else(
+                    || Edit { span: close, text: format!("{comma}{name} = {value}") },
+                    |span| Edit { span, text: value.clone() },
+                ))
+            }
+            Remedy::Axes { call, axes } => {
+                let call = find(sources, *call)?;
+                let plain: Vec<Span> =
+                    call.args.list.iter().filter_map(|arg| if let Arg::Plain(e) = arg { Some(e.span) } else { None }).collect();
+                let (first, last) = (plain.first()?, plain.last()?);
+                Some(Edit { span: first.to(*last), text: axes.join(", ") })
+            }
+        }
+    }
+}
+
+/// The call at this place.
+fn find(sources: &SourceMap, at: Span) -> Option<Call> {
+    let module = crate::parse(sources, at.file).ok()?;
+    let mut found = None;
+    let mut look = |e: &Expr| {
+        if let (true, ExprKind::Call(call)) = (e.span == at, &e.kind) {
+            found = Some(call.clone());
+        }
+    };
+    for item in &module.items {
+        match item {
+            Item::Model(m) => m.body.iter().for_each(|s| in_stmt(s, &mut look)),
+            Item::Block(b) => {
+                b.formals.iter().filter_map(|f| f.default.as_ref()).for_each(|e| in_expr(e, &mut look));
+                b.body.iter().for_each(|s| in_stmt(s, &mut look));
+            }
+            Item::Variant(v) => in_args(&v.model, &mut look),
+            Item::Use(_) | Item::RequireStrict(_) | Item::Recipe(_) => {}
+        }
+    }
+    found
+}
+
+fn in_stmt(stmt: &Stmt, look: &mut dyn FnMut(&Expr)) {
+    match &stmt.kind {
+        StmtKind::Param(f) => f.default.iter().for_each(|e| in_expr(e, look)),
+        StmtKind::Neuron(_, e) | StmtKind::Share(_, e) | StmtKind::Bind(_, e) | StmtKind::Yield(e) | StmtKind::Output(e) => {
+            in_expr(e, look);
+        }
+        StmtKind::Edge { chain, .. } => in_expr(chain, look),
+        _ => {}
+    }
+    stmt.bodies().into_iter().flatten().for_each(|s| in_stmt(s, look));
+}
+
+fn in_args(call: &Call, look: &mut dyn FnMut(&Expr)) {
+    for arg in &call.args.list {
+        if let Arg::Plain(e) | Arg::Named(_, e) = arg {
+            in_expr(e, look);
+        }
+    }
+}
+
+fn in_expr(e: &Expr, look: &mut dyn FnMut(&Expr)) {
+    look(e);
+    match &e.kind {
+        ExprKind::Call(call) => in_args(call, look),
+        ExprKind::List(list) => list.iter().for_each(|e| in_expr(e, look)),
+        ExprKind::Unary(_, a) => in_expr(a, look),
+        ExprKind::Binary(_, a, b) | ExprKind::Index(a, b) => {
+            in_expr(a, look);
+            in_expr(b, look);
+        }
+        ExprKind::Pipe(a, stages) => {
+            in_expr(a, look);
+            stages.iter().for_each(|e| in_expr(e, look));
+        }
+        _ => {}
+    }
+}

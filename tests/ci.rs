@@ -1,0 +1,258 @@
+//! What continuous integration sees of `snnc check`: formats against their schemas, policies, baselines, fixes.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+fn snnc(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_snnc")).args(args).current_dir(folder).env("NO_COLOR", "1").output().unwrap()
+}
+
+/// Runs a command that must end with this code and say these words; gives its standard output.
+fn says(folder: &Path, args: &[&str], code: i32, words: &[&str]) -> String {
+    let out = snnc(folder, args);
+    let stdout = String::from_utf8(out.stdout).unwrap();
+    let text = stdout.clone() + &String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "snnc {args:?}:\n{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    for word in words {
+        assert!(text.contains(word), "snnc {args:?} does not say `{word}`:\n{text}");
+    }
+    stdout
+}
+
+fn validate(schema: &str, value: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(schema);
+    let mut schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    // The published schema's pattern for languages is no regular expression; nothing here has one.
+    for holder in ["run", "toolComponent"] {
+        if let Some(language) = schema.pointer_mut(&format!("/definitions/{holder}/properties/language")) {
+            language.as_object_mut().unwrap().remove("pattern");
+        }
+    }
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> = validator.iter_errors(value).map(|e| format!("{} at {}", e, e.instance_path())).collect();
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
+}
+
+fn sarif(folder: &Path, args: &[&str], code: i32) -> Value {
+    let text = says(folder, &[&["check", "--format", "sarif"], args].concat(), code, &[]);
+    let value = serde_json::from_str(&text).unwrap();
+    validate("tests/schemas/sarif-2.1.0.json", &value);
+    value
+}
+
+/// Four residues, one of each remedy and one that follows from another.
+const BAD: &str = "model A {
+    time T = 4
+    input x: analog[C = 3, H = 8, W = 8]
+    neuron lif = LIF(tau = 3.0)
+    encoder {
+        e = x |> conv(C = 8, kernel = 3, pad = 1)
+    }
+    s = e |> lif
+    r = s |> conv(C = 8, kernel = 3, pad = 1)
+    q = e + r |> conv(C = 8, kernel = 1)
+    h = q |> batchnorm(H)
+    g = e + h
+    output g |> mean(H, W) |> linear(C -> C = 10) |> mean(T)
+}
+";
+
+/// One residue, admitted.
+const ADMITTED: &str = "model B {
+    time T = 2
+    input x: analog[C = 3]
+    neuron lif = LIF(tau = 3.0)
+    encoder {
+        e = x |> linear(C -> C = 8)
+    }
+    allow(leak, count = 1, \"as published\")
+    s = e |> lif
+    output s |> linear(C -> C = 10) |> mean(T)
+}
+";
+
+fn folder() -> TempDir {
+    let t = TempDir::new().unwrap();
+    fs::create_dir(t.path().join("deploy")).unwrap();
+    fs::write(t.path().join("deploy/a.snn"), BAD).unwrap();
+    fs::write(t.path().join("b.snn"), ADMITTED).unwrap();
+    t
+}
+
+#[test]
+fn sarif_is_valid_and_complete() {
+    let t = folder();
+    let log = sarif(t.path(), &["deploy", "b.snn"], 1);
+    let run = &log["runs"][0];
+    let results = run["results"].as_array().unwrap();
+    let of = |rule: &str| results.iter().filter(|r| r["ruleId"] == rule).collect::<Vec<_>>();
+    assert_eq!((of("snnc::check::leak").len(), of("snnc::check::real_operand").len(), results.len()), (2, 2, 5));
+    let leak = of("snnc::check::leak")[0];
+    assert_eq!(leak["level"], "error");
+    let place = &leak["locations"][0]["physicalLocation"];
+    assert_eq!((place["artifactLocation"]["uri"].as_str(), place["region"]["startLine"].as_u64()), (Some("deploy/a.snn"), Some(4)));
+    assert_eq!(place["region"]["snippet"]["text"], "LIF(tau = 3.0)");
+    assert_eq!(leak["relatedLocations"][0]["message"]["text"], "applied here");
+    let fix = &leak["fixes"][0]["artifactChanges"][0]["replacements"][0];
+    assert_eq!((fix["insertedContent"]["text"].as_str(), fix["deletedRegion"]["startColumn"].as_u64()), (Some("4.0"), Some(28)));
+    let admitted = of("snnc::check::leak")[1];
+    assert_eq!(admitted["level"], "note");
+    assert_eq!(admitted["suppressions"][0], serde_json::json!({ "kind": "inSource", "justification": "as published" }));
+    // Every rule has its page, and results point at their rule.
+    let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
+    for result in results {
+        assert_eq!(rules[usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap()]["id"], result["ruleId"]);
+    }
+    assert!(rules.iter().all(|r| !r["help"]["text"].as_str().unwrap().is_empty()));
+    // Of files that are no models too, and of the whole zoo.
+    fs::write(t.path().join("bad name%.snn"), "model {").unwrap();
+    let log = sarif(t.path(), &["bad name%.snn"], 1);
+    assert_eq!(log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "bad%20name%25.snn");
+    assert!(sarif(t.path(), &["nowhere.snn"], 2)["runs"][0]["results"][0]["ruleId"] == "snnc::io::read");
+    let zoo = sarif(t.path(), &["zoo/"], 0);
+    let results = zoo["runs"][0]["results"].as_array().unwrap();
+    assert!(results.len() > 10 && results.iter().all(|r| r["level"] == "note" && r["suppressions"][0]["kind"] == "inSource"));
+}
+
+#[test]
+fn json_fits_its_schema() {
+    let t = folder();
+    for (args, code) in [(vec!["deploy", "b.snn"], 1), (vec!["zoo/"], 0), (vec!["nowhere.snn"], 2)] {
+        let text = says(t.path(), &[vec!["check", "--format", "json"], args].concat(), code, &[]);
+        validate("docs/schemas/check.schema.json", &serde_json::from_str(&text).unwrap());
+    }
+}
+
+#[test]
+fn github_annotations_stand_on_one_line_each() {
+    let t = folder();
+    let text = says(t.path(), &["check", "deploy", "--format", "github"], 1, &["deploy/a.snn#A  violated"]);
+    let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("::")).collect();
+    assert_eq!(lines.len(), 4);
+    let head = "::error file=deploy/a.snn,line=4,endLine=4,col=18,endColumn=32,title=snnc%3A%3Acheck%3A%3Aleak::the membrane leaks";
+    assert!(lines[0].starts_with(head), "{}", lines[0]);
+    assert!(lines[0].contains("%0Adeploy/a.snn:8:14: applied here%0Ahelp: "), "{}", lines[0]);
+}
+
+#[test]
+fn fingerprints_stay_while_other_lines_come_and_go() {
+    let t = folder();
+    let prints = |args: &[&str]| -> Vec<String> {
+        let log = sarif(t.path(), args, 1);
+        let results = log["runs"][0]["results"].as_array().unwrap().clone();
+        results.iter().map(|r| r["partialFingerprints"]["snncLine/v1"].as_str().unwrap().to_owned()).collect()
+    };
+    let before = prints(&["deploy/a.snn"]);
+    let edited =
+        BAD.replace("model A {", "// A comment.\n\nmodel A {").replace("    r = s |>", "    r  =  s  |>").replace("C = 10", "C = 12");
+    fs::write(t.path().join("deploy/a.snn"), &edited).unwrap();
+    let after = prints(&["deploy/a.snn"]);
+    // Only the line that was changed itself counts as another one.
+    assert_eq!(before[..3], after[..3]);
+    assert_ne!(before[3], after[3]);
+    assert_eq!(before.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+}
+
+#[test]
+fn a_baseline_accepts_what_stands_and_nothing_new() {
+    let t = folder();
+    says(t.path(), &["check", "deploy", "--write-baseline", "base.json"], 0, &["wrote base.json (4 findings)"]);
+    says(t.path(), &["check", "deploy", "--baseline", "base.json"], 0, &["4 findings in the baseline"]);
+    // From another folder, and by another name of the file.
+    says(&t.path().join("deploy"), &["check", "./a.snn", "--baseline", "../base.json"], 0, &["4 findings in the baseline"]);
+    let log = sarif(t.path(), &["deploy", "--baseline", "base.json"], 0);
+    let results = log["runs"][0]["results"].as_array().unwrap();
+    assert!(results.iter().all(|r| r["suppressions"][0]["kind"] == "external" && r["baselineState"] == "unchanged"));
+    // A second mistake like one that is known, and one that went.
+    let more = BAD.replace("    g = e + h\n", "    k = h |> conv(C = 8, kernel = 1)\n    g = e + k\n").replace("3.0", "2.0");
+    fs::write(t.path().join("deploy/a.snn"), more).unwrap();
+    let words = ["1 entry of the baseline matches nothing any more", "(at `k.conv`)"];
+    says(t.path(), &["check", "deploy", "--baseline", "base.json"], 1, &words);
+    // Files that are none.
+    says(t.path(), &["check", "deploy", "--baseline", "nowhere.json"], 2, &["cannot read the baseline `nowhere.json`", "--write-baseline"]);
+    fs::write(t.path().join("base.json"), "{\"version\": 7, \"findings\": []}").unwrap();
+    says(t.path(), &["check", "deploy", "--baseline", "base.json"], 2, &["is of version 7, and this snnc reads version 1"]);
+    for text in ["{", "[]", "{\"version\": 1, \"snnc\": \"0\", \"findings\": [{}]}"] {
+        fs::write(t.path().join("base.json"), text).unwrap();
+        says(t.path(), &["check", "deploy", "--baseline", "base.json"], 2, &["is no baseline"]);
+    }
+}
+
+#[test]
+fn rules_are_denied_and_allowed() {
+    let t = folder();
+    says(t.path(), &["check", "b.snn"], 0, &["admitted"]);
+    says(t.path(), &["check", "b.snn", "--deny", "leak"], 1, &["leak` denies", "admitted: as published"]);
+    let all = ["check", "deploy", "--allow", "check::leak", "--allow", "real_operand", "--allow", "snnc::check::unfoldable_scale"];
+    says(t.path(), &all, 0, &["4 findings allowed by the policy", "violated"]);
+    says(t.path(), &["check", "deploy", "--allow", "leak"], 1, &["real_operand"]);
+    says(t.path(), &["check", "b.snn", "--deny", "leek"], 2, &["there is no rule `leek`; did you mean `leak`?"]);
+    says(t.path(), &["check", "b.snn", "--allow", "syntax::unexpected"], 2, &["cannot be allowed"]);
+    says(t.path(), &["check", "b.snn", "--allow", "leak", "--deny", "leak"], 2, &["both denied and allowed"]);
+    let unused = ADMITTED.replace("    output", "    unused = s |> linear(C -> C = 3)\n    output");
+    fs::write(t.path().join("b.snn"), unused).unwrap();
+    says(t.path(), &["check", "b.snn"], 0, &["build::unused"]);
+    says(t.path(), &["check", "b.snn", "--deny", "warnings"], 1, &["warnings` denies"]);
+}
+
+#[test]
+fn a_folder_has_a_policy() {
+    let t = folder();
+    let policy = |text: &str| fs::write(t.path().join("snnc.toml"), text).unwrap();
+    policy("deny = [\"leak\"]\n");
+    says(t.path(), &["check", "b.snn"], 1, &["snnc.toml`", "denies"]);
+    // The command line has the last word.
+    says(t.path(), &["check", "b.snn", "--allow", "leak"], 0, &[]);
+    policy("[[model]]\nfiles = [\"*.snn\"]\nverdict = \"strict\"\nencoder_share = 0.1\n");
+    let words = ["`B` is admitted, and the policy asks for strict", "the policy asks for 10.00 %", "asked for here", "policy::verdict"];
+    says(t.path(), &["check", "b.snn"], 1, &words);
+    sarif(t.path(), &["b.snn"], 1);
+    policy("[[model]]\nfiles = [\"deploy/*.snn\"]\nverdict = \"strict\"\n");
+    says(t.path(), &["check", "b.snn"], 0, &[]);
+    policy("baseline = \"base.json\"\n");
+    says(t.path(), &["check", "deploy"], 2, &["cannot read the baseline"]);
+    says(t.path(), &["check", "deploy", "--write-baseline", "base.json"], 0, &[]);
+    says(&t.path().join("deploy"), &["check", "a.snn"], 0, &["4 findings in the baseline"]);
+    // Mistakes in it.
+    for (text, word) in [
+        ("denny = []\n", "unknown field `denny`"),
+        ("deny = [\"leek\"]\n", "did you mean `leak`?"),
+        ("deny = \n", "policy::file"),
+        ("[[model]]\nfiles = [\"*\"]\nverdict = \"stict\"\n", "unknown variant `stict`"),
+        ("[[model]]\nfiles = [\"a***b\"]\n", "is no pattern"),
+        ("[[model]]\nfiles = [\"*\"]\nencoder_share = 7\n", "not between 0 and 1"),
+        ("[[model]]\nverdict = \"strict\"\n", "missing field `files`"),
+        ("deny = [\"\\u0000\"]\n", "there is no rule"),
+    ] {
+        policy(text);
+        says(t.path(), &["check", "b.snn"], 2, &[word, "policy::file", "snnc.toml"]);
+    }
+}
+
+#[test]
+fn fixes_leave_a_file_that_is_clean_and_formatted() {
+    let t = folder();
+    says(t.path(), &["check", "deploy", "--fix"], 0, &["4 places mended in deploy/a.snn", "strict"]);
+    says(t.path(), &["fmt", "--check", "deploy"], 0, &[]);
+    let text = fs::read_to_string(t.path().join("deploy/a.snn")).unwrap();
+    for line in ["LIF(tau = 4.0)", "|> lif |> conv(C = 8, kernel = 1)", "batchnorm(C)", "|> lif |> linear("] {
+        assert!(text.contains(line), "{text}");
+    }
+    // Nothing to mend, nothing changed; what is admitted is not touched.
+    says(t.path(), &["check", ".", "--fix"], 0, &[]);
+    assert_eq!(fs::read_to_string(t.path().join("deploy/a.snn")).unwrap(), text);
+    assert_eq!(fs::read_to_string(t.path().join("b.snn")).unwrap(), ADMITTED);
+    // What has no remedy stays, and says so.
+    let dyadic = ADMITTED.replace("3.0", "2.0").replace("    allow(leak, count = 1, \"as published\")\n", "");
+    let product = dyadic.replace("    output s |>", "    p = e * e |> lif\n    output s + p |> lif |>");
+    fs::write(t.path().join("b.snn"), &product).unwrap();
+    says(t.path(), &["check", "b.snn", "--fix"], 1, &["real_product"]);
+    assert_eq!(fs::read_to_string(t.path().join("b.snn")).unwrap(), product);
+    // A built-in file is nobody's to change.
+    says(t.path(), &["check", "mixer/mlp_spe", "--fix"], 0, &[]);
+}
