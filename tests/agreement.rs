@@ -4,6 +4,7 @@ use crate::folds::random_parameters;
 use ndarray::{ArrayD, IxDyn};
 use snnc_compiler::check::Checked;
 use snnc_compiler::graph::{Param, Settings};
+use snnc_compiler::lower::Watch;
 use snnc_compiler::ops::Role;
 use snnc_compiler::types::Kind;
 use snnc_runtime::reference;
@@ -50,7 +51,7 @@ fn same(checked: &Checked, weights: &Weights, batch: &ArrayD<f32>, bound: f64) {
     let ours = unfolded.run(&flat, &[], samples, [0.0; 10]).unwrap();
     assert_eq!(unfolded.spikes(samples), expected.spikes, "spikes of the unfolded network");
     close(&ours, "unfolded");
-    let mut folded = Inference::new(checked, weights, samples, true).unwrap();
+    let mut folded = Inference::new(checked, weights, samples, Watch::Spikes).unwrap();
     let ours = folded.run(&flat, samples).unwrap();
     assert_eq!(folded.spikes(graph.time), expected.spikes, "spikes of the folded network");
     close(&ours, "folded");

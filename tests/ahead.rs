@@ -1,6 +1,7 @@
 //! Ahead of time: built by the command line, compiled and run as C, on this machine and under an emulator.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop at the first surprise, and says what it skips")]
 
+use snnc_compiler::lower::Watch;
 use snnc_runtime::data::Dataset;
 use snnc_runtime::session::Inference;
 use snnc_runtime::train::Evaluator;
@@ -81,7 +82,7 @@ fn pictures() -> (Vec<u8>, Vec<usize>) {
     let checked = zoo("quickstart/digits", &SET, None);
     let file = snnc_runtime::train::checkpoint::model_file(&trained().join("runs/a"));
     let weights = Weights::read(&file, checked.graph(), None).unwrap();
-    let session = Inference::new(&checked, &weights, 1, false).unwrap();
+    let session = Inference::new(&checked, &weights, 1, Watch::Nothing).unwrap();
     let classes = Evaluator::Folded(Box::new(session)).predict(&data, &data.test, 1).unwrap();
     let mut pixels = Vec::new();
     let all: Vec<usize> = (0..data.test.labels.len()).collect();
@@ -180,7 +181,7 @@ fn batches_steps_and_threads_give_the_bits_of_the_session() {
     assert_eq!(out.status.code(), Some(0), "{}", text(&out));
     let checked = zoo("quickstart/digits", &SET, None);
     let file = snnc_runtime::train::checkpoint::model_file(&trained().join("runs/a"));
-    let mut session = Inference::new(&checked, &Weights::read(&file, checked.graph(), None).unwrap(), 3, false).unwrap();
+    let mut session = Inference::new(&checked, &Weights::read(&file, checked.graph(), None).unwrap(), 3, Watch::Nothing).unwrap();
     let numbers: Vec<f32> = input[..3 * 64 * 4].chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     let wanted: Vec<String> = session.run(&numbers, 3).unwrap().into_iter().map(|x| hex(f64::from(x))).collect();
     assert_eq!(String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect::<Vec<_>>(), wanted);

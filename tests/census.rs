@@ -6,6 +6,7 @@ use snnc_compiler::check::Verdict;
 use snnc_compiler::flow::{Bin, Region, Un};
 use snnc_compiler::fold::fold;
 use snnc_compiler::kernel::{Expr, Int, IntExpr, Kernel, Stmt, Var};
+use snnc_compiler::lower::Watch;
 use snnc_compiler::program::Program;
 use snnc_runtime::session::{Inference, inference_program};
 use snnc_runtime::weights::Weights;
@@ -32,7 +33,7 @@ fn clean(name: &str, strict: bool, program: &Program, target: &Target) {
 fn every_small_model_multiplies_only_in_its_encoder_on_every_target() {
     for (name, checked) in small_zoo() {
         let strict = checked.findings().verdict == Verdict::Strict;
-        let (_, program) = inference_program(&fold(&checked), false);
+        let (_, program) = inference_program(&fold(&checked), Watch::Nothing);
         for target in targets() {
             clean(&name, strict, &program, &target);
         }
@@ -52,7 +53,7 @@ fn every_full_size_model_multiplies_only_in_its_encoder() {
             let (_, checked) = zoo_package(path, variant.as_deref(), &[], None);
             let variant = checked.graph().name.clone();
             let strict = checked.findings().verdict == Verdict::Strict;
-            let (_, program) = inference_program(&fold(&checked), false);
+            let (_, program) = inference_program(&fold(&checked), Watch::Nothing);
             clean(&variant, strict, &program, &target);
             slowest = slowest.max((start.elapsed(), variant));
             models += 1;
@@ -65,7 +66,7 @@ fn every_full_size_model_multiplies_only_in_its_encoder() {
 #[test]
 fn the_code_that_runs_is_the_code_that_was_looked_at() {
     let checked = zoo("quickstart/digits", &[], None);
-    let mut session = Inference::new(&checked, &Weights::initial(checked.graph(), 1), 2, false).unwrap();
+    let mut session = Inference::new(&checked, &Weights::initial(checked.graph(), 1), 2, Watch::Nothing).unwrap();
     session.run(&vec![0.5; 128], 2).unwrap();
     let (image, running) = (session.executable().image(), session.executable().code());
     assert_eq!(image.bytes, running);
@@ -94,7 +95,7 @@ fn multiplications_that_are_written_into_a_program_are_found() {
         ("a multiplication", [vec![Stmt::LetInt(Int(998), IntExpr::Range)], into(IntExpr::Quotient(Int(998), 7))].concat()),
         ("a multiplication", vec![Stmt::Let(Var(999), Expr::Bin(Bin::Mul, x(), x())), number(Expr::Var(Var(999)))]),
     ];
-    let (_, program) = inference_program(&fold(&zoo("quickstart/digits", &[("dim", "12")], None)), false);
+    let (_, program) = inference_program(&fold(&zoo("quickstart/digits", &[("dim", "12")], None)), Watch::Nothing);
     for (how, stmts) in plants {
         let mut program = program.clone();
         let kernel = free_kernel(&mut program);
@@ -110,7 +111,7 @@ fn multiplications_that_are_written_into_a_program_are_found() {
 
 #[test]
 fn an_encoder_that_is_not_declared_is_found() {
-    let (_, program) = inference_program(&fold(&zoo("quickstart/digits", &[("dim", "12")], None)), false);
+    let (_, program) = inference_program(&fold(&zoo("quickstart/digits", &[("dim", "12")], None)), Watch::Nothing);
     for target in targets() {
         let mut image = image(&program, 1, &target).unwrap();
         assert!(of(&image).of(Region::Encoder).1 > 0);

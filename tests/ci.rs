@@ -256,3 +256,54 @@ fn fixes_leave_a_file_that_is_clean_and_formatted() {
     // A built-in file is nobody's to change.
     says(t.path(), &["check", "mixer/mlp_spe", "--fix"], 0, &[]);
 }
+
+fn project(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
+}
+
+/// The text in the fences behind a comment `<!-- tag… -->`, and what stands in the comment.
+fn fenced(page: &str, tag: &str) -> (String, String) {
+    let (_, rest) = page.split_once(&format!("<!-- {tag}")).unwrap();
+    let (what, rest) = rest.split_once("-->\n```\n").unwrap();
+    (what.trim_start_matches(':').trim().to_owned(), rest.split_once("```").unwrap().0.to_owned())
+}
+
+#[test]
+fn the_page_about_ci_shows_what_is_printed() {
+    let page = project("docs/ci.md");
+    let t = TempDir::new().unwrap();
+    fs::write(t.path().join("a.snn"), fenced(&page, "model").1).unwrap();
+    for (tag, code) in [("red", 1), ("green", 0)] {
+        let (command, wanted) = fenced(&page, tag);
+        let args: Vec<&str> = command.split_whitespace().collect();
+        assert_eq!(says(t.path(), &args, code, &[]), wanted, "{tag}");
+    }
+    // Its example of a policy is one.
+    let policy = page.split_once("```toml\n").unwrap().1.split_once("```").unwrap().0;
+    fs::write(t.path().join("snnc.toml"), policy).unwrap();
+    says(t.path(), &["check", "a.snn", "--write-baseline", "snnc-baseline.json"], 0, &[]);
+}
+
+#[test]
+fn the_action_runs_the_check() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ci/check.sh");
+    let t = folder();
+    let run = |paths: &str, arguments: &str| {
+        let mut command = Command::new("bash");
+        command.arg(&script).arg(env!("CARGO_BIN_EXE_snnc")).current_dir(t.path());
+        command.env("PATHS", paths).env("ARGUMENTS", arguments).env("SARIF", "findings.sarif").output().unwrap()
+    };
+    let out = run("deploy b.snn", "");
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stdout).starts_with("::error file=deploy/a.snn"));
+    validate("tests/schemas/sarif-2.1.0.json", &serde_json::from_slice(&fs::read(t.path().join("findings.sarif")).unwrap()).unwrap());
+    assert_eq!(run("b.snn", "").status.code(), Some(0));
+    assert_eq!(run("b.snn", "--deny leak").status.code(), Some(1));
+    assert_eq!(run("b.snn", "--deny leek").status.code(), Some(2));
+    // What the action says it runs is there.
+    let action = project("action.yml");
+    assert!(action.contains("$GITHUB_ACTION_PATH/docs/ci/check.sh") && action.contains("$GITHUB_ACTION_PATH/cli"));
+    for hook in ["entry: snnc check\n", "entry: snnc fmt\n"] {
+        assert!(project(".pre-commit-hooks.yaml").contains(hook));
+    }
+}

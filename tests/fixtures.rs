@@ -3,6 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::Source;
+use snnc_compiler::lower::Watch;
 use snnc_compiler::ops::{Real, Role, Selection, real};
 use snnc_compiler::types::ParamId;
 use snnc_runtime::convert::{Direction, convert};
@@ -168,7 +169,7 @@ fn everywhere(instance: Instance) {
     }
     f.converts();
     let samples = f.labels().len();
-    let mut session = Inference::new(&f.checked, &f.weights, samples, false).unwrap();
+    let mut session = Inference::new(&f.checked, &f.weights, samples, Watch::Nothing).unwrap();
     let logits: Vec<f64> = session.run(&f.tensors["input"].data, samples).unwrap().iter().map(|x| f64::from(*x)).collect();
     let off = distance(&logits, &f.values("eval.logits"), 0.0);
     assert!(off < 1e-5, "folded logits are off by {off:e}");

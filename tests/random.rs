@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use snnc_compiler::check::Checked;
 use snnc_compiler::graph::Settings;
+use snnc_compiler::lower::Watch;
 use snnc_compiler::ops::neuron::Reset;
 use snnc_compiler::ops::{Op, Real, real};
 use snnc_compiler::types::ParamId;
@@ -196,7 +197,7 @@ fn agrees(model: &Model, seed: u64) -> usize {
         let mut unfolded = Unfolded::new(&checked, &weights, SAMPLES, Mode::Eval).unwrap();
         unfolded.run(&flat, &[], SAMPLES, [0.0; 10]).unwrap();
         assert_eq!(unfolded.spikes(SAMPLES), expected.spikes, "unfolded\n{text}");
-        let mut folded = Inference::new(&checked, &weights, SAMPLES, true).unwrap();
+        let mut folded = Inference::new(&checked, &weights, SAMPLES, Watch::Spikes).unwrap();
         let logits = folded.run(&flat, SAMPLES).unwrap();
         assert_eq!(folded.spikes(graph.time), expected.spikes, "folded\n{text}");
         let logits: Vec<f64> = logits.iter().map(|x| f64::from(*x)).collect();

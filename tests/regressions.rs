@@ -3,6 +3,7 @@
 use crate::{agreement, folds, operators};
 use snnc_compiler::check::Verdict;
 use snnc_compiler::graph::Settings;
+use snnc_compiler::lower::Watch;
 use snnc_compiler::ops::Role;
 use snnc_runtime::session::Inference;
 use snnc_runtime::weights::Weights;
@@ -132,7 +133,7 @@ fn steps_without_end_are_not_folded_into_one() {
             model("spike[C = 2]", &format!("y = x |> linear(C -> C)\n for i in 0..{count} {{ y = y |> {step} }}\n output y |> mean(T)"));
         assert_eq!(checked.findings().verdict, Verdict::Violated);
         let weights = Weights::initial(checked.graph(), 1);
-        Inference::new(&checked, &weights, 1, false).unwrap();
+        Inference::new(&checked, &weights, 1, Watch::Nothing).unwrap();
     }
 }
 
@@ -150,7 +151,7 @@ fn factors_that_leave_f32_are_refused() {
         let body = body.replace("output y |> lif", "output y");
         let checked = model(PICTURE, &body);
         let weights = Weights::initial(checked.graph(), 1);
-        Inference::new(&checked, &weights, 2, false).map(|_| ()).map_err(|e| e.to_string())
+        Inference::new(&checked, &weights, 2, Watch::Nothing).map(|_| ()).map_err(|e| e.to_string())
     };
     assert_eq!(loads("1e10"), Ok(()));
     let error = loads("1e30").unwrap_err();

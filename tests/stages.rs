@@ -7,7 +7,7 @@ use snnc_compiler::flow::{Sink, Source};
 use snnc_compiler::fold::fold;
 use snnc_compiler::fuse::{Target, fuse};
 use snnc_compiler::graph::Settings;
-use snnc_compiler::lower::{Optimizer, differentiate};
+use snnc_compiler::lower::{Optimizer, Watch, differentiate};
 use snnc_compiler::ops::Role;
 use snnc_compiler::plan::plan;
 use snnc_compiler::program::{self, Contract, Program, Purpose};
@@ -50,7 +50,7 @@ fn graph_plan_and_folded() {
 
 #[test]
 fn primitives_and_kernels_of_inference() {
-    let (flow, program) = inference_program(&fold(&small()), false);
+    let (flow, program) = inference_program(&fold(&small()), Watch::Nothing);
     stage("infer.flow", &dump::flow(&flow));
     stage("infer.program", &program::print(&program));
 }
@@ -111,7 +111,7 @@ fn no_two_buffers_that_are_alive_together_share_a_place() {
     for batch in [1, 5] {
         is_sound(&unfolded_program(&checked, SGD).1, batch);
         is_sound(&unfolded_program(&checked, Mode::Eval).1, batch);
-        is_sound(&inference_program(&fold(&checked), false).1, batch);
+        is_sound(&inference_program(&fold(&checked), Watch::Nothing).1, batch);
     }
 }
 

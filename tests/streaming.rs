@@ -1,6 +1,7 @@
 //! One time step at a time gives what all at once give; and the number of threads changes no bit.
 
 use crate::agreement::{random_batch, weights};
+use snnc_compiler::lower::Watch;
 use snnc_runtime::session::Inference;
 use snnc_tests::{checked_text, zoo};
 
@@ -9,7 +10,7 @@ fn the_quick_start_one_step_at_a_time() {
     let checked = zoo("quickstart/digits", &[], None);
     let weights = weights(&checked, 1);
     let batch: Vec<f32> = random_batch(&checked, 4, 2).iter().copied().collect();
-    let mut session = Inference::new(&checked, &weights, 4, false).unwrap();
+    let mut session = Inference::new(&checked, &weights, 4, Watch::Nothing).unwrap();
     let whole = session.run(&batch, 4).unwrap();
     for parts in [vec![1, 1, 1, 1], vec![3, 1], vec![1, 2, 1]] {
         session.reset();
@@ -29,7 +30,7 @@ fn frames_one_at_a_time() {
     let weights = weights(&checked, 1);
     let batch = random_batch(&checked, 2, 2);
     let flat: Vec<f32> = batch.iter().copied().collect();
-    let mut session = Inference::new(&checked, &weights, 2, false).unwrap();
+    let mut session = Inference::new(&checked, &weights, 2, Watch::Nothing).unwrap();
     let whole = session.run(&flat, 2).unwrap();
     session.reset();
     let mut last = Vec::new();

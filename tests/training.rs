@@ -1,5 +1,6 @@
 //! Training as the library runs it.
 
+use snnc_compiler::lower::Watch;
 use snnc_compiler::recipe::recipe;
 use snnc_runtime::data::Dataset;
 use snnc_runtime::session::Inference;
@@ -38,7 +39,7 @@ fn every_quick_start_learns() {
         let recipe = recipe(&package, name, name, None).unwrap();
         let data = Dataset::named(&recipe.data).unwrap();
         let outcome = Training { checked: &checked, recipe: &recipe, data: &data }.run(None, false, &mut |_| true).unwrap();
-        let folded = Inference::new(&checked, &outcome.weights, 64, false).unwrap();
+        let folded = Inference::new(&checked, &outcome.weights, 64, Watch::Nothing).unwrap();
         let predicted = Evaluator::Folded(Box::new(folded)).predict(&data, &data.test, 64).unwrap();
         let right = predicted.iter().zip(&data.test.labels).filter(|(p, l)| p == l).count();
         assert!(right as f64 >= 0.97 * predicted.len() as f64, "{model}: {right} of {}", predicted.len());

@@ -41,6 +41,19 @@ pub(crate) enum Command {
     /// Layers, shapes, parameters, operations and energy of a model.
     #[command(after_help = "Examples:\n  snnc summary mixer/mlp_spe#MlpSpeT\n  snnc summary my.snn --rate 0.1 --format json")]
     Summary(SummaryArgs),
+    /// How two versions of a model differ: parameters, operations, verdict, energy.
+    #[command(
+        after_help = "Examples:\n  snnc diff old/my.snn my.snn\n  snnc diff mixer/mlp_spe#MlpSpeT mixer/mlp_spe#MlpSpeS --format markdown\n\n\
+                            Additions and energy are taken at one firing rate for all layers (--rate). Exit code: 0 whether they differ or not."
+    )]
+    Diff(DiffArgs),
+    /// Operations and energy of every layer, from firing rates measured on data or given.
+    #[command(
+        after_help = "Examples:\n  snnc energy quickstart/digits --weights runs/digits\n  snnc energy quickstart/digits --weights runs/digits --plot energy.svg\n  \
+                            snnc energy spikingformer/imagenet_published#Spikingformer8x512Published --rates rates.toml\n\n\
+                            A file of rates has a table `rates` from layers to spikes per place and time step; the report with --format json is one, too."
+    )]
+    Energy(EnergyArgs),
     /// Train a model with its recipe.
     #[command(after_help = "Examples:\n  snnc train quickstart/digits\n  snnc train quickstart/digits -o runs/a --epochs 3 --seed 7\n  \
                             snnc train quickstart/digits -o runs/a --resume\n\nCtrl-C finishes the step and saves; --resume goes on bit for bit.")]
@@ -119,7 +132,7 @@ pub(crate) struct ModelArgs {
     pub(crate) settings: SettingArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct SettingArgs {
     /// Set a parameter, e.g. `--set dim=96` or `--set depths=[2,2]`.
     #[arg(long = "set", value_name = "NAME=VALUE")]
@@ -224,6 +237,69 @@ pub(crate) struct SummaryArgs {
     /// How to report.
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DiffFormat {
+    /// For people.
+    Human,
+    /// For programs.
+    Json,
+    /// A comment for a pull request.
+    Markdown,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The older model: a `.snn` file or a model of the zoo, with `#Variant` where it holds several.
+    pub(crate) a: String,
+    /// The newer one.
+    pub(crate) b: String,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+    /// Firing rate that additions are estimated with.
+    #[arg(long, default_value_t = 0.15, value_parser = rate)]
+    pub(crate) rate: f64,
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: DiffFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnergyArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// A safetensors file, or the folder of a training run: rates are measured.
+    #[arg(long, short)]
+    pub(crate) weights: Option<PathBuf>,
+    /// Data set to measure on; the recipe's by default.
+    #[arg(long)]
+    pub(crate) data: Option<String>,
+    /// Pictures of the test set to measure on; all by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) samples: Option<u32>,
+    /// A file of rates, TOML or JSON; nothing is measured.
+    #[arg(long, value_name = "FILE", conflicts_with = "weights")]
+    pub(crate) rates: Option<PathBuf>,
+    /// Picojoule of a multiply-accumulate.
+    #[arg(long, default_value_t = 4.6, value_parser = cost)]
+    pub(crate) mac_pj: f64,
+    /// Picojoule of an accumulate.
+    #[arg(long, default_value_t = 0.9, value_parser = cost)]
+    pub(crate) ac_pj: f64,
+    /// Picojoule of a word of 32 bits from or to memory, in the second figure.
+    #[arg(long, default_value_t = 10.0, value_parser = cost)]
+    pub(crate) word_pj: f64,
+    /// Draw rate and energy by layer, as .svg or .html.
+    #[arg(long, value_name = "OUT")]
+    pub(crate) plot: Option<PathBuf>,
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+}
+
+fn cost(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|c: &f64| (0.0..1e9).contains(c)).ok_or_else(|| "a number of picojoule, 0 or more".into())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -57,6 +57,8 @@ fn main() -> ExitCode {
         Command::New(args) => commands::new::run(&args),
         Command::Dump(args) => commands::dump::run(&args),
         Command::Summary(args) => commands::summary::run(&args),
+        Command::Diff(args) => commands::diff::run(&args),
+        Command::Energy(args) => commands::energy::run(&args),
         Command::Train(args) => commands::train::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Predict(args) => commands::predict::run(&args),

@@ -99,6 +99,15 @@ pub(crate) fn short(x: f64) -> String {
     format!("{x:.0}")
 }
 
+/// Millijoule, microjoule or nanojoule, whichever leaves a digit before the point.
+pub(crate) fn joules(millijoule: f64) -> String {
+    match millijoule {
+        e if e >= 0.1 => format!("{e:.3} mJ"),
+        e if e >= 1e-4 => format!("{:.3} µJ", e * 1e3),
+        e => format!("{:.3} nJ", e * 1e6),
+    }
+}
+
 /// 1.5 MB
 pub(crate) fn bytes(n: usize) -> String {
     let (mut x, mut units) = (n as f64, ["B", "KB", "MB", "GB"].into_iter());

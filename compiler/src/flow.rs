@@ -417,6 +417,8 @@ pub enum Sink {
     Update(Source),
     /// The spikes of the neuron with this path.
     Spikes(String),
+    /// What the node with this path reads as this operand.
+    Operand(String, usize),
 }
 
 /// Tensors in an order in which they can be computed, and where results go.

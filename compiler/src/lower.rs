@@ -108,6 +108,10 @@ fn lower(graph: &Graph, train: bool, drops: bool, how: Option<&[How]>) -> Lowere
             _ => Region::Free,
         };
         l.flow.tensors[first..].iter_mut().for_each(|t| (t.operand, t.region) = (operand, region));
+        if operand != Operand::Real {
+            let inputs = node.inputs.iter().enumerate();
+            l.flow.sinks.extend(inputs.map(|(i, input)| (Sink::Operand(node.path.clone(), i), l.values[input.index()])));
+        }
         if node.op.selection() == Selection::Neuron {
             l.flow.sinks.push((Sink::Spikes(node.path.clone()), value));
         }
@@ -140,10 +144,25 @@ pub fn inference_axes(axes: &[Axis]) -> Vec<Axis> {
     axes
 }
 
-/// The primitives of a folded inference; the spikes of neurons are no results unless `spikes`.
-pub fn infer(folded: &Folded, spikes: bool) -> Flow {
+/// What a folded inference shows of itself besides the logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Nothing.
+    Nothing,
+    /// The spikes of all neurons.
+    Spikes,
+    /// What all layers read that work on spikes.
+    Operands,
+}
+
+/// The primitives of a folded inference.
+pub fn infer(folded: &Folded, watch: Watch) -> Flow {
     let mut flow = lower(&folded.graph, false, false, Some(&folded.how)).flow;
-    flow.sinks.retain(|(sink, _)| spikes || !matches!(sink, Sink::Spikes(_)));
+    flow.sinks.retain(|(sink, _)| match sink {
+        Sink::Spikes(_) => watch == Watch::Spikes,
+        Sink::Operand(..) => watch == Watch::Operands,
+        _ => true,
+    });
     flow
 }
 

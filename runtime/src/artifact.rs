@@ -13,6 +13,7 @@ use snnc_compiler::check::Checked;
 use snnc_compiler::flow::Region;
 use snnc_compiler::fold::fold;
 use snnc_compiler::graph::Graph;
+use snnc_compiler::lower::Watch;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use thiserror::Error;
@@ -110,9 +111,9 @@ pub fn build(checked: &Checked, weights: &Weights, options: &Options) -> Result<
         None => snake(&graph.name),
     };
     // The same values in the same places, whatever the target.
-    let session = Inference::new(checked, weights, 1, false)?;
+    let session = Inference::new(checked, weights, 1, Watch::Nothing)?;
     let values: Vec<u8> = session.executable().weights().iter().flat_map(|x| x.to_le_bytes()).collect();
-    let (_, program) = inference_program(&fold(checked), false);
+    let (_, program) = inference_program(&fold(checked), Watch::Nothing);
     let image = image(&program, options.batch, &options.target)?;
     let embedded = options.embed.then_some(values.as_slice());
     let facts = Facts { checked, name: &name, image: &image, embed: options.embed };

@@ -6,6 +6,7 @@ pub mod artifact;
 pub mod convert;
 pub mod data;
 pub mod device;
+pub mod energy;
 pub mod layout;
 pub mod library;
 pub mod pictures;

@@ -9,7 +9,7 @@ use snnc_compiler::flow::{Flow, Sink, Source};
 use snnc_compiler::fold::{Folded, fold, prepare};
 use snnc_compiler::fuse::{Target, fuse};
 use snnc_compiler::graph::{Graph, Node};
-use snnc_compiler::lower::{self, Optimizer};
+use snnc_compiler::lower::{self, Optimizer, Watch};
 use snnc_compiler::plan::plan;
 use snnc_compiler::program::Program;
 use snnc_compiler::types::{Kind, ParamId, Signal};
@@ -195,8 +195,8 @@ pub struct Inference {
 }
 
 /// The program of a folded network.
-pub fn inference_program(folded: &Folded, spikes: bool) -> (Flow, Program) {
-    let flow = lower::infer(folded, spikes);
+pub fn inference_program(folded: &Folded, watch: Watch) -> (Flow, Program) {
+    let flow = lower::infer(folded, watch);
     let program = fuse(&flow, Target::Infer, folded.graph.time);
     (flow, program)
 }
@@ -229,10 +229,10 @@ impl Inference {
     ///
     /// # Errors
     /// If it does not fit into memory, no code can be made, or a folded parameter is no f32.
-    pub fn new(checked: &Checked, weights: &Weights, batch: usize, spikes: bool) -> Result<Inference, SessionError> {
+    pub fn new(checked: &Checked, weights: &Weights, batch: usize, watch: Watch) -> Result<Inference, SessionError> {
         fits_at_all(checked.graph(), batch)?;
         let folded = fold(checked);
-        let (_, program) = inference_program(&folded, spikes);
+        let (_, program) = inference_program(&folded, watch);
         fits(checked.graph(), &program, batch)?;
         let mut executable = Executable::load(program, batch)?;
         let originals = |id| weights.array::<f64>(checked.graph(), id);
@@ -294,6 +294,20 @@ impl Inference {
         self.done += steps;
         self.samples = samples;
         Ok(self.executable.leave(samples, self.classes))
+    }
+
+    /// The mean of what each watched layer read in the last call, by path and operand.
+    pub fn operands(&self, steps: usize) -> Vec<(String, usize, f64)> {
+        let call = Call { batch: self.samples, steps, hyper: [0.0; HYPERS] };
+        let watched = self.executable.program().sinks.iter().filter_map(|(sink, view)| match sink {
+            Sink::Operand(path, i) => Some((path, *i, view)),
+            _ => None,
+        });
+        let mean = |view| {
+            let values = self.executable.read(view, &call);
+            values.iter().map(|x| f64::from(*x)).sum::<f64>() / values.len().max(1) as f64
+        };
+        watched.map(|(path, i, view)| (path.clone(), i, mean(view))).collect()
     }
 
     /// Spikes of the last call, if the session was made to count them.

@@ -5,7 +5,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use snnc_compiler::check::{Checked, check};
 use snnc_compiler::graph::{Settings, build, instantiate};
-use snnc_compiler::lower::Optimizer;
+use snnc_compiler::lower::{Optimizer, Watch};
 use snnc_compiler::resolve::resolve;
 use snnc_grammar::SourceMap;
 use snnc_runtime::library::{Library, open};
@@ -35,7 +35,7 @@ fn check_mlp_spe_b() -> Checked {
 #[divan::bench(sample_count = 5)]
 fn load_mlp_spe_t(bencher: Bencher<'_, '_>) {
     let weights = Weights::initial(checked("mixer/mlp_spe", Some("MlpSpeT")).graph(), 1);
-    bencher.bench_local(|| Inference::new(&checked("mixer/mlp_spe", Some("MlpSpeT")), &weights, 1, false).unwrap());
+    bencher.bench_local(|| Inference::new(&checked("mixer/mlp_spe", Some("MlpSpeT")), &weights, 1, Watch::Nothing).unwrap());
 }
 
 const SAMPLES: usize = 16;
@@ -65,7 +65,7 @@ fn digits_unfolded(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 50)]
 fn digits_folded(bencher: Bencher<'_, '_>) {
     let model = zoo("quickstart/digits", &[], None);
-    let mut session = Inference::new(&model, &Weights::initial(model.graph(), 1), SAMPLES, false).unwrap();
+    let mut session = Inference::new(&model, &Weights::initial(model.graph(), 1), SAMPLES, Watch::Nothing).unwrap();
     let pictures = vec![0.5; SAMPLES * 64];
     bencher.counter(ItemsCount::new(SAMPLES)).bench_local(|| session.run(&pictures, SAMPLES).unwrap());
 }

@@ -3,7 +3,7 @@
 use crate::args::{DumpArgs, Mode, Stage};
 use crate::{Failure, model};
 use snnc_compiler::fold::fold;
-use snnc_compiler::lower::Optimizer;
+use snnc_compiler::lower::{Optimizer, Watch};
 use snnc_compiler::{dump, graph, program};
 use snnc_grammar::parse;
 use snnc_runtime::session::{self, inference_program, unfolded_program};
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &DumpArgs) -> Result<(), Failure> {
         Stage::Folded => print!("{}", dump::folded(&fold(checked))),
         Stage::Flow | Stage::Program => {
             let (flow, program) = match args.mode {
-                Mode::Infer => inference_program(&fold(checked), false),
+                Mode::Infer => inference_program(&fold(checked), Watch::Nothing),
                 Mode::Train => unfolded_program(checked, session::Mode::Train(optimizer())),
             };
             if args.stage == Stage::Flow {

@@ -4,6 +4,7 @@ use crate::args::{EvalArgs, Format};
 use crate::model::Loaded;
 use crate::{Failure, model};
 use serde_json::json;
+use snnc_compiler::lower::Watch;
 use snnc_runtime::data::Dataset;
 use snnc_runtime::session::{Inference, Mode, Unfolded};
 use snnc_runtime::train::checkpoint::model_file;
@@ -22,7 +23,7 @@ pub(crate) struct Accuracies {
 
 pub(crate) fn accuracies(loaded: &Loaded, weights: &Weights, data: &Dataset) -> Result<Accuracies, Failure> {
     let unfolded = Unfolded::new(&loaded.checked, weights, BATCH, Mode::Eval).map_err(Failure::failed)?;
-    let folded = Inference::new(&loaded.checked, weights, BATCH, false).map_err(Failure::failed)?;
+    let folded = Inference::new(&loaded.checked, weights, BATCH, Watch::Nothing).map_err(Failure::failed)?;
     let a = Evaluator::Unfolded(Box::new(unfolded)).predict(data, &data.test, BATCH).map_err(Failure::failed)?;
     let b = Evaluator::Folded(Box::new(folded)).predict(data, &data.test, BATCH).map_err(Failure::failed)?;
     let labels = &data.test.labels;

@@ -3,6 +3,7 @@
 use crate::args::{Format, PredictArgs};
 use crate::{Failure, model};
 use serde_json::json;
+use snnc_compiler::lower::Watch;
 use snnc_runtime::data::Dataset;
 use snnc_runtime::pictures;
 use snnc_runtime::session::Inference;
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), Failure> {
             inputs.push((format!("{} {index}", data.name), pixels.clone(), Some(data.test.labels[index])));
         }
     }
-    let mut session = Inference::new(&loaded.checked, &weights, 1, true).map_err(Failure::failed)?;
+    let mut session = Inference::new(&loaded.checked, &weights, 1, Watch::Spikes).map_err(Failure::failed)?;
     for (name, pixels, label) in inputs {
         let logits = session.run(&pixels, 1).map_err(Failure::failed)?;
         let spikes: u64 = session.spikes(graph.time).iter().flat_map(|(_, s)| s).sum();

@@ -5,10 +5,7 @@ use crate::{Failure, model, report};
 use serde_json::json;
 use snnc_compiler::check::How;
 use snnc_compiler::ops::{Multiplication, Role};
-
-/// Energy of a multiply-accumulate and of an accumulate in 45 nm, in picojoule (Horowitz 2014).
-const MAC_PJ: f64 = 4.6;
-const AC_PJ: f64 = 0.9;
+use snnc_runtime::energy::Costs;
 
 pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
@@ -48,9 +45,9 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
         let kind = if all > 0 { kind } else { "" };
         rows.push((node.path.clone(), node.op.word(), node.signal.to_string(), parameters, all, kind));
     }
-    let macs = encoder + residues;
+    let (macs, costs) = (encoder + residues, Costs::default());
     let additions = acs as f64 * args.rate;
-    let energy = (macs as f64 * MAC_PJ + additions * AC_PJ) * 1e-9;
+    let energy = (macs as f64 * costs.mac + additions * costs.ac) * 1e-9;
     if args.format == Format::Json {
         let layers: Vec<_> = rows
             .iter()
@@ -90,7 +87,7 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
         100.0 * args.rate,
         report::short(acs as f64)
     );
-    println!("energy      {} per sample ({MAC_PJ} pJ per MAC, {AC_PJ} pJ per AC)", joules(energy));
+    println!("energy      {} per sample ({} pJ per MAC, {} pJ per AC)", report::joules(energy), costs.mac, costs.ac);
     if !facts(&loaded).is_empty() {
         println!(
             "published   {} (by its authors, not by us)",
@@ -104,13 +101,4 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
 fn facts(loaded: &model::Loaded) -> Vec<report::Published> {
     let variant = loaded.package.variants.iter().find(|v| v.name.name == loaded.checked.graph().name);
     variant.and_then(|v| v.published.as_deref()).unwrap_or_default().iter().map(report::Published::of).collect()
-}
-
-/// Millijoule, microjoule or nanojoule, whichever leaves a digit before the point.
-fn joules(millijoule: f64) -> String {
-    match millijoule {
-        e if e >= 0.1 => format!("{e:.3} mJ"),
-        e if e >= 1e-4 => format!("{:.3} µJ", e * 1e3),
-        e => format!("{:.3} nJ", e * 1e6),
-    }
 }

@@ -1,0 +1,210 @@
+//! `snnc diff`
+
+use crate::args::{DiffArgs, DiffFormat, ModelArgs};
+use crate::model::{Loaded, load};
+use crate::{Failure, report};
+use serde_json::json;
+use snnc_compiler::check::Residue;
+use snnc_compiler::graph::{Graph, Node};
+use snnc_compiler::ops::Role;
+use snnc_runtime::energy::{Costs, Done, at_rate};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Layers that are named one by one in a table; the others are counted.
+const SHOWN: usize = 40;
+
+/// The numbers of one version.
+struct Numbers {
+    verdict: String,
+    time: u64,
+    parameters: u64,
+    residues: u64,
+    admitted: u64,
+    encoder_share: f64,
+    macs: f64,
+    acs: f64,
+    energy: f64,
+}
+
+impl Numbers {
+    fn of(loaded: &Loaded, rate: f64) -> Numbers {
+        let (graph, findings) = (loaded.checked.graph(), loaded.checked.findings());
+        let energy = at_rate(&loaded.checked, rate);
+        Numbers {
+            verdict: findings.verdict.to_string(),
+            time: graph.time as u64,
+            parameters: graph.trained(),
+            residues: findings.residues.len() as u64,
+            admitted: findings.admitted(),
+            encoder_share: findings.encoder_share(),
+            macs: energy.operations(Done::Mac),
+            acs: energy.operations(Done::Ac),
+            energy: energy.conventional(&Costs::default()),
+        }
+    }
+}
+
+/// How a node differs.
+struct Change {
+    path: String,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
+    let open = |model: &str| load(&ModelArgs { model: model.to_owned(), settings: args.settings.clone() });
+    let (a, b) = (open(&args.a)?, open(&args.b)?);
+    let (before, after) = (Numbers::of(&a, args.rate), Numbers::of(&b, args.rate));
+    let changes = changes(a.checked.graph(), b.checked.graph());
+    let residues = |l: &Loaded| -> BTreeSet<(&'static str, String)> {
+        l.checked.findings().residues.iter().map(|r: &Residue| (r.rule, r.path.clone())).collect()
+    };
+    let (old, new) = (residues(&a), residues(&b));
+    let appeared: Vec<_> = new.difference(&old).collect();
+    let gone: Vec<_> = old.difference(&new).collect();
+    let count = |n: u64| report::grouped(n);
+    let percent = |x: f64| format!("{:.2} %", 100.0 * x);
+    let rows: Vec<[String; 4]> = [
+        row("verdict", before.verdict.clone(), after.verdict.clone(), None),
+        row("time steps", count(before.time), count(after.time), None),
+        row("parameters", count(before.parameters), count(after.parameters), Some((before.parameters as f64, after.parameters as f64))),
+        row("residues", count(before.residues), count(after.residues), None),
+        row(
+            "admitted multiplications",
+            count(before.admitted),
+            count(after.admitted),
+            Some((before.admitted as f64, after.admitted as f64)),
+        ),
+        row("encoder", percent(before.encoder_share), percent(after.encoder_share), None),
+        row("MAC", report::short(before.macs), report::short(after.macs), Some((before.macs, after.macs))),
+        row("AC", report::short(before.acs), report::short(after.acs), Some((before.acs, after.acs))),
+        row("energy", report::joules(before.energy), report::joules(after.energy), Some((before.energy, after.energy))),
+    ]
+    .into();
+    let (from, to) = (&a.checked.graph().name, &b.checked.graph().name);
+    match args.format {
+        DiffFormat::Json => {
+            let side = |n: &Numbers| {
+                json!({
+                    "verdict": n.verdict, "time": n.time, "parameters": n.parameters, "residues": n.residues,
+                    "admitted_multiplications": n.admitted, "encoder_share": n.encoder_share, "macs": n.macs, "acs": n.acs,
+                    "energy_mj": n.energy,
+                })
+            };
+            let nodes: Vec<_> = changes.iter().map(|c| json!({ "path": c.path, "before": c.before, "after": c.after })).collect();
+            let list = |of: &[&(&str, String)]| of.iter().map(|(rule, path)| json!({ "rule": rule, "path": path })).collect::<Vec<_>>();
+            println!(
+                "{:#}",
+                json!({
+                    "a": args.a, "b": args.b, "rate": args.rate, "before": side(&before), "after": side(&after), "nodes": nodes,
+                    "new_residues": list(&appeared), "gone_residues": list(&gone),
+                })
+            );
+        }
+        DiffFormat::Human => {
+            let cells: Vec<Vec<String>> = rows.iter().map(|r| r.to_vec()).collect();
+            print!("{}", report::table(&["", from, to, "change"], &cells));
+            if !appeared.is_empty() || !gone.is_empty() {
+                println!();
+            }
+            for (rule, path) in &appeared {
+                println!("new residue `{rule}` at {path}");
+            }
+            for (rule, path) in &gone {
+                println!("no residue `{rule}` any more at {path}");
+            }
+            if changes.is_empty() {
+                println!("\nno node differs");
+            } else {
+                println!("\n{} differ", nodes(changes.len()));
+            }
+            for c in changes.iter().take(SHOWN) {
+                match (&c.before, &c.after) {
+                    (Some(before), Some(after)) => println!("~ {}  {before} -> {after}", c.path),
+                    (Some(before), None) => println!("- {}  {before}", c.path),
+                    (None, after) => println!("+ {}  {}", c.path, after.as_deref().unwrap_or_default()),
+                }
+            }
+            more(changes.len());
+        }
+        DiffFormat::Markdown => {
+            // A comment's first line says what matters: does it still multiply nothing?
+            let rank = |n: &Numbers| ["strict", "admitted", "violated"].iter().position(|v| *v == n.verdict);
+            let sign = match after.verdict.as_str() {
+                "violated" => "❌",
+                _ if rank(&after) > rank(&before) => "⚠️",
+                _ => "✅",
+            };
+            println!(
+                "### {sign} `{to}` is {}{}\n",
+                after.verdict,
+                if before.verdict == after.verdict { String::new() } else { format!(" (was {})", before.verdict) }
+            );
+            println!("| | `{}` | `{}` | change |\n|---|---:|---:|---:|", args.a, args.b);
+            for [name, before, after, change] in &rows {
+                println!("| {name} | {before} | {after} | {change} |");
+            }
+            println!("\nAC and energy at a firing rate of {:.0} %, 4.6 pJ per MAC and 0.9 pJ per AC (45 nm).", 100.0 * args.rate);
+            if !appeared.is_empty() || !gone.is_empty() {
+                println!();
+            }
+            for (rule, path) in &appeared {
+                println!("- new residue `{rule}` at `{path}`");
+            }
+            for (rule, path) in &gone {
+                println!("- no residue `{rule}` any more at `{path}`");
+            }
+            if !changes.is_empty() {
+                println!("\n<details><summary>{} differ</summary>\n\n| node | before | after |\n|---|---|---|", nodes(changes.len()));
+                for c in changes.iter().take(SHOWN) {
+                    let cell = |x: &Option<String>| x.as_ref().map_or(String::new(), |x| format!("`{x}`"));
+                    println!("| `{}` | {} | {} |", c.path, cell(&c.before), cell(&c.after));
+                }
+                println!("\n</details>");
+                more(changes.len());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn more(count: usize) {
+    if count > SHOWN {
+        println!("\nand {} more (--format json lists all)", count - SHOWN);
+    }
+}
+
+fn nodes(count: usize) -> String {
+    format!("{count} node{}", if count == 1 { "" } else { "s" })
+}
+
+fn row(name: &str, before: String, after: String, numbers: Option<(f64, f64)>) -> [String; 4] {
+    let change = match numbers {
+        Some((a, b)) if a == b => String::new(),
+        Some((a, b)) if a > 0.0 => format!("{:+.2} %", 100.0 * (b / a - 1.0)),
+        Some(_) => "new".to_owned(),
+        None if before == after => String::new(),
+        None => "changed".to_owned(),
+    };
+    [name.to_owned(), before, after, change]
+}
+
+/// Nodes that are only in one version, or have another operator, shape, or number of parameters, in the order of the newer one.
+fn changes(a: &Graph, b: &Graph) -> Vec<Change> {
+    let text = |g: &Graph, n: &Node| {
+        let trained = n.params.iter().map(|p| g.param(*p)).filter(|p| p.role == Role::Trained);
+        let parameters: u64 = trained.map(|p| p.elements() as u64).sum();
+        let counted = if parameters > 0 { format!(", {} parameters", report::grouped(parameters)) } else { String::new() };
+        let place = if n.encoder { ", encoder" } else { "" };
+        format!("{} {}{counted}{place}", n.op.word(), n.signal)
+    };
+    let old: BTreeMap<&str, String> = a.nodes.iter().map(|n| (n.path.as_str(), text(a, n))).collect();
+    let new: BTreeMap<&str, String> = b.nodes.iter().map(|n| (n.path.as_str(), text(b, n))).collect();
+    let gone = a.nodes.iter().filter(|n| !new.contains_key(n.path.as_str()));
+    let gone = gone.map(|n| Change { path: n.path.clone(), before: old.get(n.path.as_str()).cloned(), after: None });
+    let changed = b.nodes.iter().filter_map(|n| {
+        let (before, after) = (old.get(n.path.as_str()).cloned(), new.get(n.path.as_str()).cloned());
+        (before != after).then(|| Change { path: n.path.clone(), before, after })
+    });
+    changed.chain(gone).collect()
+}
