@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use serde_json::Value;
+use snnc_tests::validate;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -22,20 +23,6 @@ fn says(folder: &Path, args: &[&str], code: i32, words: &[&str]) -> String {
         assert!(text.contains(word), "snnc {args:?} does not say `{word}`:\n{text}");
     }
     stdout
-}
-
-fn validate(schema: &str, value: &Value) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(schema);
-    let mut schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    // The published schema's pattern for languages is no regular expression; nothing here has one.
-    for holder in ["run", "toolComponent"] {
-        if let Some(language) = schema.pointer_mut(&format!("/definitions/{holder}/properties/language")) {
-            language.as_object_mut().unwrap().remove("pattern");
-        }
-    }
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = validator.iter_errors(value).map(|e| format!("{} at {}", e, e.instance_path())).collect();
-    assert!(errors.is_empty(), "{}", errors.join("\n"));
 }
 
 fn sarif(folder: &Path, args: &[&str], code: i32) -> Value {

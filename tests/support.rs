@@ -144,3 +144,18 @@ pub fn tool(name: &str) -> Option<String> {
     }
     found.then(|| name.to_owned())
 }
+
+/// Checks a JSON document against a schema of the project.
+pub fn validate(schema: &str, value: &serde_json::Value) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(schema);
+    let mut schema: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    // The published schema of SARIF has a pattern for languages that is no regular expression; nothing here has one.
+    for holder in ["run", "toolComponent"] {
+        if let Some(language) = schema.pointer_mut(&format!("/definitions/{holder}/properties/language")) {
+            language.as_object_mut().unwrap().remove("pattern");
+        }
+    }
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> = validator.iter_errors(value).map(|e| format!("{} at {}", e, e.instance_path())).collect();
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
+}

@@ -79,6 +79,14 @@ pub(crate) enum Command {
                             nothing is executed; OUT is a safetensors file."
     )]
     Convert(ConvertArgs),
+    /// The certificate: every operation, how it is done, where every constant factor went, every instruction.
+    #[command(
+        after_help = "Examples:\n  snnc certify mixer/mlp_spe#MlpSpeT\n  snnc certify quickstart/digits --weights runs/digits --data digits -o digits.json\n  \
+                            snnc certify --verify digits.json --weights runs/digits\n\n\
+                            --verify derives the certificate again from source and weights and says what differs.\n\
+                            Exit code: 0 holds, 1 violated or something differs, 2 usage."
+    )]
+    Certify(CertifyArgs),
     /// Compile ahead of time: an object file and a C header, for programs that know nothing of snnc.
     #[command(after_help = "Examples:\n  snnc build quickstart/digits --weights runs/digits -o build\n  \
                             snnc build quickstart/digits --weights runs/digits -o build --target aarch64 --embed\n\n\
@@ -446,6 +454,36 @@ pub(crate) struct BuildArgs {
     /// Put the weights into the object file.
     #[arg(long)]
     pub(crate) embed: bool,
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertifyArgs {
+    /// A `.snn` file or a model of the zoo, with `#Variant` where it holds several; with --verify, the one that the certificate names by
+    /// default.
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+    /// A safetensors file, or the folder of a training run.
+    #[arg(long, short)]
+    pub(crate) weights: Option<PathBuf>,
+    /// Data set to count spikes on.
+    #[arg(long)]
+    pub(crate) data: Option<String>,
+    /// Pictures of the test set to count on; all by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) samples: Option<u32>,
+    /// What the code is for: `host`, `x86-64` or `aarch64`.
+    #[arg(long, default_value = "host")]
+    pub(crate) target: String,
+    /// The file to write, ending with .json.
+    #[arg(short, long)]
+    pub(crate) out: Option<PathBuf>,
+    /// Derive this certificate again and compare.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "data", "target", "set", "time"])]
+    pub(crate) verify: Option<PathBuf>,
     /// How to report.
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) format: Format,

@@ -65,6 +65,7 @@ fn main() -> ExitCode {
         Command::Trace(args) => commands::trace::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Build(args) => commands::build::run(&args),
+        Command::Certify(args) => commands::certify::run(&args),
         Command::Census(args) => commands::census::run(&args),
         Command::Zoo(args) => commands::zoo::run(&args),
     };

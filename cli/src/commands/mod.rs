@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod census;
+pub(crate) mod certify;
 pub(crate) mod check;
 pub(crate) mod convert;
 pub(crate) mod diff;

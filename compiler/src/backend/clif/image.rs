@@ -63,6 +63,29 @@ impl Target {
         Target::of(&builder)
     }
 
+    /// A target with just these instruction sets beyond the base: what [`Target::flags`] gave.
+    ///
+    /// # Errors
+    /// If there is no such target or flag.
+    pub fn exactly(triple: &str, flags: &[String]) -> Result<Target, CodeError> {
+        let error = |e: &dyn std::fmt::Display| CodeError(format!("`{triple}`: {e}"));
+        let host = cranelift_native::builder().ok().map(|b| b.triple().clone()).filter(|t| t.to_string() == triple);
+        let mut builder = match host {
+            Some(host) => isa::lookup(host).map_err(|e| error(&e))?,
+            None if NAMES.iter().any(|(_, t)| *t == triple) => isa::lookup_by_name(triple).map_err(|e| error(&e))?,
+            None => return Err(error(&"code for it can be made there only")),
+        };
+        for flag in flags {
+            builder.enable(flag).map_err(|e| error(&format!("`{flag}`: {e}")))?;
+        }
+        Target::of(&builder)
+    }
+
+    /// The instruction sets beyond the base that code may use.
+    pub fn flags(&self) -> Vec<String> {
+        self.isa.isa_flags().iter().filter(|f| f.as_bool() == Some(true)).map(|f| f.name.to_owned()).collect()
+    }
+
     fn of(builder: &isa::Builder) -> Result<Target, CodeError> {
         let mut flags = settings::builder();
         let verify = if cfg!(debug_assertions) { "true" } else { "false" };

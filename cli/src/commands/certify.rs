@@ -1,0 +1,200 @@
+//! `snnc certify`
+
+use crate::args::{CertifyArgs, Format, ModelArgs, SettingArgs};
+use crate::{Failure, model, report};
+use snnc_compiler::backend::clif::Target;
+use snnc_compiler::flow::Region;
+use snnc_runtime::certificate::{Certificate, Input, SCHEMA, certify, differences};
+use snnc_runtime::data::Dataset;
+use snnc_runtime::train::checkpoint::{model_file, replace};
+use snnc_runtime::weights::Weights;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Differences that are shown.
+const SHOWN: usize = 20;
+
+pub(crate) fn run(args: &CertifyArgs) -> Result<(), Failure> {
+    if let Some(file) = &args.verify {
+        return verify(args, file);
+    }
+    let Some(model) = &args.model else {
+        return Err(Failure::Usage("name a MODEL, or a certificate with `--verify FILE`".into()));
+    };
+    if let Some(out) = &args.out
+        && out.extension().is_none_or(|e| e != "json")
+    {
+        return Err(Failure::Usage(format!("`-o {}`: name a file that ends with .json", out.display())));
+    }
+    let target = if args.target == "host" { Target::host() } else { Target::named(&args.target) };
+    let target = target.map_err(|e| Failure::Usage(e.0))?;
+    let certificate = derive(model, &args.settings, args.weights.as_deref(), data(args)?.as_ref(), &target)?;
+    let json = || serde_json::to_string_pretty(&certificate).map(|t| t + "\n").map_err(Failure::failed);
+    if let Some(out) = &args.out {
+        replace(out, json()?.as_bytes()).map_err(Failure::failed)?;
+    }
+    match args.format {
+        Format::Json => print!("{}", json()?),
+        Format::Human => human(&certificate),
+    }
+    if let Some(out) = &args.out {
+        eprintln!("wrote {}", out.display());
+    }
+    if certificate.verdict == "violated" || !certificate.code.census.findings.is_empty() { Err(Failure::Findings) } else { Ok(()) }
+}
+
+/// The data to count spikes on, and how many samples.
+fn data(args: &CertifyArgs) -> Result<Option<(Dataset, usize)>, Failure> {
+    let Some(name) = &args.data else { return Ok(None) };
+    if args.weights.is_none() {
+        return Err(Failure::Usage("spikes are counted with weights; give `--weights W`, too".into()));
+    }
+    let data = Dataset::named(name).map_err(|e| Failure::Usage(e.to_string()))?;
+    Ok(Some((data, args.samples.map_or(usize::MAX, |n| n as usize))))
+}
+
+fn derive(
+    model: &str,
+    settings: &SettingArgs,
+    weights: Option<&Path>,
+    data: Option<&(Dataset, usize)>,
+    target: &Target,
+) -> Result<Certificate, Failure> {
+    let loaded = model::load(&ModelArgs { model: model.to_owned(), settings: settings.clone() })?;
+    let graph = loaded.checked.graph();
+    if let Some((data, _)) = data {
+        data.fits(graph).map_err(Failure::failed)?;
+    }
+    let weights = weights.map(|w| Weights::read(&model_file(w), graph, None)).transpose().map_err(Failure::failed)?;
+    let input = Input {
+        model,
+        set: settings.set.clone(),
+        time: settings.time,
+        sources: &loaded.sources,
+        checked: &loaded.checked,
+        weights: weights.as_ref(),
+        data: data.map(|(d, n)| (d, *n)),
+        target,
+    };
+    certify(&input).map_err(Failure::failed)
+}
+
+/// Derives a certificate again, from its source (or the model that is named) and weights, and says what differs.
+fn verify(args: &CertifyArgs, file: &Path) -> Result<(), Failure> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).map_err(|e| Failure::Usage(format!("cannot read `{shown}`: {e}")))?;
+    let broken = |reason: String| Failure::Failed(format!("`{shown}` is no certificate: {reason}"));
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| broken(e.to_string()))?;
+    let schema = value.get("schema").and_then(serde_json::Value::as_u64).ok_or_else(|| broken("it has no `schema`".into()))?;
+    if schema != SCHEMA {
+        return Err(broken(format!("it has the form {schema}, and this snnc reads form {SCHEMA}")));
+    }
+    let given: Certificate = serde_json::from_value(value).map_err(|e| broken(e.to_string()))?;
+    let settings = SettingArgs { set: given.subject.set.clone(), time: given.subject.time };
+    let model = args.model.clone().unwrap_or_else(|| given.subject.model.clone());
+    if given.hashes.weights.is_some() && args.weights.is_none() {
+        eprintln!("note: the certificate is for weights; without `--weights W` they are not compared");
+    }
+    let measured = given.measured.as_ref().filter(|_| args.weights.is_some());
+    let data = measured.map(|m| Dataset::named(&m.data).map(|d| (d, m.samples))).transpose().map_err(Failure::failed)?;
+    let target = Target::exactly(&given.code.triple, &given.code.flags).map_err(|e| broken(e.0))?;
+    let derived = derive(&model, &settings, args.weights.as_deref(), data.as_ref(), &target)?;
+    let mut given = given;
+    if args.weights.is_none() {
+        given.measured = None;
+    }
+    let lines = differences(&given, &derived);
+    if lines.is_empty() {
+        println!("{shown} holds: {} is {}, derived again from {model}", given.subject.name, given.verdict);
+        return Ok(());
+    }
+    println!("{shown} does not hold for {model}:");
+    for line in lines.iter().take(SHOWN) {
+        println!("  {line}");
+    }
+    if lines.len() > SHOWN {
+        println!("  and {} more", lines.len() - SHOWN);
+    }
+    Err(Failure::Findings)
+}
+
+fn human(c: &Certificate) {
+    let (t, census) = (&c.totals, &c.code.census);
+    let number = |n: u64| report::grouped(n);
+    println!("{} (T = {}) is {}\n", c.subject.name, c.subject.steps, c.verdict);
+    let mut rows: Vec<Vec<String>> = vec![
+        vec!["additions of weights, where there is a spike".into(), number(t.accumulates), "if all neurons fired at all steps".into()],
+        vec!["comparisons".into(), number(t.comparisons), "neurons, largest values".into()],
+    ];
+    let mut add = |what: &str, n: u64, note: &str| {
+        if n > 0 {
+            rows.push(vec![what.to_owned(), number(n), note.to_owned()]);
+        }
+    };
+    add("ANDs of spikes with spikes, counted", t.and_counts, "");
+    add("additions of values, where there is a spike", t.masked_accumulates, "if all neurons fired at all steps");
+    add("selections by a spike", t.selections, "");
+    add("changes of exponents", t.shifts, "factors and leaks of 2^-k");
+    add("multiplications of the encoder", t.encoder_macs, &format!("{:.2} % of all operations as written", 100.0 * t.encoder_share));
+    add("multiplications of residues", t.residue_multiplications, &format!("at {} places, admitted or not", t.residues));
+    print!("{}", report::table(&["operations per inference of one sample", "count", ""], &rows));
+    if let Some(m) = &c.measured {
+        println!("\non {} pictures of `{}`: {} additions of weights per picture", m.samples, m.data, report::short(m.accumulates));
+    }
+    let mut destinations: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for w in &c.written {
+        if let Some(f) = &w.factor {
+            *destinations.entry((w.operator.as_str(), f.destination.as_str())).or_default() += 1;
+        }
+    }
+    let meaning = |d: &str| match d {
+        "before" => "into the weights of the map before it",
+        "after" => "into the weights of the map after it",
+        "neuron" => "into threshold, bias and reset of the neuron that reads it",
+        "readers" => "into all that read it",
+        "select" => "selected where there is a spike",
+        "shift" => "a change of exponent",
+        "encoder" => "stays, in the encoder",
+        _ => "stays: a residue",
+    };
+    let rows: Vec<Vec<String>> =
+        destinations.iter().map(|((op, d), n)| vec![(*op).to_owned(), number(*n), meaning(d).to_owned()]).collect();
+    if !rows.is_empty() {
+        print!("\n{}", report::table(&["constant factors of", "places", "where they go"], &rows));
+    }
+    let residues: Vec<Vec<String>> = c
+        .written
+        .iter()
+        .filter_map(|w| Some(vec![w.residue.clone()?, w.path.clone(), number(w.multiplications), w.place.clone()]))
+        .collect();
+    if !residues.is_empty() {
+        print!("\n{}", report::table(&["residue", "at", "multiplications", "place"], &residues));
+    }
+    let multiplying = c.prepare.iter().filter(|p| p.multiplies).count();
+    println!(
+        "\nweights     {} as written, {} folded; {multiplying} of {} folded parameters are multiplied, once per set of weights",
+        number(t.weights_written),
+        number(t.weights_folded),
+        c.prepare.len()
+    );
+    let of = |region| census.of(region);
+    let ((free, bad), (encoder, inside), (residue, admitted)) = (of(Region::Free), of(Region::Encoder), of(Region::Residue));
+    println!(
+        "census      {} for {}: {bad} of {} instructions outside the encoder multiply",
+        report::bytes(c.code.bytes),
+        c.code.triple,
+        number(free)
+    );
+    println!("            {inside} of {} in the encoder, {admitted} of {} in residues", number(encoder), number(residue));
+    for finding in &census.findings {
+        println!("            {} at {:#x}: `{}` {}", finding.function, finding.offset, finding.instruction, finding.wrong);
+    }
+    for (name, hash) in &c.hashes.sources {
+        println!("source      {hash}  {name}");
+    }
+    println!("program     {}\ncode        {}", c.hashes.program, c.hashes.code);
+    if let Some(weights) = &c.hashes.weights {
+        println!("weights     {weights}");
+    }
+    println!("snnc        {}, form {}", c.snnc, c.schema);
+}

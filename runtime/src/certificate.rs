@@ -1,0 +1,545 @@
+//! The certificate: what an inference does, operation by operation, how each multiplication of the network as written goes away,
+//! and what the machine code consists of; enough to derive it again and compare.
+
+use crate::artifact::ArtifactError;
+use crate::data::Dataset;
+use crate::energy::{self, Done};
+use crate::session::{Inference, inference_program};
+use crate::weights::Weights;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use snnc_compiler::backend::clif::{Target, image};
+use snnc_compiler::census::{Census, census};
+use snnc_compiler::check::{Checked, Destination, FoldPlan, How};
+use snnc_compiler::flow::power_of_two;
+use snnc_compiler::fold::{Expr, Folded, fold};
+use snnc_compiler::graph::Node;
+use snnc_compiler::lower::Watch;
+use snnc_compiler::ops::{Multiplication, Op, Selection};
+use snnc_compiler::program::digest;
+use snnc_compiler::types::NodeId;
+use snnc_grammar::SourceMap;
+
+/// The form of a certificate; docs/schemas/certificate.schema.json describes it.
+pub const SCHEMA: u64 = 1;
+
+/// The whole certificate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// [`SCHEMA`].
+    pub schema: u64,
+    /// The version of snnc.
+    pub snnc: String,
+    /// Which network.
+    pub subject: Subject,
+    /// `strict`, `admitted` or `violated`.
+    pub verdict: String,
+    /// What it rests on.
+    pub hashes: Hashes,
+    /// Sums over all operations.
+    pub totals: Totals,
+    /// The network as written, node by node, and what becomes of each.
+    pub written: Vec<Written>,
+    /// What is executed, operation by operation.
+    pub executed: Vec<Executed>,
+    /// What is computed once per set of weights, and may multiply.
+    pub prepare: Vec<Prepared>,
+    /// Spikes counted on data.
+    pub measured: Option<Measured>,
+    /// What the code was made for, and every instruction of it.
+    pub code: Code,
+}
+
+/// Which network, as the command line named it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subject {
+    /// The file or model of the zoo, and the variant.
+    pub model: String,
+    /// The variant's name.
+    pub name: String,
+    /// Parameters that were set: `name=value`.
+    pub set: Vec<String>,
+    /// Time steps that were set.
+    pub time: Option<usize>,
+    /// Time steps.
+    pub steps: usize,
+    /// Trained values.
+    pub parameters: u64,
+}
+
+/// SHA-256 of everything.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hashes {
+    /// Every source that was read, by name.
+    pub sources: Vec<(String, String)>,
+    /// The program that was compiled.
+    pub program: String,
+    /// The machine code.
+    pub code: String,
+    /// The weights: path and values of every parameter.
+    pub weights: Option<String>,
+    /// The folded weights as they lie in memory.
+    pub folded_weights: Option<String>,
+}
+
+/// Counts per inference of one sample.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Totals {
+    /// Multiply-accumulates of the encoder.
+    pub encoder_macs: u64,
+    /// The encoder's part of all operations as written.
+    pub encoder_share: f64,
+    /// Residues.
+    pub residues: u64,
+    /// Multiplications that they do.
+    pub residue_multiplications: u64,
+    /// Additions of weights if every neuron fired at every step.
+    pub accumulates: u64,
+    /// ANDs of spikes with spikes.
+    pub and_counts: u64,
+    /// Additions of values where there may be a spike.
+    pub masked_accumulates: u64,
+    /// Comparisons.
+    pub comparisons: u64,
+    /// Selections of a constant or a value by a spike.
+    pub selections: u64,
+    /// Changes of exponents.
+    pub shifts: u64,
+    /// Parameters of the network as written.
+    pub weights_written: u64,
+    /// Values that the folded network keeps.
+    pub weights_folded: u64,
+}
+
+/// A node as written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// Its path.
+    pub path: String,
+    /// Its operator.
+    pub operator: String,
+    /// `file:line:column`.
+    pub place: String,
+    /// What is written there.
+    pub text: String,
+    /// Kind and axes of its result.
+    pub signal: String,
+    /// The paths it reads.
+    pub reads: Vec<String>,
+    /// How it is done: `free`, `encoder`, `accumulate`, `accumulate_count`, `and_count`, `masked_accumulate`, `select`, `compare`, `fold`,
+    /// `compose`, `residue`.
+    pub how: String,
+    /// Multiplications if it were run as written.
+    pub multiplications: u64,
+    /// Its constant factor, and where that goes.
+    pub factor: Option<Factor>,
+    /// For a residue: the rule it breaks.
+    pub residue: Option<String>,
+}
+
+/// Where a constant factor goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Factor {
+    /// The factor, in terms of parameters.
+    pub value: String,
+    /// `before`, `after`, `neuron`, `readers`, `select`, `shift`, `encoder`, `residue`.
+    pub destination: String,
+    /// The path of what takes it, where that is one.
+    pub into: Option<String>,
+}
+
+/// An operation that is executed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Executed {
+    /// Its path.
+    pub path: String,
+    /// Its operator.
+    pub operator: String,
+    /// How it is done, as in [`Written::how`].
+    pub how: String,
+    /// How often, per inference of one sample, at most.
+    pub count: u64,
+    /// Spikes that one value of its operand counts at most.
+    pub bound: u64,
+    /// Changes of exponents: of a factor that is a power of two, or of a membrane that leaks by one.
+    pub shifts: u64,
+}
+
+/// A folded parameter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prepared {
+    /// Its path.
+    pub parameter: String,
+    /// Its values.
+    pub elements: u64,
+    /// How it is computed from the parameters as written.
+    pub expression: String,
+    /// Something in that is multiplied, divided, or a root.
+    pub multiplies: bool,
+}
+
+/// What was counted on data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// The data set.
+    pub data: String,
+    /// Samples of its test set.
+    pub samples: usize,
+    /// Additions per inference of one sample.
+    pub accumulates: f64,
+    /// Firing rate of what each layer reads.
+    pub rates: Vec<(String, f64)>,
+}
+
+/// The machine code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Code {
+    /// Architecture, vendor, system.
+    pub triple: String,
+    /// Instruction sets beyond the base.
+    pub flags: Vec<String>,
+    /// Bytes.
+    pub bytes: usize,
+    /// Every instruction.
+    pub census: Census,
+}
+
+/// What a certificate is made from.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// As the command line named it.
+    pub model: &'a str,
+    /// Parameters that were set.
+    pub set: Vec<String>,
+    /// Time steps that were set.
+    pub time: Option<usize>,
+    /// All sources.
+    pub sources: &'a SourceMap,
+    /// The network.
+    pub checked: &'a Checked,
+    /// Its weights.
+    pub weights: Option<&'a Weights>,
+    /// Data to count spikes on, and how many samples.
+    pub data: Option<(&'a Dataset, usize)>,
+    /// What the code is made for.
+    pub target: &'a Target,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// SHA-256 over path and values of every parameter.
+fn weights_hash(checked: &Checked, weights: &Weights) -> String {
+    let mut hash = Sha256::new();
+    for (param, values) in checked.graph().params.iter().zip(&weights.values) {
+        hash.update(param.path.as_bytes());
+        hash.update((values.len() as u64).to_le_bytes());
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        hash.update(&bytes);
+    }
+    hex(&hash.finalize())
+}
+
+/// The word for how something is done.
+pub fn how_word(how: How) -> &'static str {
+    match how {
+        How::Free => "free",
+        How::Encoder => "encoder",
+        How::Accumulate => "accumulate",
+        How::AccumulateCount(_) => "accumulate_count",
+        How::AndCount => "and_count",
+        How::MaskedAccumulate => "masked_accumulate",
+        How::Select => "select",
+        How::Compare => "compare",
+        How::Fold => "fold",
+        How::Compose(_) => "compose",
+        How::Residue => "residue",
+    }
+}
+
+/// Derives the certificate of a network.
+///
+/// # Errors
+/// If the network cannot be folded, compiled, or run.
+pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
+    let checked = input.checked;
+    let (graph, findings) = (checked.graph(), checked.findings());
+    let folded = fold(checked);
+    let (_, program) = inference_program(&folded, Watch::Nothing);
+    let image = image(&program, 1, input.target)?;
+    let census = census(&image.functions, &image.bytes, &image.triple)?;
+    let mut folded_weights = None;
+    if let Some(weights) = input.weights {
+        let session = Inference::new(checked, weights, 1, Watch::Nothing)?;
+        let mut hash = Sha256::new();
+        let bytes: Vec<u8> = session.executable().weights().iter().flat_map(|x| x.to_le_bytes()).collect();
+        hash.update(&bytes);
+        folded_weights = Some(hex(&hash.finalize()));
+    }
+    let measured = match (input.weights, input.data) {
+        (Some(weights), Some((data, samples))) => {
+            let energy = energy::measure(checked, weights, data, samples).map_err(|e| match e {
+                energy::EnergyError::Session(e) => ArtifactError::Session(e),
+                energy::EnergyError::Rates { reason, path, .. } => ArtifactError::Object { path, reason },
+            })?;
+            let spiking = energy.layers.iter().filter(|l| l.done == Done::Ac);
+            Some(Measured {
+                data: data.name.to_owned(),
+                samples: samples.min(data.test.labels.len()),
+                accumulates: energy.operations(Done::Ac),
+                rates: spiking.map(|l| (l.path.clone(), l.rate)).collect(),
+            })
+        }
+        _ => None,
+    };
+    let written = written(input, checked.plan());
+    let executed = executed(&folded);
+    let prepare: Vec<Prepared> = folded
+        .graph
+        .params
+        .iter()
+        .zip(&folded.prepare)
+        .map(|(param, expr)| Prepared {
+            parameter: param.path.clone(),
+            elements: param.elements() as u64,
+            expression: expr.text(&folded.originals),
+            multiplies: multiplies(expr),
+        })
+        .collect();
+    let sum = |how: &str| executed.iter().filter(|e| e.how == how).map(|e| e.count).sum::<u64>();
+    let totals = Totals {
+        encoder_macs: sum("encoder"),
+        encoder_share: findings.encoder_share(),
+        residues: findings.residues.len() as u64,
+        residue_multiplications: findings.residues.iter().map(|r| r.multiplications).sum(),
+        accumulates: sum("accumulate") + sum("accumulate_count"),
+        and_counts: sum("and_count"),
+        masked_accumulates: sum("masked_accumulate"),
+        comparisons: sum("compare"),
+        selections: sum("select"),
+        shifts: executed.iter().map(|e| e.shifts).sum(),
+        weights_written: graph.trained(),
+        weights_folded: prepare.iter().map(|p| p.elements).sum(),
+    };
+    let sources = input.sources.iter().filter(|(_, s)| !s.name.starts_with("--"));
+    Ok(Certificate {
+        schema: SCHEMA,
+        snnc: env!("CARGO_PKG_VERSION").into(),
+        subject: Subject {
+            model: input.model.into(),
+            name: graph.name.clone(),
+            set: input.set.clone(),
+            time: input.time,
+            steps: graph.time,
+            parameters: graph.trained(),
+        },
+        verdict: findings.verdict.to_string(),
+        hashes: Hashes {
+            sources: sources.map(|(_, s)| (s.name.clone(), hex(&Sha256::digest(s.text.as_bytes())))).collect(),
+            program: hex(&digest(&program)),
+            code: hex(&Sha256::digest(&image.bytes)),
+            weights: input.weights.map(|w| weights_hash(checked, w)),
+            folded_weights,
+        },
+        totals,
+        written,
+        executed,
+        prepare,
+        measured,
+        code: Code { triple: image.triple.clone(), flags: input.target.flags(), bytes: image.bytes.len(), census },
+    })
+}
+
+fn written(input: &Input<'_>, plan: &FoldPlan) -> Vec<Written> {
+    let graph = input.checked.graph();
+    let path = |id: NodeId| graph.node(id).path.clone();
+    graph
+        .ids()
+        .map(|id| {
+            let (node, plan) = (graph.node(id), &plan.nodes[id.index()]);
+            let products = node.op.multiplies(&graph.input_signals(node));
+            let value = products.iter().find_map(|m| match m {
+                Multiplication::Factor { value, .. } => Some(match (value, node.op.affine(&node.params)) {
+                    (Some(v), _) => format!("{v}"),
+                    (None, Some((scale, _))) => scale.text(&graph.params),
+                    (None, None) => String::new(),
+                }),
+                _ => None,
+            });
+            let (destination, into) = match plan.factor {
+                None => (None, None),
+                Some(Destination::Before(to)) => (Some("before"), Some(to)),
+                Some(Destination::After(to)) => (Some("after"), Some(to)),
+                Some(Destination::Neuron(to)) => (Some("neuron"), Some(to)),
+                Some(Destination::Readers) => (Some("readers"), None),
+                Some(Destination::Select) => (Some("select"), None),
+                Some(Destination::Shift) => (Some("shift"), None),
+                Some(Destination::Encoder) => (Some("encoder"), None),
+                Some(Destination::Residue) => (Some("residue"), None),
+            };
+            let steps = if node.signal.varies { graph.time as u64 } else { 1 };
+            let each = node.signal.elements() as u64 * steps;
+            let multiplications = products.iter().map(|m| match m {
+                Multiplication::Weights | Multiplication::Dot => graph.work(id),
+                _ => each,
+            });
+            Written {
+                path: node.path.clone(),
+                operator: node.op.word().into(),
+                place: input.sources.place(node.span),
+                text: input.sources.text(node.span).chars().take(200).collect(),
+                signal: node.signal.to_string(),
+                reads: node.inputs.iter().map(|i| path(*i)).collect(),
+                how: how_word(plan.how).into(),
+                multiplications: multiplications.sum(),
+                factor: value.zip(destination).map(|(value, destination)| Factor {
+                    value,
+                    destination: destination.into(),
+                    into: into.map(path),
+                }),
+                residue: input.checked.findings().residues.iter().find(|r| r.node == id).map(|r| r.rule.to_owned()),
+            }
+        })
+        .collect()
+}
+
+fn executed(folded: &Folded) -> Vec<Executed> {
+    let graph = &folded.graph;
+    let mut list = Vec::new();
+    for (id, how) in graph.ids().zip(&folded.how) {
+        let node = graph.node(id);
+        let steps = if node.signal.varies { graph.time as u64 } else { 1 };
+        let each = node.signal.elements() as u64 * steps;
+        let bound = if let How::AccumulateCount(n) = how { *n } else { 1 };
+        let (how, count) = match how {
+            // A factor that stays is a power of two.
+            _ if !node.encoder && is_shift(node) => ("shift", each),
+            How::Encoder => ("encoder", graph.work(id).max(each)),
+            How::Accumulate | How::AccumulateCount(_) => {
+                // A bias is added once, whatever is counted.
+                let bias = if node.params.len() > 1 { each } else { 0 };
+                (how_word(*how), (graph.work(id) - bias).saturating_mul(bound).saturating_add(bias))
+            }
+            How::AndCount | How::MaskedAccumulate => (how_word(*how), graph.work(id)),
+            How::Residue => ("residue", graph.work(id).max(each)),
+            How::Select => ("select", each),
+            _ if node.op.selection() != Selection::None => ("compare", each),
+            _ => ("free", each),
+        };
+        let leaks = !node.encoder
+            && how != "residue"
+            && node.op.multiplies(&graph.input_signals(node)).iter().any(|m| matches!(m, Multiplication::Leak(_)));
+        let shifts = if how == "shift" || (how == "compare" && leaks) { each } else { 0 };
+        list.push(Executed { path: node.path.clone(), operator: node.op.word().into(), how: how.into(), count, bound, shifts });
+    }
+    list
+}
+
+fn is_shift(node: &Node) -> bool {
+    matches!(&node.op, Op::Scale(scale) if power_of_two(scale.factor).is_some())
+}
+
+/// Whether computing an expression multiplies.
+fn multiplies(expr: &Expr) -> bool {
+    match expr {
+        Expr::Mul(..) | Expr::Div(..) | Expr::Sqrt(_) => true,
+        Expr::Add(a, b) | Expr::Sub(a, b) => multiplies(a) || multiplies(b),
+        Expr::Sign(a, _) | Expr::Magnitude(a, _) | Expr::Sum(a, _) | Expr::Rename(a, ..) => multiplies(a),
+        Expr::Const(_) | Expr::List(..) | Expr::Param(..) => false,
+    }
+}
+
+/// What differs between a certificate and what was derived anew, one line each; what the certificate alone has (a measurement, a
+/// hash of weights) is derived anew by the caller or is not compared.
+pub fn differences(given: &Certificate, derived: &Certificate) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut differs = |what: String, a: &dyn std::fmt::Display, b: &dyn std::fmt::Display| {
+        lines.push(format!("{what}: the certificate says {a}, derived {b}"));
+    };
+    if given.snnc != derived.snnc {
+        differs("version of snnc".into(), &given.snnc, &derived.snnc);
+    }
+    if given.verdict != derived.verdict {
+        differs("verdict".into(), &given.verdict, &derived.verdict);
+    }
+    for (name, hash) in &derived.hashes.sources {
+        match given.hashes.sources.iter().find(|(n, _)| n == name) {
+            Some((_, theirs)) if theirs == hash => {}
+            Some((_, theirs)) => {
+                let same = given.hashes.program == derived.hashes.program;
+                let note = if same { "; the program is the same" } else { "" };
+                differs(format!("source {name}{note}"), &short(theirs), &short(hash));
+            }
+            None => differs("sources".into(), &"nothing of it", name),
+        }
+    }
+    for (name, _) in given.hashes.sources.iter().filter(|(n, _)| !derived.hashes.sources.iter().any(|(m, _)| m == n)) {
+        differs("sources".into(), name, &"nothing of it");
+    }
+    let hashes = [
+        ("hash of the program", Some(&given.hashes.program), Some(&derived.hashes.program)),
+        ("hash of the machine code", Some(&given.hashes.code), Some(&derived.hashes.code)),
+        ("hash of the weights", given.hashes.weights.as_ref(), derived.hashes.weights.as_ref()),
+        ("hash of the folded weights", given.hashes.folded_weights.as_ref(), derived.hashes.folded_weights.as_ref()),
+    ];
+    for (what, a, b) in hashes {
+        match (a, b) {
+            (Some(a), Some(b)) if a != b => differs(what.into(), &short(a), &short(b)),
+            (None, Some(_)) => differs(what.into(), &"none", &"one"),
+            _ => {}
+        }
+    }
+    // All else, field by field, by its text.
+    let text = |c: &Certificate| {
+        let mut c = c.clone();
+        (c.snnc, c.verdict) = (String::new(), String::new());
+        c.hashes = Hashes { sources: vec![], program: String::new(), code: String::new(), weights: None, folded_weights: None };
+        c.subject.model = String::new();
+        serde_json::to_value(c).unwrap_or_default()
+    };
+    compare("", &text(given), &text(derived), &mut lines);
+    lines
+}
+
+fn short(hash: &str) -> String {
+    hash.chars().take(12).collect()
+}
+
+/// Compares two values; lists by the `path`, `parameter` or `name` of their entries, or by place.
+fn compare(at: &str, a: &serde_json::Value, b: &serde_json::Value, lines: &mut Vec<String>) {
+    use serde_json::Value;
+    let label = |v: &Value, i: usize| {
+        let name = ["path", "parameter", "name"].iter().find_map(|k| v.get(k).and_then(Value::as_str));
+        name.map_or_else(|| format!("[{i}]"), |n| format!("[{n}]"))
+    };
+    match (a, b) {
+        _ if a == b => {}
+        (Value::Object(x), Value::Object(y)) => {
+            let mut keys: Vec<&String> = x.keys().chain(y.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let inner = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                compare(&inner, x.get(key).unwrap_or(&Value::Null), y.get(key).unwrap_or(&Value::Null), lines);
+            }
+        }
+        (Value::Array(x), Value::Array(y)) => {
+            for i in 0..x.len().max(y.len()) {
+                let (p, q) = (x.get(i).unwrap_or(&Value::Null), y.get(i).unwrap_or(&Value::Null));
+                compare(&format!("{at}{}", label(if p.is_null() { q } else { p }, i)), p, q, lines);
+            }
+        }
+        _ => lines.push(format!("{at}: the certificate says {a}, derived {b}")),
+    }
+}

@@ -1,0 +1,180 @@
+//! The certificate: what it says, that it can be derived again, and that nothing in it can be changed unseen.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use serde_json::Value;
+use snnc_tests::validate;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+fn snnc(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_snnc")).args(args).current_dir(folder).env("NO_COLOR", "1").output().unwrap()
+}
+
+/// Runs a command that must end with this code and say these words; gives its standard output.
+fn says(folder: &Path, args: &[&str], code: i32, words: &[&str]) -> String {
+    let out = snnc(folder, args);
+    let stdout = String::from_utf8(out.stdout).unwrap();
+    let text = stdout.clone() + &String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "snnc {args:?}:\n{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    for word in words {
+        assert!(text.contains(word), "snnc {args:?} does not say `{word}`:\n{text}");
+    }
+    stdout
+}
+
+const MODEL: &str = "model M {
+    time T = 4
+    input x: analog[C = 3, H = 8, W = 8]
+    neuron lif = LIF(tau = 2.0)
+    encoder {
+        e = x |> conv(C = 8, kernel = 3, pad = 1)
+    }
+    s = e |> lif
+    r = s |> conv(C = 8, kernel = 3, pad = 1) |> batchnorm(C) |> lif
+    output r |> mean(H, W) |> linear(C -> C = 10) |> mean(T)
+}
+";
+
+#[test]
+fn a_certificate_counts_what_can_be_counted_by_hand() {
+    let t = TempDir::new().unwrap();
+    fs::write(t.path().join("m.snn"), MODEL).unwrap();
+    let text = says(t.path(), &["certify", "m.snn", "--format", "json"], 0, &[]);
+    let c: Value = serde_json::from_str(&text).unwrap();
+    validate("docs/schemas/certificate.schema.json", &c);
+    assert_eq!((c["verdict"].as_str(), c["subject"]["name"].as_str()), (Some("strict"), Some("M")));
+    let totals = |name: &str| c["totals"][name].as_u64().unwrap();
+    // The input is the same at all steps: its convolution is computed once. 3 * 9 weights and a bias for 8 * 64 places.
+    assert_eq!(totals("encoder_macs"), 8 * 64 * 28);
+    // 8 * 9 weights and a bias for 8 * 64 places and 4 steps; and at each step a head of 8 * 10 weights for up to 64 spikes, and 10 biases.
+    assert_eq!(totals("accumulates"), 4 * 8 * 64 * 73 + 4 * (8 * 10 * 64 + 10));
+    // Two layers of neurons: one comparison, and one halving, for each and every step.
+    assert_eq!(totals("comparisons"), 2 * 4 * 8 * 64);
+    assert_eq!(totals("shifts"), 2 * 4 * 8 * 64);
+    assert_eq!((totals("residues"), totals("residue_multiplications"), totals("and_counts")), (0, 0, 0));
+    let node = |path: &str| c["written"].as_array().unwrap().iter().find(|w| w["path"] == path).unwrap().clone();
+    let norm = node("r.batchnorm");
+    assert_eq!(norm["factor"]["destination"], "before");
+    assert_eq!(norm["factor"]["into"], "r.conv");
+    assert!(norm["factor"]["value"].as_str().unwrap().contains("r.batchnorm.running_var"));
+    assert_eq!((norm["place"].as_str(), norm["text"].as_str()), (Some("m.snn:9:50"), Some("batchnorm(C)")));
+    assert_eq!(node("e.conv")["how"], "encoder");
+    assert_eq!(node("r.conv")["how"], "accumulate");
+    // 4 steps of 8 * 64 values scaled.
+    assert_eq!(norm["multiplications"], 4 * 8 * 64);
+    let prepared = c["prepare"].as_array().unwrap().iter().find(|p| p["parameter"] == "r.conv.weight").unwrap();
+    assert_eq!((prepared["multiplies"].as_bool(), prepared["elements"].as_u64()), (Some(true), Some(8 * 8 * 9)));
+    // SHA-256 of the text, from another implementation.
+    let hash = Command::new("sha256sum").arg(t.path().join("m.snn")).output().unwrap();
+    assert!(String::from_utf8_lossy(&hash.stdout).starts_with(c["hashes"]["sources"][0][1].as_str().unwrap()));
+    assert_eq!(c["code"]["census"]["findings"], Value::Array(vec![]));
+}
+
+#[test]
+fn every_model_of_the_zoo_has_a_certificate_that_fits_the_schema_and_holds() {
+    let t = TempDir::new().unwrap();
+    for (path, _) in snnc_zoo::MODELS {
+        says(t.path(), &["certify", path, "-o", "c.json"], 0, &["0 of"]);
+        let c: Value = serde_json::from_slice(&fs::read(t.path().join("c.json")).unwrap()).unwrap();
+        validate("docs/schemas/certificate.schema.json", &c);
+        says(t.path(), &["certify", "--verify", "c.json"], 0, &["c.json holds"]);
+    }
+}
+
+#[test]
+fn a_certificate_for_another_machine_is_derived_here() {
+    let t = TempDir::new().unwrap();
+    fs::write(t.path().join("m.snn"), MODEL).unwrap();
+    for target in ["x86-64", "aarch64"] {
+        says(t.path(), &["certify", "m.snn", "--target", target, "-o", "c.json"], 0, &["0 of"]);
+        says(t.path(), &["certify", "--verify", "c.json"], 0, &["holds"]);
+    }
+    says(t.path(), &["certify", "m.snn", "--target", "sparc"], 2, &["`sparc` is not known"]);
+}
+
+#[test]
+fn what_was_changed_is_seen() {
+    let t = TempDir::new().unwrap();
+    fs::write(t.path().join("m.snn"), MODEL).unwrap();
+    says(t.path(), &["certify", "m.snn", "--set", "", "-o", "c.json"], 2, &["--set"]);
+    says(t.path(), &["certify", "m.snn", "-o", "c.json"], 0, &[]);
+    let whole = fs::read_to_string(t.path().join("c.json")).unwrap();
+    // The source: a comment, a space, a number.
+    for (edited, words) in [
+        (MODEL.replace("model M", "// A comment.\nmodel M"), vec!["source m.snn; the program is the same"]),
+        (MODEL.replace("s = e", "s =  e"), vec!["source m.snn; the program is the same"]),
+        (
+            MODEL.replace("C = 8, kernel = 3, pad = 1) |> batch", "C = 9, kernel = 3, pad = 1) |> batch"),
+            vec!["source m.snn:", "hash of the program"],
+        ),
+        (MODEL.replace("LIF(tau = 2.0)", "LIF(tau = 3.0)"), vec!["verdict: the certificate says strict, derived violated"]),
+    ] {
+        fs::write(t.path().join("m.snn"), edited).unwrap();
+        says(t.path(), &["certify", "--verify", "c.json"], 1, &[&["does not hold"], &words[..]].concat());
+    }
+    fs::write(t.path().join("m.snn"), MODEL).unwrap();
+    // The certificate: any number or word in it.
+    let edits = [
+        ("\"verdict\": \"strict\"", "\"verdict\": \"admitted\"", "verdict: the certificate says admitted"),
+        ("\"residues\": 0", "\"residues\": 1", "totals.residues"),
+        ("\"how\": \"accumulate\"", "\"how\": \"free\"", "how"),
+        ("\"parameters\": ", "\"parameters\": 1", "subject.parameters"),
+        ("\"destination\": \"before\"", "\"destination\": \"after\"", "written[r.batchnorm].factor.destination"),
+        ("\"operator\": \"conv\"", "\"operator\": \"linear\"", "operator"),
+        ("\"vaddps\": ", "\"vaddps\": 1", "census"),
+        ("\"snnc\": \"", "\"snnc\": \"9", "version of snnc"),
+    ];
+    for (from, to, word) in edits {
+        let Some((head, tail)) = whole.split_once(from) else {
+            assert!(from.contains("vaddps"), "{from}");
+            continue;
+        };
+        fs::write(t.path().join("edited.json"), format!("{head}{to}{tail}")).unwrap();
+        says(t.path(), &["certify", "--verify", "edited.json"], 1, &["does not hold", word]);
+    }
+    for (from, to) in
+        [("\"hashes\"", "\"hushes\""), ("\"flags\": [", "\"flags\": [\"has_wings\", "), ("\"triple\": \"", "\"triple\": \"pdp11-")]
+    {
+        fs::write(t.path().join("edited.json"), whole.replacen(from, to, 1)).unwrap();
+        says(t.path(), &["certify", "--verify", "edited.json"], 1, &["is no certificate"]);
+    }
+    fs::write(t.path().join("edited.json"), whole.replacen("\"schema\": 1", "\"schema\": 2", 1)).unwrap();
+    says(t.path(), &["certify", "--verify", "edited.json"], 1, &["it has the form 2, and this snnc reads form 1"]);
+    for part in 0..10 {
+        fs::write(t.path().join("edited.json"), &whole[..whole.len() * part / 10]).unwrap();
+        says(t.path(), &["certify", "--verify", "edited.json"], 1, &["is no certificate"]);
+    }
+    says(t.path(), &["certify", "--verify", "nowhere.json"], 2, &["cannot read `nowhere.json`"]);
+    says(t.path(), &["certify"], 2, &["name a MODEL"]);
+    says(t.path(), &["certify", "m.snn", "-o", "c.txt"], 2, &["ends with .json"]);
+    says(t.path(), &["certify", "m.snn", "-o", "nowhere/c.json"], 1, &["c.json"]);
+    says(t.path(), &["certify", "m.snn", "--data", "digits"], 2, &["give `--weights W`"]);
+}
+
+#[test]
+fn weights_are_part_of_it() {
+    let t = TempDir::new().unwrap();
+    let small = ["--set", "dim=6", "--set", "depths=[1]"];
+    for (out, seed) in [("a", "1"), ("b", "2")] {
+        says(t.path(), &[&["train", "quickstart/digits", "--epochs", "1", "--seed", seed, "-o", out], &small[..]].concat(), 0, &[]);
+    }
+    let args = ["certify", "quickstart/digits", "--weights", "a", "--data", "digits", "--samples", "50", "-o", "c.json"];
+    says(t.path(), &[&args, &small[..]].concat(), 0, &["on 50 pictures of `digits`"]);
+    let c: Value = serde_json::from_slice(&fs::read(t.path().join("c.json")).unwrap()).unwrap();
+    validate("docs/schemas/certificate.schema.json", &c);
+    assert!(c["measured"]["accumulates"].as_f64().unwrap() < c["totals"]["accumulates"].as_f64().unwrap());
+    says(t.path(), &["certify", "--verify", "c.json", "--weights", "a"], 0, &["holds"]);
+    says(t.path(), &["certify", "--verify", "c.json"], 0, &["holds", "they are not compared"]);
+    let words = ["does not hold", "hash of the weights", "hash of the folded weights", "measured.accumulates"];
+    says(t.path(), &["certify", "--verify", "c.json", "--weights", "b"], 1, &words);
+    // Weights of another model.
+    says(t.path(), &["certify", "quickstart/digits_rate", "--weights", "a"], 1, &["do not fit `DigitsRate`"]);
+    says(t.path(), &["certify", "quickstart/digits", "--weights", "a"], 1, &["do not fit `Digits`"]);
+    // The folded weights are those that `snnc build` writes.
+    says(t.path(), &[&["build", "quickstart/digits", "--weights", "a", "-o", "out"], &small[..]].concat(), 0, &[]);
+    let hash = Command::new("sha256sum").arg(t.path().join("out/digits.weights")).output().unwrap();
+    assert!(String::from_utf8_lossy(&hash.stdout).starts_with(c["hashes"]["folded_weights"].as_str().unwrap()));
+}
