@@ -2,7 +2,7 @@
 # Installs what some tests need beyond Rust, gcc and Python: a cross compiler, an emulator, a browser (Debian's packages).
 # Without them these tests are skipped; with SNNC_ALL_TESTS set, as in CI, they fail.
 set -euo pipefail
-packages=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
+packages=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user chromium)
 missing=()
 for package in "${packages[@]}"; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")

@@ -81,7 +81,7 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     /// The certificate: every operation, how it is done, where every constant factor went, every instruction.
     #[command(
-        after_help = "Examples:\n  snnc certify mixer/mlp_spe#MlpSpeT\n  snnc certify quickstart/digits --weights runs/digits --data digits -o digits.json\n  \
+        after_help = "Examples:\n  snnc certify mixer/mlp_spe#MlpSpeT\n  snnc certify quickstart/digits --weights runs/digits --data digits -o digits.json\n  snnc certify mixer/mlp_spe#MlpSpeB -o mlp_spe_b.html\n  \
                             snnc certify --verify digits.json --weights runs/digits\n\n\
                             --verify derives the certificate again from source and weights and says what differs.\n\
                             Exit code: 0 holds, 1 violated or something differs, 2 usage."
@@ -478,7 +478,7 @@ pub(crate) struct CertifyArgs {
     /// What the code is for: `host`, `x86-64` or `aarch64`.
     #[arg(long, default_value = "host")]
     pub(crate) target: String,
-    /// The file to write, ending with .json.
+    /// The file to write, ending with .json or .html (a page with a drawing of the network).
     #[arg(short, long)]
     pub(crate) out: Option<PathBuf>,
     /// Derive this certificate again and compare.

@@ -1,5 +1,7 @@
 //! `snnc certify`
 
+mod page;
+
 use crate::args::{CertifyArgs, Format, ModelArgs, SettingArgs};
 use crate::{Failure, model, report};
 use snnc_compiler::backend::clif::Target;
@@ -22,16 +24,18 @@ pub(crate) fn run(args: &CertifyArgs) -> Result<(), Failure> {
         return Err(Failure::Usage("name a MODEL, or a certificate with `--verify FILE`".into()));
     };
     if let Some(out) = &args.out
-        && out.extension().is_none_or(|e| e != "json")
+        && out.extension().is_none_or(|e| e != "json" && e != "html")
     {
-        return Err(Failure::Usage(format!("`-o {}`: name a file that ends with .json", out.display())));
+        return Err(Failure::Usage(format!("`-o {}`: name a file that ends with .json or .html", out.display())));
     }
     let target = if args.target == "host" { Target::host() } else { Target::named(&args.target) };
     let target = target.map_err(|e| Failure::Usage(e.0))?;
     let certificate = derive(model, &args.settings, args.weights.as_deref(), data(args)?.as_ref(), &target)?;
     let json = || serde_json::to_string_pretty(&certificate).map(|t| t + "\n").map_err(Failure::failed);
     if let Some(out) = &args.out {
-        replace(out, json()?.as_bytes()).map_err(Failure::failed)?;
+        let page = out.extension().is_some_and(|e| e == "html");
+        let text = if page { page::html(&certificate).map_err(Failure::failed)? } else { json()? };
+        replace(out, text.as_bytes()).map_err(Failure::failed)?;
     }
     match args.format {
         Format::Json => print!("{}", json()?),

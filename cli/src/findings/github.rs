@@ -1,4 +1,4 @@
-//! Annotations for GitHub Actions: https://docs.github.com/actions/reference/workflow-commands-for-github-actions
+//! Annotations for GitHub Actions (<https://docs.github.com/actions/reference/workflow-commands-for-github-actions>).
 
 use super::{Outcome, human, position};
 use snnc_grammar::Severity;

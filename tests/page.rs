@@ -1,0 +1,136 @@
+//! The certificate's page in a real browser: drawn, clicked, in light and in dark.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use snnc_tests::tool;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
+
+fn snnc(folder: &Path, args: &[&str]) {
+    let out = Command::new(env!("CARGO_BIN_EXE_snnc")).args(args).current_dir(folder).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// Runs the browser without a network on a file of the folder; gives what it prints.
+fn browse(browser: &str, folder: &Path, page: &str, more: &[&str]) -> String {
+    let profile = TempDir::new().unwrap();
+    let mut command = Command::new(browser);
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]);
+    command.args([
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
+        "--window-size=1400,1000",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ]);
+    command.arg(format!("--user-data-dir={}", profile.path().display())).args(more);
+    let out = command.arg(format!("file://{}/{page}", folder.display())).output().unwrap();
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+fn number(dom: &str, before: &str) -> u64 {
+    let rest = dom.split_once(before).unwrap_or_else(|| panic!("no {before} in the page")).1;
+    rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+}
+
+#[test]
+fn the_page_of_a_large_model_is_small_and_quick() {
+    let Some(browser) = tool("chromium") else { return };
+    let t = TempDir::new().unwrap();
+    snnc(t.path(), &["certify", "mixer/mlp_spe#MlpSpeB", "-o", "b.html"]);
+    let text = fs::read_to_string(t.path().join("b.html")).unwrap();
+    assert!(text.len() < 2_000_000, "{} bytes", text.len());
+    // Nothing is fetched: no address but the name of the SVG format.
+    let addresses: Vec<&str> = text.match_indices("http").map(|(i, _)| &text[i..(i + 30).min(text.len())]).collect();
+    assert!(addresses.iter().all(|a| a.starts_with("http://www.w3.org/2000/svg")), "{addresses:?}");
+    let dom = browse(&browser, t.path(), "b.html", &["--dump-dom"]);
+    let ready = number(&dom, "data-ready=\"");
+    assert!(ready < 2000, "ready after {ready} ms");
+    assert!(dom.contains("mixer[23]  19") && dom.contains("65,647,304 parameters"), "the drawing is not there");
+    // Everything opened: all operations are drawn.
+    fs::write(t.path().join("open.html"), text.replace("document.body.dataset.ready", "$(\"more\").click();\ndocument.body.dataset.ready"))
+        .unwrap();
+    let dom = browse(&browser, t.path(), "open.html", &["--dump-dom"]);
+    let data: serde_json::Value = {
+        let json = text.split_once("id=\"certificate\">").unwrap().1.split_once("</script>").unwrap().0;
+        serde_json::from_str(json).unwrap()
+    };
+    assert_eq!(dom.matches("class=\"node").count(), data["written"].as_array().unwrap().len());
+    assert!(number(&dom, "data-ready=\"") < 2000);
+}
+
+#[test]
+fn a_click_shows_source_kind_and_fold() {
+    let Some(browser) = tool("chromium") else { return };
+    let t = TempDir::new().unwrap();
+    let model = "/// </script> & <b>\nmodel M {\n    time T = 2\n    input x: analog[C = 3]\n    neuron lif = LIF(tau = 3.0)\n    encoder {\n        e = x |> linear(C -> C = 8)\n    }\n    \
+                 allow(leak, count = 2, \"</script><script>document.title = 1\")\n    s = e |> lif |> linear(C -> C = 8) |> batchnorm(C) |> lif\n    \
+                 output s |> linear(C -> C = 10) |> mean(T)\n}\n";
+    fs::write(t.path().join("m.snn"), model).unwrap();
+    snnc(t.path(), &["certify", "m.snn", "-o", "m.html"]);
+    let text = fs::read_to_string(t.path().join("m.html")).unwrap();
+    let click = |path: &str| {
+        let script = format!(
+            "document.querySelector('.node[data-path=\"{path}\"] rect').dispatchEvent(new MouseEvent('click', {{ bubbles: true }}));\n"
+        );
+        fs::write(t.path().join("clicked.html"), text.replace("document.body.dataset.ready", &(script + "document.body.dataset.ready")))
+            .unwrap();
+        let dom = browse(&browser, t.path(), "clicked.html", &["--dump-dom"]);
+        let side = dom.split_once("<aside id=\"side\">").unwrap().1.split_once("</aside>").unwrap().0.to_owned();
+        (dom, side)
+    };
+    let (dom, side) = click("s.batchnorm");
+    assert!(dom.contains("<title>M is admitted</title>") && dom.contains("class=\"node chosen\" data-path=\"s.batchnorm\""));
+    for word in [
+        "m.snn:10:43",
+        "batchnorm(C)",
+        "current[T, C = 8]",
+        "a constant factor, folded away",
+        "into the weights of the map before it",
+        ">s.linear</a>",
+        "running_var",
+    ] {
+        assert!(side.contains(word), "no {word} in {side}");
+    }
+    let (dom, side) = click("s.lif");
+    assert!(side.contains("leak") && side.contains("multiplied: a residue") && side.contains("spike[T, C = 8]"), "{side}");
+    assert!(dom.contains("class=\"node bad chosen\""), "residues stand out");
+    // A closed group opens, an open one closes.
+    let script = "document.querySelector('.group[data-group=\"e\"] rect').dispatchEvent(new MouseEvent('click', { bubbles: true }));\n";
+    fs::write(
+        t.path().join("closed.html"),
+        text.replace("document.body.dataset.ready", &(script.to_owned() + "document.body.dataset.ready")),
+    )
+    .unwrap();
+    let dom = browse(&browser, t.path(), "closed.html", &["--dump-dom"]);
+    assert!(!dom.contains("data-path=\"e.linear\"") && dom.contains("e  1"));
+}
+
+#[test]
+fn the_page_is_drawn_in_light_and_in_dark() {
+    let Some(browser) = tool("chromium") else { return };
+    let t = TempDir::new().unwrap();
+    snnc(t.path(), &["certify", "quickstart/digits", "-o", "d.html"]);
+    let mut means = Vec::new();
+    for (scheme, name) in [("1", "light"), ("0", "dark")] {
+        let file = t.path().join(format!("{name}.png"));
+        let scheme = format!("--blink-settings=preferredColorScheme={scheme}");
+        browse(&browser, t.path(), "d.html", &[&format!("--screenshot={}", file.display()), &scheme]);
+        let picture = image::open(&file).unwrap().to_rgb8();
+        assert_eq!(picture.dimensions(), (1400, 1000));
+        let mean = picture.pixels().map(|p| p.0.iter().map(|c| f64::from(*c)).sum::<f64>() / 3.0).sum::<f64>() / f64::from(1400 * 1000);
+        // The kinds' colours are there: many pixels in each of the three hues of the legend that the network has.
+        let hues = [
+            |p: [i32; 3]| p[1] > p[0] + 8 && p[1] > p[2] + 8,
+            |p: [i32; 3]| p[0] > p[2] + 20 && p[1] > p[2] + 15,
+            |p: [i32; 3]| p[0] > p[1] + 12 && p[1] > p[2],
+        ];
+        for (i, hue) in hues.iter().enumerate() {
+            let count = picture.pixels().filter(|p| hue(p.0.map(i32::from))).count();
+            assert!(count > 500, "{name}: {count} pixels of hue {i}");
+        }
+        means.push(mean);
+    }
+    assert!(means[0] > 225.0 && means[1] < 40.0, "{means:?}");
+}
