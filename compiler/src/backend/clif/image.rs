@@ -235,7 +235,7 @@ pub fn image(program: &Program, batch: usize, target: &Target) -> Result<Image, 
         id: plant.id,
     };
     for ((name, body), piece) in plant.bodies.iter().zip(&pieces) {
-        let start = image.bytes.len().next_multiple_of(piece.align.max(16) as usize);
+        let start = image.bytes.len().next_multiple_of(piece.align.max(64) as usize);
         image.bytes.resize(start, 0);
         image.bytes.extend_from_slice(&piece.bytes);
         let (region, label) = plant.purpose(body);
