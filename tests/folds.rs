@@ -66,8 +66,13 @@ fn every_model_of_the_zoo() {
 
 /// A model around one line: spikes `s` of two axes sets go in, something with a head comes out.
 fn model(line: &str) -> Checked {
+    model_of(4, line)
+}
+
+/// The same for pictures of another extent.
+fn model_of(size: usize, line: &str) -> Checked {
     let text = format!(
-        "model M {{\n time T = 3\n input x: analog[C = 3, H = 4, W = 4]\n neuron lif = LIF(tau = 2.0)\n neuron sub = LIF(tau = 4.0, threshold = 0.5, reset = soft)\n \
+        "model M {{\n time T = 3\n input x: analog[C = 3, H = {size}, W = {size}]\n neuron lif = LIF(tau = 2.0)\n neuron sub = LIF(tau = 4.0, threshold = 0.5, reset = soft)\n \
          neuron ifn = IF(threshold = 0.7, reset = hard(0.1), fire = \">\")\n \
          encoder {{ e = x |> conv(C = 4, kernel = 3, stride = 1, pad = 1) }}\n s = e |> lif\n {line}\n output y |> mean(T)\n}}"
     );
@@ -146,4 +151,230 @@ fn products_with_spikes() {
         "k = s |> linear(H -> H) |> lif\n p = s * k\n a = s |> linear(W -> W)\n y = dot(H; a, p) |> lif |> mean(W) |> linear(C -> C = 3)",
     );
     strict("k = s |> linear(H -> H) |> lif\n y = dot(H; s, k) |> lif |> mean(W) |> linear(C -> C = 3)");
+}
+
+/// The choices of a model: fold, path, weights that it adds.
+fn choices(checked: &Checked) -> Vec<(String, String, u64)> {
+    checked.plan().choices.iter().map(|c| (c.fold.clone(), c.path.clone(), c.weights)).collect()
+}
+
+/// The folded network's weights that have a place for every time step.
+fn tables(checked: &Checked) -> Vec<String> {
+    let folded = fold(checked);
+    let params = folded.graph.params.iter().filter(|p| p.axes.first().is_some_and(|a| a.name == "step"));
+    params.map(|p| p.path.clone()).collect()
+}
+
+#[test]
+fn a_convolution_looks_through_the_pool_before_it() {
+    // 4 x 2 x 2 counts at 3 steps are 48 values; 4 x 5 x 3 x 3 weights would become four times as many.
+    let conv = "y = s |> avg_pool(kernel = 2, stride = 2) |> conv(C = 5, kernel = 3, pad = 1) |> lif |> mean(H, W) |> linear(C -> C = 3)";
+    strict(conv);
+    assert_eq!(choices(&model(conv))[0].0, "counts");
+    // A convolution of few weights looks through it.
+    let few = "y = s |> avg_pool(kernel = 2, stride = 2) |> conv(C = 1, kernel = 1) |> lif |> mean(H, W) |> linear(C -> C = 3)";
+    strict(few);
+    assert_eq!(choices(&model(few)), [("pool".to_owned(), "y.conv".to_owned(), 12)]);
+    // Windows that overlap, and a pool with zeros around it.
+    for (pool, conv) in [
+        ("kernel = 3, stride = 1", "kernel = 2, stride = 1"),
+        ("kernel = 3, stride = 2, pad = 1", "kernel = 2, stride = 1"),
+        ("kernel = 2, stride = 2", "kernel = 2, stride = 1, pad = 1"),
+    ] {
+        let line = format!("y = s |> avg_pool({pool}) |> conv(C = 1, {conv}, bias = false) |> lif |> mean(H, W) |> linear(C -> C = 3)");
+        let checked = model_of(6, &line);
+        assert_eq!(choices(&checked)[0].0, "pool", "{line}");
+        agrees(&checked, 1);
+        crate::agreement::agrees(&checked, 1);
+    }
+    // What the convolution's zeros stand for is not what such a pool gives at the border.
+    let border = "y = s |> avg_pool(kernel = 3, stride = 1) |> conv(C = 1, kernel = 2, pad = 1) |> lif |> mean(H, W) |> linear(C -> C = 3)";
+    strict(border);
+    assert!(choices(&model(border)).is_empty());
+}
+
+#[test]
+fn counts_too_large_to_be_added_are_looked_through() {
+    let line = |pool: usize| {
+        format!(
+            "model M {{\n time T = 2\n input x: analog[C = 2, H = 20, W = 20]\n neuron lif = LIF(tau = 2.0)\n encoder {{ e = x |> conv(C = 3, kernel = 3, pad = 1) }}\n \
+             y = e |> lif |> avg_pool(kernel = {pool}, stride = {pool}) |> conv(C = 64, kernel = 2) |> lif |> mean(H, W) |> linear(C -> C = 3)\n output y |> mean(T)\n}}"
+        )
+    };
+    for (pool, fold) in [(5, "counts"), (10, "pool")] {
+        let checked = checked_text(&line(pool), &Settings::default());
+        assert!(checked.findings().residues.is_empty(), "{:?}", checked.findings().residues);
+        assert_eq!(choices(&checked)[0].0, fold);
+        assert_eq!(checked.plan().choices[0].instead.is_some(), pool == 5, "100 spikes are too many to count");
+        agrees(&checked, 1);
+        crate::agreement::agrees(&checked, 1);
+    }
+}
+
+/// A model in which a leak of a third is shared.
+fn leaky(line: &str) -> Checked {
+    let text = format!(
+        "model M {{\n time T = 5\n input x: analog[C = 3, H = 4, W = 4]\n fold(time)\n neuron lif = LIF(tau = 1.5)\n \
+         fold(time)\n neuron sub = LIF(tau = 1.5, decay_input = false, threshold = 0.61, reset = soft)\n \
+         fold(time)\n neuron hard = LIF(tau = 1.5, threshold = 0.4, reset = hard(-0.2), fire = \">\")\n \
+         fold(time)\n neuron worth = LIF(tau = 1.5, threshold = trainable(0.5), amplitude = threshold(2.0), reset = soft)\n \
+         neuron other = LIF(tau = 2.0)\n \
+         encoder {{ e = x |> conv(C = 4, kernel = 3, stride = 1, pad = 1) }}\n {line}\n output y |> mean(T)\n}}"
+    );
+    checked_text(&text, &Settings::default())
+}
+
+fn in_tables(line: &str) {
+    let checked = leaky(line);
+    assert!(checked.findings().residues.is_empty(), "{line}: {:?}", checked.findings().residues);
+    for seed in 1..4 {
+        agrees(&checked, seed);
+        crate::agreement::agrees(&checked, seed);
+    }
+}
+
+const HEAD: &str = "|> mean(H, W) |> linear(C -> C = 3)";
+
+#[test]
+fn a_common_leak_goes_into_tables() {
+    for neuron in ["lif", "sub", "hard", "worth"] {
+        // Behind a map, with and without constants behind it.
+        in_tables(&format!("s = e |> other\n y = s |> linear(C -> C) |> {neuron} {HEAD}"));
+        in_tables(&format!("s = e |> other\n y = s |> conv(C = 5, kernel = 3, pad = 1) |> batchnorm(C) |> {neuron} {HEAD}"));
+        in_tables(&format!("s = e |> other\n y = s |> linear(C -> C) |> batchnorm(H) |> {neuron} {HEAD}"));
+        // On what the encoder gives.
+        in_tables(&format!("y = e |> batchnorm(C) |> {neuron} {HEAD}"));
+        // A residual stream, on which spikes are added, too.
+        in_tables(&format!("a = e |> {neuron}\n b = e + (a |> linear(C -> C) |> batchnorm(C))\n c = b + (b |> {neuron} |> linear(C -> C)) + a\n y = c |> {neuron} {HEAD}"));
+        // Pools, sums and views on the way.
+        in_tables(&format!("a = e |> {neuron}\n y = a |> avg_pool(kernel = 2, stride = 2) |> {neuron} {HEAD}"));
+        in_tables(&format!("a = e |> {neuron}\n y = a |> linear(C -> C) |> max_pool(kernel = 2, stride = 2) |> {neuron} {HEAD}"));
+        in_tables(&format!("a = e |> {neuron}\n y = a |> linear(C -> C) |> merge(C, H -> C) |> {neuron} |> mean(W) |> linear(C -> C = 3)"));
+    }
+}
+
+#[test]
+fn counts_in_tables_add_the_constant_of_the_step() {
+    for neuron in ["lif", "sub", "hard"] {
+        in_tables(&format!(
+            "s = e |> other\n k = s |> linear(C -> C) |> {neuron} |> split(C -> G = 2, K)\n v = s |> linear(C -> C) |> {neuron} |> split(C -> G = 2, V)\n \
+             y = dot(K; k, dot(H, W; k, v)) * 0.125 |> merge(G, V -> C) |> {neuron} {HEAD}"
+        ));
+        in_tables(&format!("s = e |> other\n t = s |> linear(C -> C)\n y = s * t |> {neuron} {HEAD}"));
+        in_tables(&format!("s = e |> other\n t = s |> linear(C -> C) |> other\n y = s + t |> {neuron} {HEAD}"));
+    }
+    let tables = tables(&leaky(&format!("s = e |> other\n t = s |> linear(C -> C) |> other\n y = s + t |> lif {HEAD}")));
+    assert!(tables.iter().any(|t| t == "s.other.steps"), "{tables:?}");
+}
+
+#[test]
+fn a_leak_stays_where_something_else_reads_the_stream() {
+    for (line, left) in [
+        // Another leak, a head, and the output.
+        (format!("s = e |> other\n a = s |> linear(C -> C)\n y = (a |> lif) + (a |> other) {HEAD}"), 1),
+        (format!("s = e |> other\n a = s |> linear(C -> C)\n y = ((a |> lif) {HEAD}) + (a |> mean(H, W) |> linear(C -> C = 3))"), 1),
+    ] {
+        let checked = leaky(&line);
+        let leaks = checked.findings().residues.iter().filter(|r| r.rule == "leak").count();
+        assert_eq!(leaks, left, "{line}");
+        let help = &checked.findings().residues.iter().find(|r| r.rule == "leak").unwrap().help;
+        assert!(help.contains("cannot take this leak"), "{help}");
+    }
+}
+
+/// A model with heads and projections of sums.
+fn composed(line: &str) -> Checked {
+    let text = format!(
+        "model M {{\n time T = 3\n input x: analog[C = 3, H = 5, W = 5]\n neuron lif = LIF(tau = 2.0)\n \
+         neuron worth = IF(threshold = trainable(0.5), amplitude = threshold(2.0), reset = soft)\n \
+         encoder {{ e = x |> conv(C = 4, kernel = 3, stride = 1, pad = 1) }}\n s = e |> lif\n {line}\n output y |> mean(T)\n}}"
+    );
+    checked_text(&text, &Settings::default())
+}
+
+fn in_terms(line: &str) -> Checked {
+    let checked = composed(line);
+    assert!(checked.findings().residues.is_empty(), "{line}: {:?}", checked.findings().residues);
+    assert!(choices(&checked).iter().any(|c| c.0 == "compose"), "{:?}", choices(&checked));
+    for seed in 1..4 {
+        agrees(&checked, seed);
+        crate::agreement::agrees(&checked, seed);
+    }
+    checked
+}
+
+#[test]
+fn a_head_over_a_residual_sum_is_composed_with_its_terms() {
+    let stream = "a = s |> conv(C = 6, kernel = 3, pad = 1) |> batchnorm(C)\n b = a + (a |> lif |> linear(C -> C) |> batchnorm(C))\n \
+                  c = b - (b |> lif |> linear(C -> C = 8) |> lif |> linear(C -> C = 6))";
+    let checked = in_terms(&format!("{stream}\n fold(compose)\n y = c |> mean(H, W) |> linear(C -> C = 3)"));
+    // Three terms: 3 x 4 x 3 x 3, 3 x 6 and 3 x 8 weights in the place of the head's 3 x 6.
+    assert_eq!(choices(&checked), [("compose".to_owned(), "y.linear".to_owned(), 108 + 18 + 24 - 18)]);
+    in_terms(&format!("{stream}\n fold(compose)\n y = c |> mean(T) |> mean(H, W) |> linear(C -> K = 3, bias = false)").replace("|> mean(T) |> mean", "|> mean"));
+    in_terms(&format!("{stream}\n fold(compose)\n y = c |> merge(H, W -> N) |> linear(C -> C = 3) |> mean(N)"));
+    // Spikes, and spikes worth their threshold, on the stream.
+    in_terms(&format!("a = s |> worth\n b = a + (a |> linear(C -> C)) + s\n fold(compose)\n y = b {HEAD}"));
+}
+
+#[test]
+fn a_projection_of_a_sum_is_composed_with_its_terms() {
+    let stream = "a = s |> conv(C = 6, kernel = 3, pad = 1) |> batchnorm(C)\n b = a + (a |> lif |> conv(C = 6, kernel = 3, pad = 1) |> batchnorm(C))";
+    let project = "fold(compose)\n p = b |> conv(C = 5, kernel = 1, stride = 2, bias = false) |> batchnorm(C)\n \
+                   d = p + (b |> lif |> conv(C = 5, kernel = 3, stride = 2, pad = 1) |> batchnorm(C))";
+    let checked = in_terms(&format!("{stream}\n {project}\n y = d |> lif {HEAD}"));
+    assert_eq!(choices(&checked)[0].2, 5 * 4 * 9 + 5 * 6 * 9 - 5 * 6);
+    // And a head over the projected sum.
+    in_terms(&format!("{stream}\n {project}\n fold(compose)\n y = d {HEAD}"));
+    in_terms(&format!("{stream}\n fold(compose)\n p = b |> conv(C = 5, kernel = 2, stride = 2)\n y = p |> lif {HEAD}"));
+}
+
+#[test]
+fn what_a_composition_cannot_remove_stays() {
+    // What the encoder gives, a maximum, and a projection with zeros around what is not zero there.
+    for line in [
+        format!("b = e + (s |> linear(C -> C))\n fold(compose)\n y = b {HEAD}"),
+        format!("a = s |> linear(C -> C)\n b = a + (a |> max_pool(kernel = 3, stride = 1, pad = 1))\n fold(compose)\n y = b {HEAD}"),
+        format!("a = s |> linear(C -> C)\n b = a + s\n fold(compose)\n y = b |> conv(C = 4, kernel = 3, pad = 1) |> lif {HEAD}"),
+    ] {
+        let checked = composed(&line);
+        assert_eq!(checked.findings().residues.len(), 1, "{line}: {:?}", checked.findings().residues);
+        assert!(checked.findings().diagnostics.iter().any(|d| d.code == "check::fold"), "{line}");
+    }
+}
+
+#[test]
+fn both_folds_in_one_model() {
+    let text = "model M {\n time T = 4\n input x: analog[T, C = 2, H = 4, W = 4]\n fold(time)\n neuron lif = LIF(tau = 1.5)\n \
+         encoder { e = x |> conv(C = 4, kernel = 3, stride = 1, pad = 1) |> batchnorm(C) }\n \
+         m = e |> lif |> max_pool(kernel = 2, stride = 2) |> conv(C = 6, kernel = 3, pad = 1) |> batchnorm(C)\n \
+         m = m + (m |> lif |> linear(C -> C) |> batchnorm(C))\n m = m + (m |> lif |> linear(C -> C) |> batchnorm(C))\n \
+         fold(compose)\n h = m |> mean(H, W) |> mean(T) |> linear(C -> C = 3)\n output h\n}";
+    let checked = checked_text(text, &Settings::default());
+    assert!(checked.findings().residues.is_empty(), "{:?}", checked.findings().residues);
+    for seed in 1..4 {
+        agrees(&checked, seed);
+        crate::agreement::agrees(&checked, seed);
+    }
+}
+
+#[test]
+fn the_offered_cost_is_the_cost() {
+    let text = |time: &str, compose: &str| {
+        format!(
+            "model M {{\n time T = 4\n input x: analog[C = 2, H = 4, W = 4]\n {time} neuron lif = LIF(tau = 1.5)\n encoder {{ e = x |> conv(C = 4, kernel = 3, pad = 1) }}\n \
+             m = e |> lif |> conv(C = 6, kernel = 3, pad = 1)\n n = m + (m |> lif |> linear(C -> C))\n k = n |> lif |> linear(C -> C)\n {compose} h = n + k {HEAD}\n output h |> mean(T)\n}}"
+        )
+    };
+    let without = checked_text(&text("", "fold(compose)\n"), &Settings::default());
+    let help = |checked: &Checked, rule: &str| checked.findings().residues.iter().find(|r| r.rule == rule).unwrap().help.clone();
+    let with = checked_text(&text("fold(time)\n", "fold(compose)\n"), &Settings::default());
+    assert!(with.findings().residues.is_empty());
+    let cost = |fold: &str| with.plan().choices.iter().filter(|c| c.fold == fold).map(|c| c.weights).sum::<u64>();
+    assert!(help(&without, "leak").contains(&format!("`fold(time)` before the statement: {} more weights", cost("time"))), "{}", help(&without, "leak"));
+    let plain = checked_text(&text("", ""), &Settings::default());
+    let offered = help(&plain, "real_operand");
+    assert!(offered.contains(&format!("`fold(compose)` before the statement: {} more weights", cost("compose"))), "{offered}");
+    // The folded network has as many more values in its maps.
+    let folded = |checked: &Checked| fold(checked).graph.params.iter().filter(|p| p.path.ends_with(".weight")).map(|p| p.elements() as u64).sum::<u64>();
+    assert_eq!(folded(&with), folded(&without) + cost("time"));
 }

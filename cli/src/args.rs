@@ -175,6 +175,9 @@ pub(crate) struct CheckArgs {
     /// Apply the remedies of findings that have one, and format the files.
     #[arg(long)]
     pub(crate) fix: bool,
+    /// With --fix: only fixes that leave what the network computes as it is (`fold(time)`, `fold(compose)`).
+    #[arg(long, requires = "fix")]
+    pub(crate) exact: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! and convolutions), windows, and views. A tensor's dims are `[B][T][axes]` in physical order, so the number of samples is a
 //! run-time parameter and every stride is known at compile time.
 
+use crate::ops::select::STEPS;
 use crate::types::{Axis, ParamId, Signal, index};
 use serde::{Deserialize, Serialize};
 
@@ -32,9 +33,10 @@ impl Dims {
         Dims { batch: true, time: signal.varies, axes }
     }
 
-    /// Dims of a parameter: its axes in the order of its data.
+    /// Dims of a parameter: its axes in the order of its data, time steps, if it varies over them, first.
     pub fn param(axes: &[Axis]) -> Dims {
-        Dims { batch: false, time: false, axes: axes.to_vec() }
+        let time = axes.first().is_some_and(|a| a.name == STEPS);
+        Dims { batch: false, time, axes: axes[usize::from(time)..].to_vec() }
     }
 
     /// The axis of this name.
@@ -207,6 +209,9 @@ pub struct Window {
 }
 
 impl Window {
+    /// Every place alone.
+    pub const POINT: Window = Window { kernel: [1, 1], stride: [1, 1], pad: [0, 0] };
+
     /// The extent of the result along axis `i` (0: H, 1: W) for this extent of the operand.
     pub fn out(&self, i: usize, size: usize) -> Option<usize> {
         let padded = size.checked_add(self.pad[0])?.checked_add(self.pad[1])?;
@@ -215,7 +220,25 @@ impl Window {
 
     /// Maps every place to itself.
     pub fn pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.stride == [1, 1] && self.pad == [0, 0]
+        *self == Window::POINT
+    }
+
+    /// The one window that looks through both, this one first, for an operand of these extents; none if zeros around what
+    /// this one gives are not what it would give around the operand.
+    ///
+    /// y\[p\] = Σ_v a\[v\] x\[s p + v\] and z\[q\] = Σ_u b\[u\] y\[r q + u\] are z\[q\] = Σ_w (Σ_{s u + v = w} b\[u\] a\[v\]) x\[r s q + w\].
+    #[must_use]
+    pub fn then(&self, next: &Window, size: [usize; 2], shifted: bool) -> Option<Window> {
+        let tiles = self.kernel == self.stride && self.pad == [0, 0] && [0, 1].iter().all(|i| size[*i] % self.kernel[*i] == 0);
+        if next.pad != [0, 0] && (shifted || !tiles || self.stride[0] != self.stride[1]) {
+            return None;
+        }
+        let along = |i: usize| self.kernel[i] + (next.kernel[i] - 1) * self.stride[i];
+        Some(Window {
+            kernel: [along(0), along(1)],
+            stride: [self.stride[0] * next.stride[0], self.stride[1] * next.stride[1]],
+            pad: [self.pad[0] + next.pad[0] * self.stride[0], self.pad[1] + next.pad[1] * self.stride[0]],
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use crate::check::{Checked, How};
 use crate::flow::{Bin, Def, Dims, Flow, FlowId, Operand, Region, Scalar, Sink, Source, Un};
 use crate::fold::Folded;
 use crate::graph::Graph;
+use crate::ops::select::STEPS;
 use crate::ops::{Backward, Forward, Role, Selection};
 use crate::types::{Axis, NodeId, ParamId, Signal};
 use serde::{Deserialize, Serialize};
@@ -133,14 +134,17 @@ fn signals(graph: &Graph, id: NodeId) -> Vec<&Signal> {
 /// The parameters of a node. For inference the data of a weight is kept with its outputs last, so that one spike adds
 /// one contiguous row.
 fn params(graph: &Graph, id: NodeId, flow: &mut Flow, as_written: bool) -> Vec<FlowId> {
-    let dims = |p: ParamId| if as_written { Dims::param(&graph.param(p).axes) } else { Dims::param(&inference_axes(&graph.param(p).axes)) };
+    let dims = |p: ParamId| {
+        let axes = &graph.param(p).axes;
+        if as_written { Dims::param(axes) } else { Dims::param(&inference_axes(axes)) }
+    };
     graph.node(id).params.iter().map(|p| flow.source(Source::Param(*p), dims(*p))).collect()
 }
 
 /// The order in which an inference program keeps the axes of a parameter.
 pub fn inference_axes(axes: &[Axis]) -> Vec<Axis> {
     let mut axes = axes.to_vec();
-    axes.sort_by_key(|a| ["in", "out"].iter().position(|n| *n == a.name).map_or(0, |i| i + 1));
+    axes.sort_by_key(|a| [STEPS, "in", "out"].iter().position(|n| *n == a.name).map_or(1, |i| [0, 2, 3][i]));
     axes
 }
 

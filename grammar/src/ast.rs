@@ -209,14 +209,23 @@ pub struct Entry {
     pub span: Span,
 }
 
-/// A statement with its `allow`s.
+/// What stands before a statement and holds for everything in it.
+#[derive(Clone, Debug)]
+pub enum Mark {
+    /// `allow(rule, count = n, "reason")`
+    Allow(Args),
+    /// `fold(time)`, `fold(time, compose)`
+    Fold(Vec<Ident>),
+}
+
+/// A statement with its marks.
 #[derive(Clone, Debug)]
 pub struct Stmt {
-    /// `allow(rule, count = n, "reason")` before it.
-    pub allows: Vec<Args>,
+    /// What stands before it.
+    pub marks: Vec<Mark>,
     /// What it does.
     pub kind: StmtKind,
-    /// The statement, `allow`s included.
+    /// The statement, marks included.
     pub span: Span,
 }
 

@@ -37,15 +37,15 @@ pub struct Diagnostic {
     pub labels: Vec<Label>,
     /// What can be typed in to mend it.
     pub help: Option<String>,
-    /// The same for a machine.
-    pub remedy: Option<Box<Remedy>>,
+    /// The same for a machine; the first is the usual one.
+    pub remedies: Vec<Remedy>,
 }
 
 impl Diagnostic {
     /// An error with its primary label.
     pub fn error(code: &'static str, span: Span, message: impl Into<String>, label: impl Into<String>) -> Self {
         let labels = vec![Label { span, text: label.into() }];
-        Diagnostic { code, severity: Severity::Error, message: message.into(), labels, help: None, remedy: None }
+        Diagnostic { code, severity: Severity::Error, message: message.into(), labels, help: None, remedies: vec![] }
     }
 
     /// Adds a secondary label.

@@ -165,8 +165,11 @@ impl Printer<'_> {
             self.comments_before(stmt.span.start);
             self.gap(stmt.span.start, false);
             self.fresh = false;
-            for allow in &stmt.allows {
-                self.line(&format!("allow{}", args(allow)));
+            for mark in &stmt.marks {
+                self.line(&match mark {
+                    Mark::Allow(given) => format!("allow{}", args(given)),
+                    Mark::Fold(names) => format!("fold({})", join(names, ", ")),
+                });
             }
             self.stmt(stmt);
             self.trailing(stmt.span.end);

@@ -29,6 +29,13 @@ pub enum Remedy {
         /// The axes.
         axes: Vec<String>,
     },
+    /// A mark on a line of its own before the statement that holds this place.
+    Mark {
+        /// The place.
+        at: Span,
+        /// The mark.
+        mark: String,
+    },
 }
 
 /// New text for a range of a source.
@@ -44,7 +51,25 @@ impl Remedy {
     /// The file it changes.
     pub fn file(&self) -> FileId {
         match self {
-            Remedy::Before { stage: at, .. } | Remedy::Argument { call: at, .. } | Remedy::Axes { call: at, .. } => at.file,
+            Remedy::Before { stage: at, .. }
+            | Remedy::Argument { call: at, .. }
+            | Remedy::Axes { call: at, .. }
+            | Remedy::Mark { at, .. } => at.file,
+        }
+    }
+
+    /// The network computes the same before and after.
+    pub fn exact(&self) -> bool {
+        matches!(self, Remedy::Mark { .. })
+    }
+
+    /// What it does, for people.
+    pub fn says(&self) -> String {
+        match self {
+            Remedy::Before { .. } => "fire before this".into(),
+            Remedy::Argument { name, value, .. } => format!("write `{name} = {value}`"),
+            Remedy::Axes { axes, .. } => format!("normalise over {}, the output axis of the map before", axes.join(", ")),
+            Remedy::Mark { mark, .. } => format!("write `{mark}` before the statement; the results stay the same"),
         }
     }
 
@@ -77,8 +102,26 @@ impl Remedy {
                 let (first, last) = (plain.first()?, plain.last()?);
                 Some(Edit { span: first.to(*last), text: axes.join(", ") })
             }
+            Remedy::Mark { at, mark } => {
+                let module = crate::parse(sources, at.file).ok()?;
+                let bodies = module.items.iter().filter_map(|item| match item {
+                    Item::Model(m) => Some(m.body.as_slice()),
+                    Item::Block(b) => Some(b.body.as_slice()),
+                    _ => None,
+                });
+                let start = bodies.filter_map(|body| around(body, *at)).next()?.span.start;
+                let line = sources.text(Span { start: 0, end: start, ..*at });
+                let indent: String = line.chars().rev().take_while(|c| *c == ' ').collect();
+                Some(Edit { span: Span { start, end: start, ..*at }, text: format!("{mark}\n{indent}") })
+            }
         }
     }
+}
+
+/// The innermost statement around a place.
+fn around(body: &[Stmt], at: Span) -> Option<&Stmt> {
+    let stmt = body.iter().find(|s| s.span.file == at.file && s.span.start <= at.start && at.end <= s.span.end)?;
+    stmt.bodies().into_iter().find_map(|inner| around(inner, at)).or(Some(stmt))
 }
 
 /// The call at this place.

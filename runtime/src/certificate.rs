@@ -43,6 +43,8 @@ pub struct Certificate {
     pub written: Vec<Written>,
     /// What is executed, operation by operation.
     pub executed: Vec<Executed>,
+    /// Folds that cost memory, and what they were chosen before.
+    pub choices: Vec<Chosen>,
     /// What is computed once per set of weights, and may multiply.
     pub prepare: Vec<Prepared>,
     /// Spikes counted on data.
@@ -113,6 +115,8 @@ pub struct Totals {
     pub weights_written: u64,
     /// Values that the folded network keeps.
     pub weights_folded: u64,
+    /// Weights that folds add.
+    pub extra_weights: u64,
 }
 
 /// A node as written.
@@ -132,7 +136,7 @@ pub struct Written {
     /// The paths it reads.
     pub reads: Vec<String>,
     /// How it is done: `free`, `encoder`, `accumulate`, `accumulate_count`, `and_count`, `masked_accumulate`, `select`, `compare`, `fold`,
-    /// `compose`, `residue`.
+    /// `compose`, `widen` (a pool that the convolution behind it looks through), `residue`.
     pub how: String,
     /// Multiplications if it were run as written.
     pub multiplications: u64,
@@ -170,6 +174,33 @@ pub struct Executed {
     pub bound: u64,
     /// Changes of exponents: of a factor that is a power of two, or of a membrane that leaks by one.
     pub shifts: u64,
+}
+
+/// A fold that costs memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chosen {
+    /// `time` (tables over the time steps), `compose` (maps of the terms of a sum), `pool` (a convolution through the pool before it),
+    /// or `counts` (the pool's counts are added as often as they say).
+    pub fold: String,
+    /// The map it is about.
+    pub path: String,
+    /// Weights that it adds.
+    pub weights: u64,
+    /// Bytes that it adds: those weights', or those of counts per sample.
+    pub bytes: u64,
+    /// The other way that there was.
+    pub instead: Option<Other>,
+}
+
+/// A way that was not taken, because it costs more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Other {
+    /// As in [`Chosen::fold`].
+    pub fold: String,
+    /// Bytes that it would add.
+    pub bytes: u64,
 }
 
 /// A folded parameter.
@@ -264,6 +295,7 @@ pub fn how_word(how: How) -> &'static str {
         How::Compare => "compare",
         How::Fold => "fold",
         How::Compose(_) => "compose",
+        How::Widen(_) => "widen",
         How::Residue => "residue",
     }
 }
@@ -317,6 +349,14 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
             multiplies: multiplies(expr),
         })
         .collect();
+    let choices = checked.plan().choices.iter().map(|c| Chosen {
+        fold: c.fold.clone(),
+        path: c.path.clone(),
+        weights: c.weights,
+        bytes: c.bytes,
+        instead: c.instead.clone().map(|(fold, bytes)| Other { fold, bytes }),
+    });
+    let choices = choices.collect();
     let sum = |how: &str| executed.iter().filter(|e| e.how == how).map(|e| e.count).sum::<u64>();
     let totals = Totals {
         encoder_macs: sum("encoder"),
@@ -331,6 +371,7 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
         shifts: executed.iter().map(|e| e.shifts).sum(),
         weights_written: graph.trained(),
         weights_folded: prepare.iter().map(|p| p.elements).sum(),
+        extra_weights: checked.plan().extra_weights(),
     };
     let sources = input.sources.iter().filter(|(_, s)| !s.name.starts_with("--"));
     Ok(Certificate {
@@ -355,6 +396,7 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
         totals,
         written,
         executed,
+        choices,
         prepare,
         measured,
         code: Code { triple: image.triple.clone(), flags: input.target.flags(), bytes: image.bytes.len(), census },
@@ -362,7 +404,7 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
 }
 
 fn written(input: &Input<'_>, plan: &FoldPlan) -> Vec<Written> {
-    let graph = input.checked.graph();
+    let graph = input.checked.inference();
     let path = |id: NodeId| graph.node(id).path.clone();
     graph
         .ids()
@@ -453,10 +495,10 @@ fn is_shift(node: &Node) -> bool {
 /// Whether computing an expression multiplies.
 fn multiplies(expr: &Expr) -> bool {
     match expr {
-        Expr::Mul(..) | Expr::Div(..) | Expr::Sqrt(_) => true,
+        Expr::Mul(..) | Expr::Div(..) | Expr::Sqrt(_) | Expr::Then(..) => true,
         Expr::Add(a, b) | Expr::Sub(a, b) => multiplies(a) || multiplies(b),
         Expr::Sign(a, _) | Expr::Magnitude(a, _) | Expr::Sum(a, _) | Expr::Rename(a, ..) => multiplies(a),
-        Expr::Const(_) | Expr::List(..) | Expr::Param(..) => false,
+        Expr::Const(_) | Expr::List(..) | Expr::Ones(_) | Expr::Param(..) => false,
     }
 }
 

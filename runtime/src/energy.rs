@@ -138,19 +138,17 @@ impl Energy {
 
 /// The charged layers of a network: index in the folded graph, and the layer without its rate.
 fn layers(checked: &Checked, folded: &Folded) -> Vec<(NodeId, Layer)> {
-    let graph = checked.graph();
+    let graph = checked.inference();
     let (written, dense) = (graph.dense(), folded.graph.dense());
-    let composed: Vec<&str> = checked
-        .plan()
-        .nodes
-        .iter()
-        .filter_map(|n| if let How::Compose(with) = n.how { Some(graph.node(with).path.as_str()) } else { None })
-        .collect();
+    // A chain of maps is one map, and so is a convolution with the pool that it looks through.
+    let joined = |how| if let How::Compose(with) | How::Widen(with) = how { Some(graph.node(with).path.as_str()) } else { None };
+    let joined: Vec<&str> = checked.plan().nodes.iter().filter_map(|n| joined(n.how)).collect();
     let mut layers = Vec::new();
     for id in folded.graph.ids() {
         let node = folded.graph.node(id);
         let products = node.op.multiplies(&folded.graph.input_signals(node));
-        if !products.iter().any(|m| matches!(m, Multiplication::Weights | Multiplication::Dot)) {
+        let layer = products.iter().any(|m| matches!(m, Multiplication::Weights | Multiplication::Dot));
+        if !layer && (!node.encoder || dense[id.index()] == 0) {
             continue;
         }
         let done = match folded.how[id.index()] {
@@ -158,8 +156,8 @@ fn layers(checked: &Checked, folded: &Folded) -> Vec<(NodeId, Layer)> {
             _ => Done::Ac,
         };
         let bound = if let How::AccumulateCount(n) = folded.how[id.index()] { n } else { 1 };
-        // Counted as written: what folds add to a map, a bias, is not charged. A chain of maps is one map.
-        let same = graph.ids().find(|i| graph.node(*i).path == node.path).filter(|_| !composed.contains(&node.path.as_str()));
+        // Counted as written: what folds add to a map, a bias, is not charged.
+        let same = graph.ids().find(|i| graph.node(*i).path == node.path).filter(|_| !joined.contains(&node.path.as_str()));
         let dense = same.map_or(dense[id.index()], |i| written[i.index()]);
         layers.push((id, Layer { path: node.path.clone(), operator: node.op.word(), done, dense, bound, rate: 1.0 }));
     }

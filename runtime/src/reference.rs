@@ -2,8 +2,9 @@
 //! tests; it shares no code with fusion, kernels or backends.
 
 use ndarray::{ArrayD, Axis, IxDyn};
-use snnc_compiler::graph::Graph;
-use snnc_compiler::ops::{Eval, Real, Selection, real};
+use snnc_compiler::graph::{Graph, Node};
+use snnc_compiler::ops::select::STEPS;
+use snnc_compiler::ops::{Eval, Evaluated, Linearity, Real, Selection, real};
 use snnc_compiler::types::{NodeId, ParamId};
 use std::collections::BTreeMap;
 
@@ -50,7 +51,7 @@ pub fn run<F: Real>(graph: &Graph, params: &[ArrayD<F>], input: &ArrayD<F>, labe
             for (value, param) in context.params.iter_mut().zip(&node.params) {
                 *value = running.get(param).unwrap_or(*value);
             }
-            let evaluated = node.op.eval(&context);
+            let evaluated = if in_tables(graph, id) { by_steps(node, &context) } else { node.op.eval(&context) };
             running.extend(evaluated.running.into_iter().map(|(i, v)| (node.params[i], v)));
             evaluated.value
         };
@@ -71,6 +72,27 @@ pub fn run<F: Real>(graph: &Graph, params: &[ArrayD<F>], input: &ArrayD<F>, labe
         }
     }
     Run { values, logits, loss, grads, running: running.into_iter().collect(), spikes }
+}
+
+/// A map of a folded graph whose weights are another at every time step.
+fn in_tables(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let weighs = matches!(node.op.linearity(), Linearity::Map { .. });
+    weighs && node.params.iter().any(|p| graph.param(*p).axes.first().is_some_and(|a| a.name == STEPS))
+}
+
+/// One time step after the other, each with its own part of the parameters.
+fn by_steps<F: Real>(node: &Node, e: &Eval<'_, F>) -> Evaluated<F> {
+    let part = |a: &ArrayD<F>, t: usize| a.index_axis(Axis(0), t.min(a.shape()[0] - 1)).to_owned();
+    let step = |t: usize| {
+        let inputs: Vec<ArrayD<F>> = e.inputs.iter().map(|x| part(x, t).insert_axis(Axis(0))).collect();
+        let params: Vec<ArrayD<F>> = e.params.iter().map(|p| part(p, t)).collect();
+        let (inputs, params) = (inputs.iter().collect(), params.iter().collect());
+        node.op.eval(&Eval { inputs, signals: e.signals.clone(), out: e.out, params, train: false, time: 1 }).value
+    };
+    let steps: Vec<ArrayD<F>> = (0..e.time).map(step).collect();
+    let views: Vec<_> = steps.iter().map(|s| s.view()).collect();
+    ndarray::concatenate(Axis(0), &views).unwrap_or_else(|_| steps[0].clone()).into()
 }
 
 fn context<'a, F: Real>(graph: &'a Graph, id: NodeId, values: &'a [ArrayD<F>], params: &'a [ArrayD<F>], train: bool) -> Eval<'a, F> {

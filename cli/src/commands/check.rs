@@ -141,7 +141,7 @@ fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs)
         let policy = Policy::of(Path::new(path), &args.deny, &args.allow)?;
         let mut outcome = one(path, variant, settings);
         policy.apply(&mut outcome);
-        let edits = edits(&outcome);
+        let edits = edits(&outcome, args.exact);
         if edits.is_empty() {
             break;
         }
@@ -173,12 +173,13 @@ fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs)
     Ok(())
 }
 
-/// The remedies of open findings, in files that are the user's, each place once and none inside another.
-fn edits(outcome: &Outcome) -> BTreeMap<FileId, Vec<Edit>> {
+/// The usual remedies of open findings, or those that leave what the network computes as it is, in files that are the user's, each place once and none inside another.
+fn edits(outcome: &Outcome, exact: bool) -> BTreeMap<FileId, Vec<Edit>> {
     let mut edits: BTreeMap<FileId, Vec<Edit>> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for finding in outcome.findings.iter().filter(|f| f.counts()) {
-        let Some(edit) = finding.diagnostic.remedy.as_ref().and_then(|r| r.edit(&outcome.sources)) else { continue };
+        let remedy = finding.diagnostic.remedies.iter().find(|r| !exact || r.exact());
+        let Some(edit) = remedy.and_then(|r| r.edit(&outcome.sources)) else { continue };
         let own = outcome.sources.get(edit.span.file).is_some_and(|s| Path::new(&s.name).is_file());
         let list = edits.entry(edit.span.file).or_default();
         let apart = list.iter().all(|e| e.span.end <= edit.span.start || edit.span.end <= e.span.start);

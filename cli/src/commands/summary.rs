@@ -3,6 +3,7 @@
 use crate::args::{Format, SummaryArgs};
 use crate::{Failure, model, report};
 use serde_json::json;
+use std::collections::HashMap;
 use snnc_compiler::check::How;
 use snnc_compiler::ops::{Multiplication, Role};
 use snnc_runtime::energy::Costs;
@@ -15,19 +16,22 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     let (mut maps, mut products) = (0u64, 0u64);
     let dense = graph.dense();
     let findings = loaded.checked.findings();
+    let inference = loaded.checked.inference();
+    let how: HashMap<&str, How> =
+        inference.nodes.iter().zip(&loaded.checked.plan().nodes).map(|(node, plan)| (node.path.as_str(), plan.how)).collect();
     for id in graph.ids() {
         let node = graph.node(id);
         let parameters: u64 =
             node.params.iter().map(|p| graph.param(*p)).filter(|p| p.role == Role::Trained).map(|p| p.elements() as u64).sum();
         let work = graph.work(id);
-        let kind = match loaded.checked.plan().nodes[id.index()].how {
-            How::Encoder => {
+        let kind = match how.get(node.path.as_str()) {
+            Some(How::Encoder) => {
                 encoder += work;
                 "MAC"
             }
             // What no fold removes multiplies at every place, weights or not.
-            How::Residue => {
-                let places = findings.residues.iter().filter(|r| r.node == id).map(|r| r.multiplications);
+            Some(How::Residue) => {
+                let places = findings.residues.iter().filter(|r| r.path == node.path).map(|r| r.multiplications);
                 residues += work.max(places.sum());
                 "MAC"
             }

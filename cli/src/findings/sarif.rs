@@ -3,7 +3,7 @@
 use super::{Finding, Outcome, Suppressed, position};
 use serde_json::{Value, json};
 use snnc_compiler::explain::{page, pages};
-use snnc_grammar::{Severity, SourceMap, Span};
+use snnc_grammar::{Remedy, Severity, SourceMap, Span};
 
 pub(crate) fn report(outcomes: &[Outcome]) {
     let codes: Vec<&str> = pages().map(|(code, _)| code).collect();
@@ -85,14 +85,19 @@ fn result(o: &Outcome, finding: &Finding, codes: &[&str]) -> Value {
             value["baselineState"] = json!("unchanged");
         }
     }
-    if let Some(edit) = d.remedy.as_ref().and_then(|r| r.edit(&o.sources))
-        && let Some(source) = o.sources.get(edit.span.file)
-    {
-        let replacement = json!({ "deletedRegion": region(&source.text, edit.span), "insertedContent": { "text": edit.text } });
-        let change = json!({ "artifactLocation": uri(&source.name), "replacements": [replacement] });
-        value["fixes"] = json!([{ "description": { "text": d.help.clone().unwrap_or_default() }, "artifactChanges": [change] }]);
+    let fixes: Vec<Value> = d.remedies.iter().filter_map(|remedy| fix(o, remedy)).collect();
+    if !fixes.is_empty() {
+        value["fixes"] = json!(fixes);
     }
     value
+}
+
+fn fix(o: &Outcome, remedy: &Remedy) -> Option<Value> {
+    let edit = remedy.edit(&o.sources)?;
+    let source = o.sources.get(edit.span.file)?;
+    let replacement = json!({ "deletedRegion": region(&source.text, edit.span), "insertedContent": { "text": edit.text } });
+    let change = json!({ "artifactLocation": uri(&source.name), "replacements": [replacement] });
+    Some(json!({ "description": { "text": remedy.says() }, "artifactChanges": [change] }))
 }
 
 fn location(sources: &SourceMap, span: Span, text: &str) -> Value {

@@ -22,6 +22,10 @@ pub mod context {
     pub const STARTED: i32 = 72;
     /// Where the weights lie.
     pub const WEIGHTS: i32 = 80;
+    /// The time step that the call begins with, i64.
+    pub const FIRST: i32 = 88;
+    /// The time step that the next call begins with, i64.
+    pub const NEXT: i32 = 96;
     /// Ranges of the loop at hand that some thread has taken, i64; on a cache line of its own.
     pub const TAKEN: i32 = 128;
     /// Addresses for the way in: the input's, and the caller's.

@@ -1,6 +1,8 @@
 //! Chains of linear maps between one spike source and one reader: one map, if its weights are no more than the parts'.
 
 use super::{Context, How, MAX_STEPS};
+use crate::flow::Window;
+use crate::graph::Fold;
 use crate::ops::Linearity;
 use crate::types::{Kind, NodeId};
 use std::collections::HashMap;
@@ -8,17 +10,36 @@ use std::collections::HashMap;
 /// Which maps have been joined.
 #[derive(Default)]
 pub(crate) struct Chains {
-    /// Maps that stand for a chain: how many weights it has.
-    weights: HashMap<NodeId, u64>,
-    /// Maps that stand for a chain: of how many maps.
-    lengths: HashMap<NodeId, usize>,
+    /// Maps that stand for a chain.
+    whole: HashMap<NodeId, Whole>,
     /// Maps that another one stands for.
     joined: HashMap<NodeId, NodeId>,
+}
+
+/// A chain as one map.
+#[derive(Clone, Copy)]
+pub(crate) struct Whole {
+    /// Inputs and outputs of its weight.
+    inputs: u64,
+    outputs: u64,
+    window: Window,
+    /// Of how many maps.
+    length: usize,
+    /// Weights of all of them, each by itself.
+    parts: u64,
+}
+
+impl Whole {
+    fn weights(&self) -> u64 {
+        let [h, w] = self.window.kernel;
+        self.inputs.saturating_mul(self.outputs).saturating_mul((h * w) as u64)
+    }
 }
 
 /// The map that a map's operand comes from, if only linear steps with one reader lie between, and whether one of those
 /// sums over an axis of a window.
 pub(crate) fn source(cx: &Context<'_>, id: NodeId) -> Option<NodeId> {
+    let Linearity::Map { input_axis: axis, window, .. } = cx.graph.node(id).op.linearity() else { return None };
     let mut at = *cx.graph.node(id).inputs.first()?;
     for _ in 0..MAX_STEPS {
         cx.only_reader(at)?;
@@ -33,16 +54,21 @@ pub(crate) fn source(cx: &Context<'_>, id: NodeId) -> Option<NodeId> {
                 _ => at = *node.inputs.first()?,
             },
             Linearity::Identity => at = *node.inputs.first()?,
-            Linearity::None | Linearity::WindowSum | Linearity::View | Linearity::Add => return None,
+            Linearity::View if window.pointwise() && !cx.graph.moves(node, &axis) => at = *node.inputs.first()?,
+            Linearity::None | Linearity::WindowSum(_) | Linearity::View | Linearity::Add | Linearity::Each => return None,
         }
     }
     None
 }
 
 impl Chains {
-    /// The map with which `id` can be composed; that one goes away and `id` stands for both, or, if `id` maps each
-    /// place to itself, the other way round.
+    /// The map that stands for a chain which `id` can be added to; `id` goes away then, and the other is the map of both.
     pub(crate) fn composable(&self, cx: &Context<'_>, id: NodeId) -> Option<NodeId> {
+        self.composed(cx, id).map(|(stands, _)| stands)
+    }
+
+    /// The same with the chain that comes out.
+    fn composed(&self, cx: &Context<'_>, id: NodeId) -> Option<(NodeId, Whole)> {
         let first = source(cx, id)?;
         let stands = *self.joined.get(&first).unwrap_or(&first);
         // The chain starts at spikes.
@@ -52,40 +78,51 @@ impl Chains {
         {
             return None;
         }
-        let (Linearity::Map { output_axis, .. }, Linearity::Map { input_axis, pointwise, .. }) =
+        let (Linearity::Map { output_axis, .. }, Linearity::Map { input_axis, window, .. }) =
             (cx.graph.node(first).op.linearity(), cx.graph.node(id).op.linearity())
         else {
             return None;
         };
-        if output_axis != input_axis || !pointwise || self.lengths.get(&stands).is_some_and(|n| *n >= MAX_STEPS) {
+        let chain = self.whole(cx, stands)?;
+        let size = ["H", "W"].map(|n| cx.graph.node(operand).signal.size(n).unwrap_or(1));
+        let room = window.pointwise() || cx.graph.node(stands).op.widened(window).is_some();
+        if output_axis != input_axis || !room || chain.length >= MAX_STEPS {
             return None;
         }
-        let (parts, whole) = (self.count(cx, stands) + self.own(cx, id), self.composed(cx, stands, id));
-        (whole <= parts).then_some(stands)
+        let own = cx.graph.param(*cx.graph.node(id).params.first()?);
+        let whole = Whole {
+            inputs: chain.inputs,
+            outputs: own.axes.first()?.size as u64,
+            window: chain.window.then(&window, size, true)?,
+            length: chain.length + 1,
+            parts: chain.parts + own.elements() as u64,
+        };
+        let asked = cx.graph.asked(cx.graph.node(id), Fold::Compose).is_some();
+        (asked || whole.weights() <= whole.parts).then_some((stands, whole))
     }
 
-    /// Notes that `id` is composed into `with`, which has `weights` then.
-    pub(crate) fn join(&mut self, with: NodeId, id: NodeId, weights: u64) {
-        self.joined.insert(id, with);
-        *self.lengths.entry(with).or_insert(1) += 1;
-        self.weights.insert(with, weights);
+    /// Notes that `id` is composed into the chain before it.
+    pub(crate) fn join(&mut self, cx: &Context<'_>, id: NodeId) {
+        if let Some((with, whole)) = self.composed(cx, id) {
+            self.joined.insert(id, with);
+            self.whole.insert(with, whole);
+        }
     }
 
-    /// Weights of one map.
-    fn own(&self, cx: &Context<'_>, id: NodeId) -> u64 {
-        let node = cx.graph.node(id);
-        node.params.first().map_or(0, |p| cx.graph.param(*p).elements() as u64)
+    /// Weights of the chain that a map stands for.
+    pub(crate) fn weights(&self, cx: &Context<'_>, map: NodeId) -> Option<u64> {
+        self.whole(cx, map).map(|w| w.weights())
     }
 
-    fn count(&self, cx: &Context<'_>, id: NodeId) -> u64 {
-        self.weights.get(&id).copied().unwrap_or_else(|| self.own(cx, id))
-    }
-
-    /// Weights of the composition: those of the first map with the second's outputs.
-    pub(crate) fn composed(&self, cx: &Context<'_>, first: NodeId, second: NodeId) -> u64 {
-        let extent = |id: NodeId, i: usize| cx.graph.node(id).params.first().map_or(1, |p| cx.graph.param(*p).axes[i].size as u64);
-        let (inputs, outputs) = (|id| extent(id, 1), |id| extent(id, 0));
-        // What the chain gives so far is what the second map reads.
-        self.count(cx, first) / inputs(second).max(1) * outputs(second)
+    /// The chain that a map stands for, itself if there is none.
+    fn whole(&self, cx: &Context<'_>, map: NodeId) -> Option<Whole> {
+        if let Some(known) = self.whole.get(&map) {
+            return Some(*known);
+        }
+        let node = cx.graph.node(map);
+        let Linearity::Map { window, .. } = node.op.linearity() else { return None };
+        let weight = cx.graph.param(*node.params.first()?);
+        let size = |i: usize| weight.axes.get(i).map_or(1, |a| a.size as u64);
+        Some(Whole { inputs: size(1), outputs: size(0), window, length: 1, parts: weight.elements() as u64 })
     }
 }

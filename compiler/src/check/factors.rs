@@ -81,7 +81,7 @@ fn before(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
                     return None;
                 }
             }
-            Linearity::WindowSum => {
+            Linearity::WindowSum(_) => {
                 // The padding of a window sum is no value of the map; its shift would be missing there.
                 let kept = !matches!(cx.plan[at.index()].factor, None | Some(Destination::Before(_)));
                 if kept || factor.shifts || factor.axes.iter().any(|a| a == "H" || a == "W") {
@@ -89,7 +89,7 @@ fn before(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
                 }
             }
             Linearity::Identity => {}
-            Linearity::None | Linearity::View | Linearity::Add => return None,
+            Linearity::None | Linearity::View | Linearity::Add | Linearity::Each => return None,
         }
         at = *node.inputs.first()?;
     }
@@ -122,12 +122,12 @@ fn after(cx: &Context<'_>, factor: &Factor, readers: Vec<NodeId>, behind: &[Opti
             let stays = own(cx, next).filter(|_| behind[next.index()].is_none());
             let passes = match node.op.linearity() {
                 // It selects its own factor, and this one with it.
-                Linearity::Sum(_) | Linearity::WindowSum if factor.amplitude && stays.as_ref().is_some_and(|own| shift(own).is_none()) => {
+                Linearity::Sum(_) | Linearity::WindowSum(_) if factor.amplitude && stays.as_ref().is_some_and(|own| shift(own).is_none()) => {
                     takers.push(Destination::Select);
                     continue;
                 }
-                Linearity::Map { input_axis, zero_padded, .. } => {
-                    if factor.axes.iter().any(|a| *a != input_axis) || (factor.shifts && zero_padded) {
+                Linearity::Map { input_axis, window, .. } => {
+                    if factor.axes.iter().any(|a| *a != input_axis) || (factor.shifts && window.pad != [0, 0]) {
                         return None;
                     }
                     takers.push(Destination::After(next));
@@ -135,10 +135,10 @@ fn after(cx: &Context<'_>, factor: &Factor, readers: Vec<NodeId>, behind: &[Opti
                 }
                 Linearity::Affine | Linearity::Identity => true,
                 Linearity::Sum(axes) => factor.axes.iter().all(|a| !axes.contains(a)),
-                Linearity::WindowSum => !factor.shifts && factor.axes.iter().all(|a| a != "H" && a != "W"),
+                Linearity::WindowSum(_) => !factor.shifts && factor.axes.iter().all(|a| a != "H" && a != "W"),
                 Linearity::View => factor.axes.is_empty() && !factor.shifts && node.inputs.len() == 1,
                 Linearity::None => factor.amplitude && node.op.selection() == Selection::Maximum,
-                Linearity::Add => false,
+                Linearity::Add | Linearity::Each => false,
             };
             // A factor of its own that stays here would meet this one.
             if !passes || next == cx.graph.output || stays.is_some() {
@@ -161,7 +161,7 @@ fn inside(cx: &Context<'_>, factor: &Factor) -> bool {
 /// Every spike that is summed selects the constant; an amplitude is selected where spikes are read.
 fn select(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
     let node = cx.graph.node(factor.node);
-    let sums = matches!(node.op.linearity(), Linearity::Sum(_) | Linearity::WindowSum);
+    let sums = matches!(node.op.linearity(), Linearity::Sum(_) | Linearity::WindowSum(_));
     let spikes = node.inputs.first().is_some_and(|i| fires(cx, *i));
     (factor.amplitude || (sums && spikes)).then_some(Destination::Select)
 }

@@ -4,13 +4,19 @@
 //! The result is a [`FoldPlan`] that the fold stage only carries out, so verdict and code cannot differ. Deliberately absent: weights (the proof holds for all of them), and any list of operators.
 
 mod chains;
+mod compose;
 mod factors;
+mod offers;
+mod pool;
 mod reasons;
 mod rules;
+mod time;
 
 pub use rules::RULES;
+pub use time::Ramp;
 
-use crate::graph::Graph;
+use crate::flow::Window;
+use crate::graph::{Fold, Graph};
 use crate::ops::{Linearity, Multiplication, Selection};
 use crate::types::{Kind, NodeId, Signal};
 use serde::Serialize;
@@ -71,6 +77,8 @@ pub enum How {
     Fold,
     /// Composed with the map at this node, which takes its place.
     Compose(NodeId),
+    /// A pool that the convolution at this node looks through.
+    Widen(NodeId),
     /// Not removed.
     Residue,
 }
@@ -86,6 +94,25 @@ pub struct NodePlan {
     pub selects: bool,
     /// The signal that the folded program has here.
     pub signal: Signal,
+    /// For a convolution that looks through the pool before it: what both look through together.
+    pub window: Option<Window>,
+    /// Held so many times as large at every step; of a neuron: it does not leak any more.
+    pub ramp: Option<Ramp>,
+}
+
+/// A fold that costs memory, and what it was chosen before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Choice {
+    /// `time`, `compose`, `pool`, or `counts`, the way without the pool's.
+    pub fold: String,
+    /// The map it is about.
+    pub path: String,
+    /// Weights that it adds.
+    pub weights: u64,
+    /// Bytes that it adds: those weights', or those of counts per sample.
+    pub bytes: u64,
+    /// The other way that there was, and its bytes.
+    pub instead: Option<(String, u64)>,
 }
 
 /// What becomes of every node, in the graph's order.
@@ -93,6 +120,15 @@ pub struct NodePlan {
 pub struct FoldPlan {
     /// One entry for every node.
     pub nodes: Vec<NodePlan>,
+    /// Folds that cost memory.
+    pub choices: Vec<Choice>,
+}
+
+impl FoldPlan {
+    /// Weights that folds add to those of the network as written.
+    pub fn extra_weights(&self) -> u64 {
+        self.choices.iter().map(|c| c.weights).sum()
+    }
 }
 
 /// A multiplication that no fold removes.
@@ -120,9 +156,9 @@ pub struct Residue {
     /// What would mend it.
     #[serde(skip)]
     pub help: String,
-    /// The same for a machine.
+    /// The same for a machine; the first is the usual one.
     #[serde(skip)]
-    pub remedy: Option<Remedy>,
+    pub remedies: Vec<Remedy>,
 }
 
 /// The outcome for a variant.
@@ -182,6 +218,8 @@ impl Findings {
 #[derive(Clone, Debug)]
 pub struct Checked {
     graph: Graph,
+    /// The same with compositions spelt out, if any were asked for.
+    spelt: Option<Graph>,
     plan: FoldPlan,
     findings: Findings,
 }
@@ -192,7 +230,12 @@ impl Checked {
         &self.graph
     }
 
-    /// What becomes of its nodes.
+    /// The graph that the plan and the residues are about: the graph with `fold(compose)` spelt out, over the same parameters.
+    pub fn inference(&self) -> &Graph {
+        self.spelt.as_ref().unwrap_or(&self.graph)
+    }
+
+    /// What becomes of the nodes of [`Checked::inference`].
     pub fn plan(&self) -> &FoldPlan {
         &self.plan
     }
@@ -213,6 +256,8 @@ pub(crate) struct Context<'a> {
     pub(crate) plan: Vec<NodePlan>,
     /// For composed maps: the map that stands for each.
     pub(crate) chains: chains::Chains,
+    /// Folds that cost memory.
+    pub(crate) choices: Vec<Choice>,
 }
 
 impl Context<'_> {
@@ -223,25 +268,49 @@ impl Context<'_> {
             _ => None,
         }
     }
+
+    /// Weights of the map that stands for a chain, or looks through a pool.
+    fn weights(&self, map: NodeId) -> Option<u64> {
+        let node = self.graph.node(map);
+        let area = |w: Window| (w.kernel[0] * w.kernel[1]) as u64;
+        let weights = self.chains.weights(self, map)?;
+        let Linearity::Map { window, .. } = node.op.linearity() else { return None };
+        Some(self.plan[map.index()].window.map_or(weights, |wide| weights / area(window).max(1) * area(wide)))
+    }
 }
 
 /// Checks a graph. A violated verdict is in the findings, not an error: training needs none.
 pub fn check(graph: Graph) -> Checked {
-    let readers = graph.readers();
-    let plan = graph.nodes.iter().map(|n| NodePlan { how: How::Free, factor: None, selects: false, signal: n.signal.clone() }).collect();
-    let mut cx = Context { graph: &graph, readers, plan, chains: chains::Chains::default() };
-    factors::plan(&mut cx);
-    let mut residues = Vec::new();
-    for id in graph.ids() {
-        decide(&mut cx, id, &mut residues);
+    let (mut cx, mut residues) = decided(&graph, &BTreeMap::new());
+    let maps: Vec<NodeId> = residues.iter().filter(|r| r.rule == "real_operand").map(|r| r.node).collect();
+    let maps: Vec<NodeId> = maps.into_iter().filter(|id| graph.asked(graph.node(*id), Fold::Compose).is_some()).collect();
+    let mut composed = Vec::new();
+    let mut spelt = None;
+    if !maps.is_empty() {
+        let (graph, done) = compose::spelt_out(&graph, &maps);
+        (composed, spelt) = (done, Some(graph));
     }
+    let inference = spelt.as_ref().unwrap_or(&graph);
+    if spelt.is_some() {
+        (cx, residues) = decided(inference, &BTreeMap::new());
+    }
+    let ramps = time::plan(&cx, |id| time::asked(inference, id));
+    if !ramps.is_empty() {
+        (cx, residues) = decided(inference, &ramps);
+    }
+    let tables = time::extra(&cx, &ramps);
+    let choice = |fold: &str, path: String, weights: u64| Choice { fold: fold.into(), path, weights, bytes: 4 * weights, instead: None };
+    cx.choices.extend(composed.iter().map(|(path, weights)| choice("compose", path.clone(), *weights)));
+    cx.choices.extend(tables.iter().map(|(id, weights)| choice("time", inference.node(*id).path.clone(), *weights)));
+    offers::offer(&cx, &mut residues);
     let mut diagnostics = graph.warnings.clone();
+    diagnostics.extend(offers::unused(&graph, &cx, &composed));
     encoder(&graph, &mut diagnostics);
     contracts(&graph, &mut diagnostics);
-    admit(&graph, &mut residues, &mut diagnostics);
+    admit(inference, &mut residues, &mut diagnostics);
     diagnostics.extend(reasons::residues(&cx, &residues));
     let notes = reasons::admitted(&cx, &residues);
-    let plan = FoldPlan { nodes: cx.plan };
+    let plan = FoldPlan { nodes: std::mem::take(&mut cx.plan), choices: std::mem::take(&mut cx.choices) };
     let (mut encoder_work, mut total_work) = (0u64, 0u64);
     for id in graph.ids() {
         let work = graph.work(id);
@@ -266,19 +335,43 @@ pub fn check(graph: Graph) -> Checked {
         );
     }
     let findings = Findings { verdict, residues, encoder_work, total_work, diagnostics, notes };
-    Checked { graph, plan, findings }
+    Checked { graph, spelt, plan, findings }
+}
+
+/// Decides all nodes of a graph, some of which are held ramped.
+fn decided<'g>(graph: &'g Graph, ramps: &BTreeMap<NodeId, Ramp>) -> (Context<'g>, Vec<Residue>) {
+    let start = |id: NodeId| {
+        let (signal, ramp) = (graph.node(id).signal.clone(), ramps.get(&id).copied());
+        NodePlan { how: How::Free, factor: None, selects: false, signal, window: None, ramp }
+    };
+    let plan = graph.ids().map(start).collect();
+    let mut cx = Context { graph, readers: graph.readers(), plan, chains: chains::Chains::default(), choices: Vec::new() };
+    factors::plan(&mut cx);
+    let mut residues = Vec::new();
+    for id in graph.ids() {
+        decide(&mut cx, id, &mut residues);
+    }
+    (cx, residues)
 }
 
 /// Decides one node; its operands are decided.
 fn decide(cx: &mut Context<'_>, id: NodeId, residues: &mut Vec<Residue>) {
     let graph = cx.graph;
     let node = graph.node(id);
-    let selects = cx.plan[id.index()].selects;
-    let operand = |i: &NodeId| {
-        let signal = &cx.plan[i.index()].signal;
-        if selects { signal.beside_others() } else { signal.clone() }
+    pool::plan(cx, id);
+    let (selects, ramp) = (cx.plan[id.index()].selects, cx.plan[id.index()].ramp);
+    let maps = matches!(node.op.linearity(), Linearity::Map { .. });
+    let operand = |(i, id): (usize, &NodeId)| {
+        let signal = &cx.plan[id.index()].signal;
+        // A spike that picks a step's constant is none any more.
+        let picks = !maps && ramp.is_some_and(|r| r.operand.is_none_or(|k| k == i)) && signal.kind <= Kind::Count;
+        match () {
+            () if picks => Signal::real(Kind::Current, signal.axes.clone(), true),
+            () if selects => signal.beside_others(),
+            () => signal.clone(),
+        }
     };
-    let operands: Vec<Signal> = node.inputs.iter().map(operand).collect();
+    let operands: Vec<Signal> = node.inputs.iter().enumerate().map(operand).collect();
     let products = node.op.multiplies(&operands);
     let factor = cx.plan[id.index()].factor;
     let mut how = match node.op.selection() {
@@ -321,10 +414,11 @@ fn decide(cx: &mut Context<'_>, id: NodeId, residues: &mut Vec<Residue>) {
             }
         }
     }
-    if let How::Compose(with) = how {
+    if let How::Compose(_) = how {
         // Seen from outside, a chain is one map; what its first part gives never exists.
-        let weights = cx.chains.composed(cx, with, id);
-        cx.chains.join(with, id, weights);
+        let mut chains = std::mem::take(&mut cx.chains);
+        chains.join(cx, id);
+        cx.chains = chains;
     }
     if signal.kind == Kind::Analog && !node.encoder && !operands.is_empty() && operands.iter().all(|s| s.kind != Kind::Analog) {
         signal.kind = Kind::Current;
@@ -421,7 +515,7 @@ fn deep_encoder(graph: &Graph, share: f64) -> Option<Diagnostic> {
         message,
         labels: vec![snnc_grammar::Label { span: graph.node(deepest).span, text: "its last layer".into() }],
         help: Some("the encoder is for the first layer, which sees the input; the verdict is about the rest".into()),
-        remedy: None,
+        remedies: vec![],
     })
 }
 

@@ -37,7 +37,7 @@ fn places<'r>(cx: &Context<'_>, residues: impl Iterator<Item = &'r Residue>, sev
                 message: format!("{}{often}", first.message),
                 labels: vec![snnc_grammar::Label { span: first.span, text: first.label.clone() }],
                 help: Some(first.help.clone()),
-                remedy: first.remedy.clone().map(Box::new),
+                remedies: first.remedies.clone(),
             };
             if let Some(allow) = cx.graph.node(first.node).allows.iter().rev().map(|i| &cx.graph.allows[*i]).find(|a| a.rule == first.rule)
             {

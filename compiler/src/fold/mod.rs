@@ -4,17 +4,17 @@
 //! map or a neuron takes it. The folded parameters are expressions over the original ones, computed once per set of
 //! weights by [`prepare()`]. Nothing is decided here: where a factor goes stands in the plan.
 
+mod maps;
+mod neurons;
+mod picks;
 mod prepare;
 
 pub use prepare::{Expr, Originals, prepare};
 
 use crate::check::{Checked, Destination, How, NodePlan};
 use crate::graph::{Graph, Node, Param};
-use crate::ops::neuron::Reset;
-use crate::ops::select::{STEPS, Select};
-use crate::ops::{
-    Init, Linearity, Multiplication, Op, Role, Selection, adaptive_avg_pool, avg_pool, conv, folded_fire, linear, mean, merge,
-};
+use crate::ops::select::STEPS;
+use crate::ops::{Init, Linearity, Multiplication, Op, Role, Selection, adaptive_avg_pool, avg_pool, mean};
 use crate::types::{Axis, NodeId, ParamId, Signal};
 use ndarray::ArrayD;
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ impl Folded {
 
 /// Carries out the plan of a checked graph.
 pub fn fold(checked: &Checked) -> Folded {
-    let graph = checked.graph();
+    let graph = checked.inference();
     let mut folder = Folder {
         old: graph,
         plan: &checked.plan().nodes,
@@ -103,8 +103,8 @@ struct Folder<'a> {
     /// Old node to new node.
     map: Vec<NodeId>,
     carries: Vec<Carry>,
-    /// For nodes of the old graph, what their spikes are worth as values, once for all readers.
-    selected: HashMap<NodeId, NodeId>,
+    /// For nodes of the old graph, the values that their spikes pick: what they are worth, and the step's of a table.
+    selected: HashMap<(NodeId, bool, Option<u64>), NodeId>,
 }
 
 impl Folder<'_> {
@@ -154,7 +154,7 @@ impl Folder<'_> {
     fn summands(&self, id: NodeId) -> f64 {
         let node = self.old.node(id);
         match &node.op.linearity() {
-            Linearity::Sum(_) | Linearity::WindowSum => {
+            Linearity::Sum(_) | Linearity::WindowSum(_) => {
                 let operands = self.old.input_signals(node);
                 // A mean's factor is the inverse of how many values it sums.
                 let factor = node.op.multiplies(&operands).into_iter().find_map(|m| match m {
@@ -183,17 +183,9 @@ impl Folder<'_> {
     fn node(&mut self, id: NodeId) {
         let node = self.old.node(id);
         let plan = &self.plan[id.index()];
-        let mut inputs: Vec<NodeId> = node.inputs.iter().map(|i| self.map[i.index()]).collect();
+        let inputs = self.operands(id);
         let mut carry = node.inputs.first().map(|i| self.carries[i.index()].clone()).unwrap_or_default();
         if plan.selects {
-            for (input, old) in inputs.iter_mut().zip(&node.inputs) {
-                let Some(worth) = self.carries[old.index()].scale.clone() else { continue };
-                if !self.selected.contains_key(old) {
-                    let new = self.select(*old, *input, worth);
-                    self.selected.insert(*old, new);
-                }
-                *input = self.selected[old];
-            }
             carry = Carry::default();
         }
         let (new, carry) = match (node.op.linearity(), plan.how, plan.factor) {
@@ -207,7 +199,12 @@ impl Folder<'_> {
                 let (scale, shift) = self.factor(node);
                 (inputs[0], carry.then(scale, shift))
             }
-            (Linearity::Sum(_) | Linearity::WindowSum, _, Some(destination)) if !destination.stays() => {
+            // The convolution behind it looks through it.
+            (_, How::Widen(_), factor) => {
+                let mean = factor.map(|_| Expr::Const(1.0 / self.summands(id)));
+                (inputs[0], carry.then(mean, None))
+            }
+            (Linearity::Sum(_) | Linearity::WindowSum(_), _, Some(destination)) if !destination.stays() => {
                 let terms = self.summands(id);
                 let carry = match destination {
                     Destination::Before(_) => carry,
@@ -218,9 +215,11 @@ impl Folder<'_> {
                 };
                 (self.push(id, sum_of(&node.op), inputs, node.params.clone(), true), carry)
             }
-            (Linearity::Sum(_) | Linearity::WindowSum, _, Some(Destination::Select)) => {
+            (Linearity::Sum(_) | Linearity::WindowSum(_), _, Some(Destination::Select)) => {
                 let (factor, _) = self.factor(node);
-                let worth = Carry { scale: carry.scale, shift: None }.then(factor, None).scale.unwrap_or(Expr::Const(1.0));
+                let table = plan.ramp.map(|r| Expr::List(r.table(self.old.time), STEPS.into()));
+                let worth = Carry { scale: carry.scale, shift: None }.then(factor, None).then(table, None);
+                let worth = worth.scale.unwrap_or(Expr::Const(1.0));
                 let input = self.select(id, inputs[0], worth);
                 debug_assert!(carry.shift.is_none(), "`{}` selects what is shifted", node.path);
                 (self.push(id, sum_of(&node.op), vec![input], vec![], true), Carry::default())
@@ -242,116 +241,6 @@ impl Folder<'_> {
         };
         self.map.push(new);
         self.carries.push(carry);
-    }
-
-    /// The constant that spikes are worth, where they are.
-    fn select(&mut self, old: NodeId, spikes: NodeId, worth: Expr) -> NodeId {
-        let signal = self.nodes[spikes.index()].signal.clone();
-        let mut names = Vec::new();
-        worth.axes(&mut names);
-        let mut axes: Vec<Axis> = signal.axes.iter().filter(|a| names.contains(&a.name)).cloned().collect();
-        if names.iter().any(|n| n == STEPS) {
-            axes.push(Axis::new(STEPS, self.old.time));
-        }
-        let param = self.param(format!("{}.worth", self.old.node(old).path), axes.clone(), worth);
-        let new = self.push(old, Op::Select(Select { axes }), vec![spikes], vec![param], false);
-        self.nodes[new.index()].path.push_str(".worth");
-        *self.how.last_mut().unwrap_or(&mut How::Select) = How::Select;
-        new
-    }
-
-    /// A map with its weights rescaled by what its operand carries and by what it takes from behind.
-    fn linear_map(&mut self, id: NodeId, input: NodeId, carry: &Carry, input_axis: &str, output_axis: &str) -> NodeId {
-        let node = self.old.node(id);
-        let mut axes: Vec<Axis> = self.old.param(node.params[0]).axes.clone();
-        let names: Vec<String> = axes.iter().map(|a| a.name.clone()).collect();
-        let mut weight = Expr::Param(node.params[0], names.clone());
-        let mut bias = node.params.get(1).map(|p| Expr::Param(*p, vec!["out".into()]));
-        if let Some(shift) = &carry.shift {
-            let constant = (weight.clone() * shift.renamed(input_axis, "in")).sum(&names[1..]);
-            bias = Some(plus(bias, constant));
-        }
-        if let Some(scale) = &carry.scale {
-            weight = weight * scale.renamed(input_axis, "in");
-        }
-        let mut out_axis = output_axis.to_owned();
-        let mut outputs = axes[0].size;
-        for step in self.steps.remove(&id).unwrap_or_default() {
-            if let Some(scale) = step.scale {
-                let scale = scale.renamed(&out_axis, "out");
-                weight = weight * scale.clone();
-                bias = bias.map(|b| b * scale);
-            }
-            if let Some(shift) = step.shift {
-                bias = Some(plus(bias, shift.renamed(&out_axis, "out") * Expr::Const(1.0 / step.summed)));
-            }
-            if let Some(second) = step.map {
-                let next = self.old.node(second);
-                let Linearity::Map { output_axis, .. } = next.op.linearity() else { continue };
-                // W = W₂ W₁, b = W₂ b₁ + b₂ / n, with the shared axis called `mid`.
-                let size = self.old.param(next.params[0]).axes[0].size;
-                // The weight of a map of each place to itself has no window left.
-                let names2 = vec!["out".into(), "mid".into()];
-                let w2 = Expr::Param(next.params[0], names2);
-                weight = (w2.clone() * weight.renamed("out", "mid")).sum(&["mid".to_owned()]);
-                bias = bias.map(|b| (w2 * b.renamed("out", "mid")).sum(&["mid".to_owned()]));
-                if let Some(p) = next.params.get(1) {
-                    let own = Expr::Param(*p, vec!["out".into()]) * Expr::Const(1.0 / step.summed);
-                    bias = Some(plus(bias, own));
-                }
-                (out_axis, outputs) = (output_axis, size);
-            }
-        }
-        axes[0].size = outputs;
-        let mut params = vec![self.param(format!("{}.weight", node.path), axes, weight)];
-        if let Some(bias) = bias {
-            params.push(self.param(format!("{}.bias", node.path), vec![Axis::new("out", outputs)], bias));
-        }
-        let op = mapped(&node.op, params.len() > 1, &out_axis, outputs);
-        let new = self.push(id, op, vec![input], params, false);
-        if self.nodes[new.index()].signal.size(&out_axis).is_some() {
-            return new;
-        }
-        // A convolution's channels stay called so; composed with a map to another axis they are renamed behind it.
-        let rename = merge::Merge { from: vec![Axis::new(output_axis, outputs)], to: out_axis };
-        let renamed = self.push(id, Op::Merge(rename), vec![new], vec![], false);
-        self.nodes[renamed.index()].path.push_str(".renamed");
-        *self.how.last_mut().unwrap_or(&mut How::Free) = How::Free;
-        renamed
-    }
-
-    /// A neuron with all constants folded into its own.
-    fn neuron(&mut self, id: NodeId, input: NodeId, carry: &Carry) -> NodeId {
-        let node = self.old.node(id);
-        let Op::Fire(fire) = &node.op else {
-            return self.push(id, node.op.clone(), vec![input], node.params.clone(), true);
-        };
-        let n = &fire.neuron;
-        let signal = &self.nodes[input.index()].signal;
-        let mut names: Vec<String> = Vec::new();
-        for expr in carry.scale.iter().chain(&carry.shift) {
-            expr.axes(&mut names);
-        }
-        let axes: Vec<Axis> = signal.axes.iter().filter(|a| names.contains(&a.name)).cloned().collect();
-        let signed = carry.scale.is_some();
-        // Where |a| < 2^-40 of the largest the operand counts for nothing: the sign is 0, and the scale 1.
-        let scale = carry.scale.clone().unwrap_or(Expr::Const(1.0));
-        let sign = scale.clone().sign(2f64.powi(-40));
-        let size = scale.magnitude(2f64.powi(-40));
-        let unit = size.clone() * Expr::Const(n.drive());
-        let reset = match n.reset {
-            Reset::Hard(r) => Expr::Const(r),
-            Reset::Soft => n.threshold_expr(&node.params),
-        };
-        let values = [
-            ("threshold", n.fires_expr(&node.params) / unit.clone()),
-            ("bias", carry.shift.clone().unwrap_or(Expr::Const(0.0)) / size),
-            ("sign", sign),
-            ("reset", reset / unit),
-        ];
-        let params = values.map(|(name, value)| self.param(format!("{}.{name}", node.path), axes.clone(), value)).to_vec();
-        let op = Op::FoldedFire(folded_fire::FoldedFire { neuron: n.clone(), axes, signed });
-        self.push(id, op, vec![input], params, false)
     }
 
     fn param(&mut self, path: String, axes: Vec<Axis>, value: Expr) -> ParamId {
@@ -423,11 +312,3 @@ fn sum_of(op: &Op) -> Op {
     }
 }
 
-/// A map with another bias and other outputs.
-fn mapped(op: &Op, bias: bool, output_axis: &str, outputs: usize) -> Op {
-    match op {
-        Op::Linear(l) => Op::Linear(linear::Linear { bias, to: Axis::new(output_axis, outputs), ..l.clone() }),
-        Op::Conv(c) => Op::Conv(conv::Conv { bias, channels: outputs, ..c.clone() }),
-        other => other.clone(),
-    }
-}

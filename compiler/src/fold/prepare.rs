@@ -2,7 +2,7 @@
 //! once per set of weights, and the only part of inference that may multiply.
 
 use crate::types::ParamId;
-use ndarray::{ArrayD, Axis as At, IxDyn};
+use ndarray::{Array2, ArrayD, Axis as At, IxDyn};
 
 /// An array with named axes.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +11,8 @@ pub enum Expr {
     Const(f64),
     /// Numbers along an axis.
     List(Vec<f64>, String),
+    /// Ones along these axes.
+    Ones(Vec<(String, usize)>),
     /// A parameter of the original graph, its axes called so.
     Param(ParamId, Vec<String>),
     /// a + b, axes matched by name.
@@ -27,6 +29,10 @@ pub enum Expr {
     Sign(Box<Expr>, f64),
     /// |a|, or 1 where |a| is below this part of the largest |a|.
     Magnitude(Box<Expr>, f64),
+    /// The weight of a map behind a map, `[out, mid, kh, kw]` behind `[mid, in, kh, kw]`, each without the axes it does not
+    /// have; the window of the first steps this far from one place of the second's to the next.
+    /// W\[w\] = Σ_{s u + v = w} Σ_mid next\[u\] first\[v\].
+    Then(Box<Expr>, Box<Expr>, [usize; 2]),
     /// Summed over axes.
     Sum(Box<Expr>, Vec<String>),
     /// An axis called otherwise.
@@ -61,6 +67,11 @@ impl Expr {
         Expr::Magnitude(Box::new(self), near_zero)
     }
 
+    /// See [`Expr::Then`].
+    pub fn then(first: Expr, next: Expr, stride: [usize; 2]) -> Expr {
+        Expr::Then(Box::new(first), Box::new(next), stride)
+    }
+
     /// Summed over axes.
     pub fn sum(self, axes: &[String]) -> Expr {
         Expr::Sum(Box::new(self), axes.to_vec())
@@ -77,6 +88,8 @@ impl Expr {
         match self {
             Expr::Const(c) => format!("{c}"),
             Expr::List(numbers, _) => format!("{numbers:?}"),
+            Expr::Ones(axes) => format!("ones[{}]", axes.iter().map(|(n, size)| format!("{n} = {size}")).collect::<Vec<_>>().join(", ")),
+            Expr::Then(first, next, _) => format!("{} after {}", t(next), t(first)),
             Expr::Param(id, _) => originals.get(id.index()).map_or_else(|| id.to_string(), |p| p.path.clone()),
             Expr::Add(a, b) => format!("({} + {})", t(a), t(b)),
             Expr::Sub(a, b) => format!("({} - {})", t(a), t(b)),
@@ -95,7 +108,13 @@ impl Expr {
         match self {
             Expr::Const(_) => {}
             Expr::List(_, axis) => add(names, axis.clone()),
+            Expr::Ones(axes) => axes.iter().for_each(|(axis, _)| add(names, axis.clone())),
             Expr::Param(_, axes) => axes.iter().for_each(|axis| add(names, axis.clone())),
+            Expr::Then(first, next, _) => {
+                next.axes(names);
+                first.axes(names);
+                names.retain(|n| n != "mid");
+            }
             Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) | Expr::Div(a, b) => {
                 a.axes(names);
                 b.axes(names);
@@ -148,6 +167,11 @@ fn eval(expr: &Expr, originals: Originals<'_>) -> Named {
     match expr {
         Expr::Const(c) => Named { axes: vec![], data: ArrayD::from_elem(IxDyn(&[]), *c) },
         Expr::List(numbers, axis) => Named { axes: vec![axis.clone()], data: ndarray::Array1::from(numbers.clone()).into_dyn() },
+        Expr::Ones(axes) => {
+            let (axes, shape): (Vec<String>, Vec<usize>) = axes.iter().cloned().unzip();
+            Named { axes, data: ArrayD::ones(IxDyn(&shape)) }
+        }
+        Expr::Then(first, next, stride) => then(eval(first, originals), eval(next, originals), *stride),
         Expr::Param(id, axes) => {
             let mut data = originals(*id);
             // A window of extent 1 may be left unnamed.
@@ -224,4 +248,85 @@ fn align(a: Named, axes: &[String]) -> ArrayD<f64> {
         }
     }
     data
+}
+
+const TAPS: [&str; 2] = ["kh", "kw"];
+
+/// See [`Expr::Then`].
+fn then(mut first: Named, mut next: Named, stride: [usize; 2]) -> Named {
+    // A window of extent 1 is left out again, where neither has one.
+    let windowed = first.axes.iter().any(|n| n == "kh") || !first.axes.iter().any(|n| n == "mid");
+    for part in [&mut first, &mut next] {
+        for tap in TAPS {
+            if !part.axes.iter().any(|n| n == tap) {
+                part.axes.push(tap.to_owned());
+                part.data = part.data.clone().insert_axis(At(part.data.ndim()));
+            }
+        }
+    }
+    let size = |named: &Named, tap: &str| named.axes.iter().position(|n| n == tap).map_or(1, |i| named.data.shape()[i]);
+    let extents = [0, 1].map(|i| size(&first, TAPS[i]) + (size(&next, TAPS[i]) - 1) * stride[i]);
+    let mut whole: Option<Named> = None;
+    for u in ndarray::indices([size(&next, "kh"), size(&next, "kw")]) {
+        let (uh, uw) = u;
+        let mut part = Named { axes: next.axes.clone(), data: next.data.clone() };
+        for (tap, at) in [("kh", uh), ("kw", uw)] {
+            if let Some(axis) = part.axes.iter().position(|n| n == tap) {
+                part.data = part.data.index_axis_move(At(axis), at);
+                part.axes.remove(axis);
+            }
+        }
+        let product = contract(part, &first, "mid");
+        let result = whole.get_or_insert_with(|| {
+            let shape: Vec<usize> = product.axes.iter().zip(product.data.shape()).map(|(n, size)| match n.as_str() {
+                "kh" => extents[0],
+                "kw" => extents[1],
+                _ => *size,
+            }).collect();
+            Named { axes: product.axes.clone(), data: ArrayD::zeros(IxDyn(&shape)) }
+        });
+        let axes = product.axes.clone();
+        let mut place = result.data.slice_each_axis_mut(|d| match axes[d.axis.index()].as_str() {
+            "kh" => (uh * stride[0]..uh * stride[0] + size(&first, "kh")).into(),
+            "kw" => (uw * stride[1]..uw * stride[1] + size(&first, "kw")).into(),
+            _ => (..).into(),
+        });
+        place += &product.data;
+    }
+    let mut whole = whole.unwrap_or(first);
+    for tap in TAPS {
+        let at = whole.axes.iter().position(|n| n == tap);
+        let point = at.is_some_and(|at| whole.data.shape()[at] == 1);
+        if let (Some(at), true) = (at, point && !windowed) {
+            whole.data = whole.data.index_axis_move(At(at), 0);
+            whole.axes.remove(at);
+        }
+    }
+    whole
+}
+
+/// Σ over an axis of a · b, as a product of matrices; all other axes are one's own. Without that axis, every a with every b.
+fn contract(a: Named, b: &Named, over: &str) -> Named {
+    let matrix = |named: &Named, last: bool| {
+        let at = named.axes.iter().position(|n| n == over);
+        let mut order: Vec<usize> = (0..named.axes.len()).filter(|i| Some(*i) != at).collect();
+        let axes: Vec<String> = order.iter().map(|i| named.axes[*i].clone()).collect();
+        let shape: Vec<usize> = order.iter().map(|i| named.data.shape()[*i]).collect();
+        match (at, last) {
+            (Some(at), true) => order.push(at),
+            (Some(at), false) => order.insert(0, at),
+            (None, _) => {}
+        }
+        let rows: usize = shape.iter().product();
+        let summed = at.map_or(1, |at| named.data.shape()[at]);
+        let values: Vec<f64> = named.data.view().permuted_axes(IxDyn(&order)).iter().copied().collect();
+        let dims = if last { (rows, summed) } else { (summed, rows) };
+        (axes, shape, Array2::from_shape_vec(dims, values).unwrap_or_else(|_| Array2::zeros(dims)))
+    };
+    let ((mut axes, mut shape, left), (more, other, right)) = (matrix(&a, true), matrix(b, false));
+    axes.extend(more);
+    shape.extend(other);
+    let product = left.dot(&right).into_dyn();
+    let data = product.into_shape_with_order(IxDyn(&shape)).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&shape)));
+    Named { axes, data }
 }

@@ -40,7 +40,8 @@ impl Fuser<'_> {
                 let summed = a_labels.iter().filter(|l| !out_labels.contains(l)).count();
                 // Neighbouring lanes share the spikes of a row only if they are the weight's own outputs.
                 let lanes = out_labels.last().is_some_and(|l| b_labels.contains(l) && !a_labels.contains(l));
-                if !last_only || summed != 1 || b_labels.len() != 2 || !lanes {
+                let weighs = b_labels.iter().filter(|l| *l != "T").count() == 2;
+                if !last_only || summed != 1 || !weighs || !lanes {
                     return false;
                 }
                 *a
@@ -122,8 +123,8 @@ fn at_source(body: &mut Body<'_, '_>, view: &View, source: [Int; 2], at: At) -> 
     if let (Some(b), true) = (body.batch, view.batch > 0) {
         terms.push((b, view.batch as i64));
     }
-    if let (Some(t), true) = (body.index_of("T", at), view.time > 0) {
-        terms.push((t, view.time as i64));
+    if let Some(t) = body.index_of("T", at) {
+        terms.extend(body.steps(view, t));
     }
     for (axis, index) in ["H", "W"].into_iter().zip(source) {
         if let Some((_, stride)) = view.axis(axis) {
@@ -155,6 +156,9 @@ fn conv(body: &mut Body<'_, '_>, id: FlowId, a: FlowId, b: FlowId, window: Windo
             offset: weights.offset as i64,
         };
         w.terms.extend(out.map(|o| (o, stride("out"))));
+        if let Some(t) = body.index_of("T", at) {
+            w.terms.extend(body.steps(&weights, t));
+        }
         if event {
             return events(body, a, &w, stride("in"), acc, |body, view| at_source(body, view, source, at));
         }
@@ -261,11 +265,16 @@ fn product(
         }
     }
     let place = |body: &mut Body<'_, '_>, view: &View, terms: &[(String, usize, usize)]| {
-        let terms = terms
-            .iter()
-            .filter_map(|(label, _, stride)| indices.iter().find(|(l, _)| l == label).map(|(_, i)| (*i, *stride as i64)))
-            .collect();
-        Place { arg: body.arg(view.buffer), terms, offset: view.offset as i64 }
+        let index = |label: &String| indices.iter().find(|(l, _)| l == label).map(|(_, i)| *i);
+        let mut places = Vec::new();
+        for (label, _, stride) in terms {
+            match index(label) {
+                Some(step) if label == "T" => places.extend(body.steps(view, step)),
+                Some(i) => places.push((i, *stride as i64)),
+                None => {}
+            }
+        }
+        Place { arg: body.arg(view.buffer), terms: places, offset: view.offset as i64 }
     };
     if body.fuser.event_driven(id) {
         let b_terms = spread(&b_view, flow.dims(b), b_labels, time);

@@ -40,6 +40,9 @@ pub struct Node {
     /// The `allow`s around it, innermost last: indices into [`Graph::allows`].
     #[serde(skip)]
     pub allows: Vec<usize>,
+    /// The `fold`s around it: indices into [`Graph::folds`].
+    #[serde(skip)]
+    pub folds: Vec<usize>,
     /// For a neuron: where its model is defined.
     #[serde(skip)]
     pub defined: Option<Span>,
@@ -85,6 +88,38 @@ pub struct Allow {
     pub span: Span,
 }
 
+/// A fold that costs extra weights, and so is taken only where the source asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fold {
+    /// `fold(time)`: weights and thresholds for every time step take the place of a leak.
+    Time,
+    /// `fold(compose)`: a map of a sum becomes maps of its terms, each composed with the map that makes the term.
+    Compose,
+}
+
+impl Fold {
+    /// All of them.
+    pub const ALL: [Fold; 2] = [Fold::Time, Fold::Compose];
+
+    /// Its name in the language.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fold::Time => "time",
+            Fold::Compose => "compose",
+        }
+    }
+}
+
+/// A `fold` of the source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// Which fold.
+    pub fold: Fold,
+    /// Where it stands.
+    pub span: Span,
+}
+
 /// A signature asked for a stronger kind than it was given.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contract {
@@ -120,6 +155,9 @@ pub struct Graph {
     /// The source's `allow`s.
     #[serde(skip)]
     pub allows: Vec<Allow>,
+    /// The source's `fold`s.
+    #[serde(skip)]
+    pub folds: Vec<Asked>,
     /// Kinds that were declared otherwise.
     #[serde(skip)]
     pub contracts: Vec<Contract>,
@@ -161,6 +199,17 @@ impl Graph {
             }
         }
         readers
+    }
+
+    /// Whether a view moves an axis, or makes it.
+    pub fn moves(&self, view: &Node, axis: &str) -> bool {
+        let before = view.inputs.first().map(|i| self.node(*i).signal.size(axis));
+        view.inputs.len() != 1 || before != Some(view.signal.size(axis))
+    }
+
+    /// The `fold` of this kind around a node, innermost.
+    pub fn asked(&self, node: &Node, fold: Fold) -> Option<usize> {
+        node.folds.iter().rev().copied().find(|i| self.folds[*i].fold == fold)
     }
 
     /// Number of trained values.

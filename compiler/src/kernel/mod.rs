@@ -52,6 +52,8 @@ pub enum IntExpr {
     Const(i64),
     /// The number of this range.
     Range,
+    /// The time step that this call begins with.
+    First,
     /// Σ index · factor + constant.
     Affine(Vec<(Int, i64)>, i64),
     /// A word of 64 bits in memory; the place counts words.
@@ -184,7 +186,7 @@ impl Place {
 /// there is one integer for all of them. Bits that are gathered are, on purpose.
 pub fn decides(body: &[Stmt], index: Int) -> bool {
     let int = |e: &IntExpr| match e {
-        IntExpr::Const(_) | IntExpr::Range | IntExpr::Gather(..) => false,
+        IntExpr::Const(_) | IntExpr::Range | IntExpr::First | IntExpr::Gather(..) => false,
         IntExpr::Affine(terms, _) => terms.iter().any(|(i, _)| *i == index),
         IntExpr::Word(place) | IntExpr::Truncate(place) => place.reads(index),
         IntExpr::TrailingZeros(i) | IntExpr::ClearLowest(i) | IntExpr::Less(i) | IntExpr::Quotient(i, _) => *i == index,

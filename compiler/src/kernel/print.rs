@@ -82,6 +82,7 @@ fn int(e: &IntExpr) -> String {
     match e {
         IntExpr::Const(c) => c.to_string(),
         IntExpr::Range => "range".into(),
+        IntExpr::First => "first step".into(),
         IntExpr::Affine(terms, offset) => affine(terms, *offset),
         IntExpr::Word(p) => format!("word {}", place(p)),
         IntExpr::TrailingZeros(i) => format!("trailing_zeros(i{})", i.0),

@@ -129,7 +129,7 @@ impl Operator for AdaptiveAvgPool {
     fn linearity(&self) -> Linearity {
         match self.area() {
             Some(1) => Linearity::View,
-            Some(_) => Linearity::WindowSum,
+            Some(_) => Linearity::WindowSum(None),
             None => Linearity::None,
         }
     }

@@ -40,7 +40,7 @@ impl Operator for AvgPool {
     }
 
     fn linearity(&self) -> Linearity {
-        Linearity::WindowSum
+        Linearity::WindowSum(Some(self.window))
     }
 
     fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {

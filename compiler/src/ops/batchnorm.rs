@@ -19,6 +19,8 @@ pub struct BatchNorm {
     pub epsilon: f64,
     /// Weight of the new statistics in the running ones.
     pub momentum: f64,
+    /// Shifts, too; without, y = γ x / √(var + ε), which a fold makes of all terms of a sum but one.
+    pub shifts: bool,
 }
 
 impl Operator for BatchNorm {
@@ -40,7 +42,8 @@ impl Operator for BatchNorm {
             Some(x) => Err(Problem::new("build::value", format!("`{name}` is {x}, but must lie from {} to {}", range.start(), range.end()))),
             None => Ok(default),
         };
-        Ok(BatchNorm { axes, gamma, epsilon: within("epsilon", 1e-5, 0.0..=1.0)?, momentum: within("momentum", 0.1, 0.0..=1.0)? })
+        let (epsilon, momentum) = (within("epsilon", 1e-5, 0.0..=1.0)?, within("momentum", 0.1, 0.0..=1.0)?);
+        Ok(BatchNorm { axes, gamma, epsilon, momentum, shifts: true })
     }
 
     fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {
@@ -72,11 +75,18 @@ impl Operator for BatchNorm {
         let axes: Vec<String> = self.axes.iter().map(|a| a.name.clone()).collect();
         let p = |i: usize| Expr::Param(params[i], axes.clone());
         let scale = p(0) / (p(3) + Expr::Const(self.epsilon)).sqrt();
-        Some((scale.clone(), Some(p(1) - p(2) * scale)))
+        Some((scale.clone(), self.shifts.then(|| p(1) - p(2) * scale)))
+    }
+
+    fn unshifted(&self) -> Self {
+        BatchNorm { shifts: false, ..self.clone() }
     }
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let s = self.statistics(e);
+        if !self.shifts {
+            return (e.inputs[0] * &s.inverse * &s.spread(e.params[0])).into();
+        }
         let normal = (e.inputs[0] - &s.mean) * &s.inverse;
         let value = normal * &s.spread(e.params[0]) + &s.spread(e.params[1]);
         let mut running = Vec::new();
@@ -109,6 +119,9 @@ impl Operator for BatchNorm {
         let [weight, bias, running_mean, running_var, batches] = cx.params[..] else { return x };
         if !cx.train {
             let inverse = inverse_deviation(cx.flow, running_var, self.epsilon);
+            if !self.shifts {
+                return cx.flow.map(&[x, inverse, weight], Scalar::Arg(0) * (Scalar::Arg(1) * Scalar::Arg(2)));
+            }
             return normalise(cx.flow, [x, running_mean, inverse, weight, bias]);
         }
         let dims = Dims::param(&self.axes);

@@ -89,12 +89,15 @@ impl Operator for Conv {
     }
 
     fn linearity(&self) -> Linearity {
-        Linearity::Map {
-            input_axis: "C".into(),
-            output_axis: "C".into(),
-            zero_padded: self.window.pad != [0, 0],
-            pointwise: self.window.pointwise(),
-        }
+        Linearity::Map { input_axis: "C".into(), output_axis: "C".into(), window: self.window }
+    }
+
+    fn unshifted(&self) -> Self {
+        Conv { bias: false, ..self.clone() }
+    }
+
+    fn widened(&self, window: Window) -> Option<Self> {
+        Some(Conv { window, ..self.clone() })
     }
 
     fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {

@@ -57,6 +57,10 @@ impl Operator for Dot {
         Ok(Signal::real(a.kind.max(b.kind).max(Kind::Current), axes, varies))
     }
 
+    fn linearity(&self) -> Linearity {
+        Linearity::Each
+    }
+
     fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {
         vec![Multiplication::Dot]
     }

@@ -7,12 +7,13 @@ use ndarray::Axis as At;
 
 /// The neuron of `Fire` on operand z where x = a z + b, in the scale u = v / (|a| · drive): u ← leak(u) + sign(a) z +
 /// b / |a|, compared with θ / (|a| · drive). Parameters over any of the operand's axes: threshold, bias, sign (0 where a
-/// is nearly zero), reset (the value, or what a soft reset subtracts). No factor is left but the leak, which is a shift.
+/// is nearly zero), reset (the value, or what a soft reset subtracts). No factor is left but the leak, which is a shift, or
+/// none if the parameters vary over time steps, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FoldedFire {
     /// The model before folding; its leak, comparison and kind of reset still hold.
     pub neuron: Neuron,
-    /// The axes over which the parameters vary.
+    /// The axes over which the parameters vary; [`select::STEPS`] first, if it is one.
     pub axes: Vec<Axis>,
     /// A sign is applied; without one the operand is taken as it is.
     pub signed: bool,
@@ -42,7 +43,7 @@ impl Operator for FoldedFire {
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let x = e.inputs[0];
-        let at: Vec<usize> = self.axes.iter().map(|a| e.signals[0].position(&a.name).unwrap_or(0)).collect();
+        let at: Vec<Option<usize>> = self.axes.iter().map(|a| e.signals[0].position(&a.name)).collect();
         let mut shape = x.shape().to_vec();
         shape[0] = e.time;
         let mut out = ArrayD::zeros(shape);
@@ -51,7 +52,7 @@ impl Operator for FoldedFire {
             let x = x.index_axis(At(0), t.min(x.shape()[0] - 1));
             let mut out = out.index_axis_mut(At(0), t);
             for (place, v) in v.indexed_iter_mut() {
-                let index: Vec<usize> = at.iter().map(|a| place[1 + a]).collect();
+                let index: Vec<usize> = at.iter().map(|a| a.map_or(t, |a| place[1 + a])).collect();
                 let [threshold, bias, sign, reset] = [0, 1, 2, 3].map(|i: usize| e.params[i][index.as_slice()]);
                 let h = *v * real(self.neuron.leak()) + x[&place] * sign + bias;
                 let fires = self.neuron.fires(h, threshold);

@@ -2,7 +2,7 @@
 //! not run one time step at a time.
 
 use super::*;
-use crate::flow::{Def, Dims, Flow, Scalar};
+use crate::flow::{Def, Dims, Flow, Scalar, Window};
 use ndarray::{Array2, ArrayViewD, Axis as At, IxDyn};
 
 /// `linear(C -> D = 10, bias = true)`: y\[…, o, …\] = Σ_i W\[o, i\] x\[…, i, …\] + b\[o\]. `linear(T -> R = 2)` sums over the time
@@ -91,9 +91,12 @@ impl Operator for Linear {
         Linearity::Map {
             input_axis: self.from.name.clone(),
             output_axis: self.to.name.clone(),
-            zero_padded: false,
-            pointwise: true,
+            window: Window::POINT,
         }
+    }
+
+    fn unshifted(&self) -> Self {
+        Linear { bias: false, ..self.clone() }
     }
 
     fn streams(&self) -> bool {

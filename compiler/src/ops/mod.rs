@@ -13,7 +13,7 @@ pub mod surrogate;
 pub use args::{Arguments, Problem};
 pub use flow_cx::{Backward, Forward};
 
-use crate::flow::FlowId;
+use crate::flow::{FlowId, Window};
 use crate::fold::Expr;
 use crate::types::{Axis, ParamId, Signal};
 use ndarray::ArrayD;
@@ -85,23 +85,24 @@ pub enum Linearity {
         input_axis: String,
         /// The axis that appears.
         output_axis: String,
-        /// Zeros are put around the operand, so a constant added before is not a constant after.
-        zero_padded: bool,
-        /// Maps each place to itself: no window, no stride. Commutes with sums over all other axes.
-        pointwise: bool,
+        /// Over `H` and `W`. A map of each place to itself ([`Window::POINT`]) commutes with sums over all other axes; where
+        /// zeros are put around the operand, a constant added before is not a constant after.
+        window: Window,
     },
     /// Multiplies and shifts element by element with constants.
     Affine,
     /// A sum over these axes, and a constant factor if [`Multiplication::Factor`] says so.
     Sum(Vec<String>),
-    /// A sum over windows.
-    WindowSum,
+    /// A sum over windows of `H` and `W`; none if their extents differ from place to place.
+    WindowSum(Option<Window>),
     /// Values moved, not changed.
     View,
     /// The operand as it is, outside training.
     Identity,
     /// A sum of its inputs.
     Add,
+    /// Linear in each of its inputs: a product.
+    Each,
 }
 
 /// What an operator multiplies when the network runs as written. What no rule covers is a residue.
@@ -182,7 +183,7 @@ pub struct Grads<F> {
 }
 
 /// One operator.
-pub trait Operator: Sized {
+pub trait Operator: Sized + Clone {
     /// Reads a call.
     ///
     /// # Errors
@@ -216,6 +217,17 @@ pub trait Operator: Sized {
     /// For [`Multiplication::Factor`] without a known value: the factor and the shift, if any, y = factor · x + shift, in
     /// terms of its parameters.
     fn affine(&self, _params: &[ParamId]) -> Option<(Expr, Option<Expr>)> {
+        None
+    }
+
+    /// The same without the constants that it adds.
+    #[must_use]
+    fn unshifted(&self) -> Self {
+        self.clone()
+    }
+
+    /// The same map through another window, for [`Linearity::Map`]; none if it has no place for one.
+    fn widened(&self, _window: Window) -> Option<Self> {
         None
     }
 
@@ -309,6 +321,15 @@ macro_rules! operators {
             pub fn affine(&self, params: &[ParamId]) -> Option<(Expr, Option<Expr>)> {
                 match self { $(Op::$name(o) => o.affine(params),)* }
             }
+            /// See [`Operator::unshifted`].
+            #[must_use]
+            pub fn unshifted(&self) -> Op {
+                match self { $(Op::$name(o) => Op::$name(o.unshifted()),)* }
+            }
+            /// See [`Operator::widened`].
+            pub fn widened(&self, window: Window) -> Option<Op> {
+                match self { $(Op::$name(o) => o.widened(window).map(Op::$name),)* }
+            }
             /// See [`Operator::selection`].
             pub fn selection(&self) -> Selection {
                 match self { $(Op::$name(o) => o.selection(),)* }
@@ -349,6 +370,7 @@ operators! {
     fire::Fire = "neuron",
     folded_fire::FoldedFire = "folded_neuron",
     select::Select = "select",
+    ramp::Ramp = "ramp",
     add::Add = "add",
     scale::Scale = "scale",
     product::Product = "product",
@@ -368,7 +390,7 @@ operators! {
 
 /// The words of all operators that a `.snn` file can call, and of the settings that stand in calls.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    const INTERNAL: [&str; 7] = ["input", "neuron", "folded_neuron", "select", "add", "scale", "product"];
+    const INTERNAL: [&str; 8] = ["input", "neuron", "folded_neuron", "select", "ramp", "add", "scale", "product"];
     WORDS.iter().copied().filter(|w| !INTERNAL.contains(w)).chain(neuron::NEURONS).chain(SETTINGS)
 }
 

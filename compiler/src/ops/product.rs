@@ -36,6 +36,10 @@ impl Operator for Product {
         })
     }
 
+    fn linearity(&self) -> Linearity {
+        Linearity::Each
+    }
+
     fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {
         vec![Multiplication::Signals]
     }

@@ -1,7 +1,7 @@
 //! A constant where there is a spike: what an amplitude or a mean's factor becomes when no weight or neuron takes it.
 
 use super::*;
-use crate::flow::{Cmp, Def, Scalar};
+use crate::flow::{Cmp, Scalar};
 use crate::types::Kind;
 
 /// The axis of constants that differ between time steps.
@@ -21,7 +21,8 @@ impl Operator for Select {
     }
 
     fn infer(&self, inputs: &[Signal], _: usize) -> Result<Signal, Problem> {
-        Ok(Signal::real(Kind::Current, inputs[0].axes.clone(), inputs[0].varies))
+        let steps = self.axes.iter().any(|a| a.name == STEPS);
+        Ok(Signal::real(Kind::Current, inputs[0].axes.clone(), inputs[0].varies || steps))
     }
 
     fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {
@@ -30,7 +31,8 @@ impl Operator for Select {
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let at: Vec<Option<usize>> = self.axes.iter().map(|a| e.signals[0].position(&a.name)).collect();
-        let mut out = e.inputs[0].clone();
+        let steps = if e.out.varies { e.time } else { 1 };
+        let mut out = concat::over_time(e.inputs[0], steps);
         for (place, x) in out.indexed_iter_mut() {
             let index: Vec<usize> = at.iter().map(|a| a.map_or(place[0], |a| place[2 + a])).collect();
             *x = if *x == F::zero() { F::zero() } else { e.params[0][index.as_slice()] };
@@ -45,22 +47,8 @@ impl Operator for Select {
 
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
         let dims = cx.dims();
-        let selected = |worth| Scalar::Arg(0).select(Cmp::Eq, Scalar::Const(0.0), Scalar::Const(0.0), worth);
-        let Some(steps) = self.axes.iter().find(|a| a.name == STEPS).filter(|_| dims.time) else {
-            return cx.flow.map_to(&[cx.inputs[0], cx.params[0]], selected(Scalar::Arg(1)), dims);
-        };
-        // The step at hand is counted, so that steps can be run one by one; each picks its own constant.
-        let mut inputs = vec![cx.inputs[0]];
-        let mut worth = Scalar::Const(0.0);
-        for step in 0..steps.size {
-            let mut part = cx.flow.dims(cx.params[0]).clone();
-            part.axes.iter_mut().filter(|a| a.name == STEPS).for_each(|a| a.size = 1);
-            let slice = cx.flow.push(Def::Slice { of: cx.params[0], axis: STEPS.into(), start: step }, part);
-            inputs.push(cx.flow.reshape(slice, &[STEPS.to_owned()], vec![]));
-            worth = Scalar::State(0).select(Cmp::Eq, Scalar::Const(step as f64), Scalar::Arg(1 + step), worth);
-        }
-        let next = vec![Scalar::State(0) + 1.0];
-        cx.flow.push(Def::Scan { inputs, init: vec![0.0], next, outputs: vec![selected(worth)], reverse: false }, dims)
+        let selected = Scalar::Arg(0).select(Cmp::Eq, Scalar::Const(0.0), Scalar::Const(0.0), Scalar::Arg(1));
+        cx.flow.map_to(&[cx.inputs[0], cx.params[0]], selected, dims)
     }
 
     fn backward(&self, _: &mut Backward<'_>) {}

@@ -22,6 +22,7 @@ pub(super) fn inner(pair: Pair<'_, Rule>) -> impl Iterator<Item = Pair<'_, Rule>
                 | Rule::k_for
                 | Rule::k_per
                 | Rule::k_allow
+                | Rule::k_fold
                 | Rule::k_param
                 | Rule::k_time
                 | Rule::k_input
@@ -233,12 +234,12 @@ impl At<'_> {
 
     pub(super) fn statement(&self, pair: Pair<'_, Rule>) -> Built<Stmt> {
         let at = self.span(&pair);
-        let mut allows = Vec::new();
+        let mut marks = Vec::new();
         for child in inner(pair) {
-            if child.as_rule() == Rule::allow {
-                allows.push(self.args(self.need(inner(child).next(), at)?)?);
-            } else {
-                return Ok(Stmt { allows, kind: self.statement_kind(child)?, span: at });
+            match child.as_rule() {
+                Rule::allow => marks.push(Mark::Allow(self.args(self.need(inner(child).next(), at)?)?)),
+                Rule::fold => marks.push(Mark::Fold(inner(child).map(|p| self.ident(&p)).collect())),
+                _ => return Ok(Stmt { marks, kind: self.statement_kind(child)?, span: at }),
             }
         }
         self.need(None, at)

@@ -170,6 +170,7 @@ impl Writer<'_, '_> {
     fn reset(&mut self) {
         let zero = self.constant(0);
         self.store(zero, context::STARTED);
+        self.store(zero, context::NEXT);
         let sizes = &self.plant.plan.sizes;
         for (i, buffer) in self.plant.program.buffers.iter().enumerate() {
             let Purpose::State(bits) = buffer.purpose else { continue };
@@ -205,6 +206,10 @@ impl Writer<'_, '_> {
         self.store(input, context::ENTER + 8);
         self.store(samples, context::SAMPLES);
         self.store(steps, context::STEPS);
+        let first = self.load(context::NEXT);
+        self.store(first, context::FIRST);
+        let next = self.b.ins().iadd(first, steps);
+        self.store(next, context::NEXT);
         for (count, offset) in [(samples, context::BATCH), (steps, context::STEPS_REAL)] {
             let real = self.b.ins().fcvt_from_sint(F32, count);
             self.b.ins().store(self.flags, real, self.ctx, offset);

@@ -251,6 +251,7 @@ impl Emitter<'_> {
         match e {
             IntExpr::Const(c) => self.b.ins().iconst(I64, *c),
             IntExpr::Range => self.range,
+            IntExpr::First => self.b.ins().load(I64, self.flags, self.ctx, context::FIRST),
             IntExpr::Affine(terms, offset) => {
                 let start = self.b.ins().iconst(I64, *offset);
                 self.affine(start, terms, 1)

@@ -6,8 +6,13 @@ use crate::ops::folded_fire::shift_of;
 use crate::types::NodeId;
 use snnc_grammar::Remedy;
 
+/// A factor of 2^-k or 1 - 2^-k.
+pub(crate) fn is_shift(leak: f64) -> bool {
+    shift_of(leak).is_some() || shift_of(1.0 - leak).is_some()
+}
+
 pub(crate) fn check(cx: &Context<'_>, id: NodeId, leak: f64) -> Result<How, Box<Residue>> {
-    if shift_of(leak).is_some() || shift_of(1.0 - leak).is_some() {
+    if is_shift(leak) || cx.plan[id.index()].ramp.is_some() {
         return Ok(How::Compare);
     }
     let near = (1..=16).flat_map(|k| [2f64.powi(-k), 1.0 - 2f64.powi(-k)]).min_by(|a, b| (a - leak).abs().total_cmp(&(b - leak).abs()));
@@ -18,7 +23,7 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, leak: f64) -> Result<How, Box<
     // The mistake is where the neuron is defined, not where it is applied.
     if let Some(call) = cx.graph.node(id).defined {
         found.span = call;
-        found.remedy = Some(Remedy::Argument { call, name: "tau", value: format!("{tau:?}") });
+        found.remedies.push(Remedy::Argument { call, name: "tau", value: format!("{tau:?}") });
     }
     Err(found)
 }

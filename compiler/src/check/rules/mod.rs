@@ -27,6 +27,6 @@ pub(super) fn residue(cx: &Context<'_>, rule: &'static str, id: NodeId, message:
         span: node.span,
         label,
         help: help.to_owned(),
-        remedy: None,
+        remedies: vec![],
     })
 }

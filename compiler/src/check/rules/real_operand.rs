@@ -19,7 +19,7 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, operand: &Signal) -> Result<Ho
             let message = format!("`{word}` multiplies weights with a count of up to {} spikes", operand.bound);
             let label = format!("a count may be added up at most {MAX_COUNT} times");
             let mut found = residue(cx, "real_operand", id, message, label, "pool over fewer values, or fire before this");
-            found.remedy = fire_before(cx, id);
+            found.remedies.extend(fire_before(cx, id));
             Err(found)
         }
         Kind::Current | Kind::Analog => {
@@ -29,7 +29,7 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, operand: &Signal) -> Result<Ho
             let message = format!("`{word}` multiplies weights with a real value");
             let label = format!("its operand is {}, not a `spike`", operand.kind.with_article());
             let mut found = residue(cx, "real_operand", id, message, label, "put a neuron before it: `… |> lif |> …`");
-            found.remedy = fire_before(cx, id);
+            found.remedies.extend(fire_before(cx, id));
             Err(found)
         }
     }

@@ -36,7 +36,7 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, factor: Option<Destination>) -
     let mut found = residue(cx, "unfoldable_scale", id, message, label, help);
     if node.op.linearity() == Linearity::Affine {
         let axes = map_before(cx, id);
-        found.remedy = axes.map(|axis| Remedy::Axes { call: node.span, axes: vec![axis] });
+        found.remedies.extend(axes.map(|axis| Remedy::Axes { call: node.span, axes: vec![axis] }));
     }
     Err(found)
 }

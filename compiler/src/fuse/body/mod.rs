@@ -7,7 +7,7 @@
 mod roots;
 
 use super::{ELEMENTS, Fuser, SAMPLES, Space, Target};
-use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Region, Scalar};
+use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Region, Scalar, Source};
 use crate::kernel::{Bound, Expr, Int, IntExpr, Kernel, Place, Stmt, Var};
 use crate::program::{BufferId, Loop, Purpose, View};
 use std::collections::HashMap;
@@ -60,6 +60,8 @@ pub(super) struct Body<'f, 'a> {
     slots: HashMap<FlowId, Slot>,
     memo: HashMap<(FlowId, usize, At), Var>,
     scratch: HashMap<(FlowId, usize), usize>,
+    /// The time step that the call begins with, if something here hangs on it.
+    first: Option<Int>,
 }
 
 /// Emits a loop and the loops that finish its sums.
@@ -80,6 +82,7 @@ pub(super) fn emit(fuser: &mut Fuser<'_>, item: usize, space: &Space, roots: &[F
         slots: HashMap::new(),
         memo: HashMap::new(),
         scratch: HashMap::new(),
+        first: None,
     };
     if space.dims.batch {
         body.batch = Some(body.int());
@@ -164,15 +167,13 @@ impl Body<'_, '_> {
     }
 
     /// The indices of an element in a view, with their strides.
-    fn terms(&self, view: &View, at: At) -> Vec<(Int, i64)> {
+    fn terms(&mut self, view: &View, at: At) -> Vec<(Int, i64)> {
         let mut terms = Vec::new();
         if let (Some(b), true) = (self.batch, view.batch > 0) {
             terms.push((b, view.batch as i64));
         }
-        if view.time > 0
-            && let At::Pass(k) = at
-        {
-            terms.push((self.passes[k].index, view.time as i64));
+        if let At::Pass(k) = at {
+            terms.extend(self.steps(view, self.passes[k].index));
         }
         for level in &self.levels {
             if let Some((_, stride)) = level.axes.last().and_then(|a| view.axis(a))
@@ -180,6 +181,22 @@ impl Body<'_, '_> {
             {
                 terms.push((level.index, stride as i64));
             }
+        }
+        terms
+    }
+
+    /// The terms of a time step in a view. A parameter that varies over time steps is there for all of them; everything else
+    /// for those of the call.
+    pub(super) fn steps(&mut self, view: &View, step: Int) -> Vec<(Int, i64)> {
+        if view.time == 0 {
+            return vec![];
+        }
+        let mut terms = vec![(step, view.time as i64)];
+        let known = self.fuser.program.buffers.get(view.buffer.index());
+        if known.is_some_and(|b| matches!(b.purpose, Purpose::Source(Source::Param(_)))) {
+            let first = self.first.unwrap_or_else(|| self.int());
+            self.first = Some(first);
+            terms.push((first, view.time as i64));
         }
         terms
     }
@@ -317,7 +334,8 @@ impl Body<'_, '_> {
         match &flow.get(id).def {
             Def::Map { inputs, body } => {
                 let args: Vec<Expr> = inputs.iter().map(|i| Expr::Var(self.value(*i, at))).collect();
-                let element = self.terms(&self.whole(flow.dims(id)), at);
+                let whole = self.whole(flow.dims(id));
+                let element = self.terms(&whole, at);
                 self.bind(at, expr(body, &args, &[], &element))
             }
             Def::Scan { inputs, init, next, outputs, .. } => {
@@ -434,7 +452,8 @@ impl Body<'_, '_> {
             body = vec![Stmt::For { index: batch, from: Bound::Begin, to: Bound::End, reverse: false, lanes: 1, body }];
         }
         let sums = !start.is_empty();
-        let body = start.into_iter().chain(body).collect();
+        let first = self.first.map(|int| Stmt::LetInt(int, IntExpr::First));
+        let body = first.into_iter().chain(start).chain(body).collect();
         let kernel = Kernel { args: self.args.len(), scratch: self.scratch.len(), time, body };
         let (extent, grain) = if self.batch.is_some() {
             (None, SAMPLES)

@@ -6,7 +6,7 @@ mod block;
 mod statement;
 
 use super::expr::leftmost;
-use super::{Allow, Contract, Graph, Instance, Node, Param};
+use super::{Allow, Asked, Contract, Fold, Graph, Instance, Node, Param};
 use crate::ops::{Op, Problem, input};
 use crate::resolve::{BlockDef, Package};
 use crate::types::{Axis, Kind, NodeId, ParamId, Signal};
@@ -39,6 +39,8 @@ pub fn build(package: &Package, instance: &Instance) -> Result<Graph, Vec<Diagno
         nodes: Vec::new(),
         params: Vec::new(),
         allows: Vec::new(),
+        folds: Vec::new(),
+        neuron_folds: Vec::new(),
         contracts: Vec::new(),
         errors: Vec::new(),
         time: 0,
@@ -65,7 +67,7 @@ pub fn build(package: &Package, instance: &Instance) -> Result<Graph, Vec<Diagno
                 .help("end it with `output … |> mean(T)`"),
         );
     }
-    let Builder { nodes, params, allows, contracts, mut errors, time, input, output, .. } = builder;
+    let Builder { nodes, params, allows, folds, contracts, mut errors, time, input, output, .. } = builder;
     let mut seen = Vec::new();
     errors.retain(|e| {
         let key = (e.code, e.span(), e.labels.len());
@@ -89,6 +91,7 @@ pub fn build(package: &Package, instance: &Instance) -> Result<Graph, Vec<Diagno
         input,
         output,
         allows,
+        folds,
         contracts,
         strict: package.strict,
         warnings: Vec::new(),
@@ -123,7 +126,7 @@ fn without_dead(mut graph: Graph) -> Graph {
                     message: format!("nothing reads `{}`", node.path),
                     labels: vec![Label { span: node.span, text: "the output does not hang on this".into() }],
                     help: Some("remove it; its parameters are not part of the model".into()),
-                    remedy: None,
+                    remedies: vec![],
                 });
             }
             continue;
@@ -155,6 +158,7 @@ pub(super) struct At {
     pub(super) calls: Vec<Span>,
     pub(super) encoder: bool,
     pub(super) allows: Vec<usize>,
+    pub(super) folds: Vec<usize>,
     /// Inside a shared instance: the parameters of its first use are taken again, in order.
     pub(super) sharing: Option<Sharing>,
 }
@@ -203,6 +207,9 @@ pub(super) struct Builder<'a> {
     pub(super) nodes: Vec<Node>,
     params: Vec<Param>,
     allows: Vec<Allow>,
+    folds: Vec<Asked>,
+    /// The `fold`s around the definition of a neuron; they hold wherever it is applied.
+    neuron_folds: Vec<(Span, Vec<usize>)>,
     contracts: Vec<Contract>,
     pub(super) errors: Vec<Diagnostic>,
     pub(super) time: usize,
@@ -408,9 +415,16 @@ impl Builder<'_> {
             calls: self.at.calls.clone(),
             encoder: self.at.encoder,
             allows: self.at.allows.clone(),
+            folds: self.folds_of(named.map(|(_, at)| at)),
             defined: named.map(|(_, at)| at),
         });
         Ok(id)
+    }
+
+    /// The `fold`s around this place, and around the definition of what is applied.
+    fn folds_of(&self, defined: Option<Span>) -> Vec<usize> {
+        let own = self.neuron_folds.iter().filter(|(at, _)| Some(*at) == defined).flat_map(|(_, folds)| folds);
+        own.chain(&self.at.folds).copied().collect()
     }
 
     /// The path, with `#2`, `#3` … if it is taken.

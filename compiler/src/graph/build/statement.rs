@@ -1,6 +1,7 @@
 //! Statements of a body, one after another.
 
 use super::*;
+use snnc_grammar::ast::Mark;
 
 impl Builder<'_> {
     pub(super) fn define(&mut self, name: &Ident, value: Built<Value>, frame: &mut Frame) {
@@ -28,17 +29,17 @@ impl Builder<'_> {
             if self.spent(stmt.span) {
                 return;
             }
-            let kept = self.at.allows.len();
-            for args in &stmt.allows {
-                match self.allow(args, frame) {
-                    Ok(index) => self.at.allows.push(index),
-                    Err(e) => self.errors.push(e),
+            let kept = (self.at.allows.len(), self.at.folds.len());
+            for mark in &stmt.marks {
+                if let Err(e) = self.mark(mark, frame) {
+                    self.errors.push(e);
                 }
             }
             if let Err(e) = self.statement(stmt, frame) {
                 self.errors.push(e);
             }
-            self.at.allows.truncate(kept);
+            self.at.allows.truncate(kept.0);
+            self.at.folds.truncate(kept.1);
         }
     }
 
@@ -74,6 +75,9 @@ impl Builder<'_> {
                 {
                     let message = format!("there is a neuron `{}` already", name.name);
                     return Err(Diagnostic::error("resolve::duplicate", name.span, message, "again here").label(*first, "first here"));
+                }
+                if !self.at.folds.is_empty() && self.neuron_folds.iter().all(|(at, _)| *at != value.span) {
+                    self.neuron_folds.push((value.span, self.at.folds.clone()));
                 }
                 let neuron = self.expr(value, frame).and_then(|v| match v {
                     Value::Neuron(n, _) => Ok(Value::Neuron(n, value.span)),
@@ -304,6 +308,41 @@ impl Builder<'_> {
             self.statements(body, frame);
         }
         Ok(())
+    }
+
+    /// Notes what stands before a statement.
+    fn mark(&mut self, mark: &Mark, frame: &mut Frame) -> Built<()> {
+        match mark {
+            Mark::Allow(args) => {
+                let index = self.allow(args, frame)?;
+                self.at.allows.push(index);
+            }
+            Mark::Fold(names) => {
+                for name in names {
+                    let index = self.fold(name)?;
+                    self.at.folds.push(index);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fold(&mut self, name: &Ident) -> Built<usize> {
+        let known = Fold::ALL.map(Fold::name);
+        let Some(fold) = Fold::ALL.into_iter().find(|f| f.name() == name.name) else {
+            let error = Diagnostic::error("build::fold", name.span, format!("there is no fold `{}`", name.name), "not a fold");
+            return Err(match nearest(&name.name, known) {
+                Some(near) => error.help(format!("did you mean `{near}`?")),
+                None => error.help(format!("the folds that can be asked for are {}", known.join(", "))),
+            });
+        };
+        // One `fold` in the source is one entry, however often its statement is expanded.
+        let asked = Asked { fold, span: name.span };
+        let index = self.folds.iter().position(|a| *a == asked).unwrap_or(self.folds.len());
+        if index == self.folds.len() {
+            self.folds.push(asked);
+        }
+        Ok(index)
     }
 
     pub(super) fn allow(&mut self, args: &ast::Args, frame: &mut Frame) -> Built<usize> {

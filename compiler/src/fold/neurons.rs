@@ -1,0 +1,55 @@
+//! Neurons: what their operand carries goes into threshold, bias, sign and reset (systems L2, L3), and a leak that goes away into
+//! their tables (L6).
+
+use super::{Carry, Expr, Folder};
+use crate::ops::neuron::Reset;
+use crate::ops::select::STEPS;
+use crate::ops::{Op, folded_fire};
+use crate::types::{Axis, NodeId};
+
+impl Folder<'_> {
+    /// A neuron with all constants folded into its own.
+    pub(super) fn neuron(&mut self, id: NodeId, input: NodeId, carry: &Carry) -> NodeId {
+        let node = self.old.node(id);
+        let Op::Fire(fire) = &node.op else {
+            return self.push(id, node.op.clone(), vec![input], node.params.clone(), true);
+        };
+        let n = &fire.neuron;
+        let signal = &self.nodes[input.index()].signal;
+        let mut names: Vec<String> = Vec::new();
+        for expr in carry.scale.iter().chain(&carry.shift) {
+            expr.axes(&mut names);
+        }
+        let mut axes: Vec<Axis> = signal.axes.iter().filter(|a| names.contains(&a.name)).cloned().collect();
+        let signed = carry.scale.is_some();
+        // Where |a| < 2^-40 of the largest the operand counts for nothing: the sign is 0, and the scale 1.
+        let scale = carry.scale.clone().unwrap_or(Expr::Const(1.0));
+        let sign = scale.clone().sign(2f64.powi(-40));
+        let size = scale.magnitude(2f64.powi(-40));
+        let unit = size.clone() * Expr::Const(n.drive());
+        let reset = match n.reset {
+            Reset::Hard(r) => Expr::Const(r),
+            Reset::Soft => n.threshold_expr(&node.params),
+        };
+        let values = [
+            ("threshold", n.fires_expr(&node.params) / unit.clone()),
+            ("bias", carry.shift.clone().unwrap_or(Expr::Const(0.0)) / size),
+            ("sign", sign),
+            ("reset", reset / unit),
+        ];
+        let mut neuron = n.clone();
+        let mut table = None;
+        if let Some(ramp) = self.plan[id.index()].ramp {
+            neuron.tau = None;
+            axes.insert(0, Axis::new(STEPS, self.old.time));
+            table = Some(Expr::List(ramp.table(self.old.time), STEPS.into()));
+        }
+        let held = |name: &str, value: Expr| match &table {
+            Some(table) if name != "sign" => value * table.clone(),
+            _ => value,
+        };
+        let params = values.map(|(name, value)| self.param(format!("{}.{name}", node.path), axes.clone(), held(name, value))).to_vec();
+        let op = Op::FoldedFire(folded_fire::FoldedFire { neuron, axes, signed });
+        self.push(id, op, vec![input], params, false)
+    }
+}
