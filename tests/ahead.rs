@@ -6,7 +6,7 @@ use snnc_runtime::data::Dataset;
 use snnc_runtime::session::Inference;
 use snnc_runtime::train::Evaluator;
 use snnc_runtime::weights::Weights;
-use snnc_tests::{tool, zoo};
+use snnc_tests::{said, says, snnc, tool, zoo};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,22 +16,6 @@ use tempfile::TempDir;
 
 const SET: [(&str, &str); 2] = [("dim", "6"), ("depths", "[1]")];
 const FLAGS: [&str; 6] = ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"];
-
-fn snnc(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_snnc")).args(args).current_dir(folder).env("NO_COLOR", "1").output().unwrap()
-}
-
-fn text(out: &Output) -> String {
-    String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
-}
-
-fn says(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
-    let out = snnc(folder, args);
-    assert_eq!(out.status.code(), Some(code), "snnc {args:?}:\n{}", text(&out));
-    for word in words.iter().chain(&[""]) {
-        assert!(text(&out).contains(word) && !text(&out).contains("panicked"), "snnc {args:?} does not say `{word}`:\n{}", text(&out));
-    }
-}
 
 /// A small quick start, trained once for all tests; `runs/a` in the folder.
 fn trained() -> &'static Path {
@@ -62,7 +46,7 @@ fn cc(compiler: &str, folder: &Path, source: &str, more: &[&str]) -> PathBuf {
         .current_dir(folder)
         .output()
         .unwrap();
-    assert!(out.status.success(), "{}", text(&out));
+    assert!(out.status.success(), "{}", said(&out));
     program
 }
 
@@ -91,7 +75,7 @@ fn pictures() -> (Vec<u8>, Vec<usize>) {
 }
 
 fn classes(out: &Output) -> Vec<usize> {
-    assert!(out.status.success(), "{}", text(out));
+    assert!(out.status.success(), "{}", said(out));
     String::from_utf8_lossy(&out.stdout).lines().map(|l| l.parse().unwrap()).collect()
 }
 
@@ -109,7 +93,7 @@ fn the_example_in_c_gives_the_same_predictions_and_its_census_is_zero() {
         }
         assert_eq!(classes(&feed(&mut program, &input)), wanted, "{more:?}");
         let cut = feed(&mut program, &input[..300]);
-        assert!(text(&cut).contains("cut short: 11 of 64 floats") && cut.status.code() == Some(1), "{}", text(&cut));
+        assert!(said(&cut).contains("cut short: 11 of 64 floats") && cut.status.code() == Some(1), "{}", said(&cut));
     }
 }
 
@@ -178,7 +162,7 @@ fn batches_steps_and_threads_give_the_bits_of_the_session() {
     fs::write(t.path().join("harness.c"), HARNESS).unwrap();
     let (input, _) = pictures();
     let out = feed(&mut Command::new(cc("cc", t.path(), "harness.c", &[])), &input[..3 * 64 * 4]);
-    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
+    assert_eq!(out.status.code(), Some(0), "{}", said(&out));
     let checked = zoo("quickstart/digits", &SET, None);
     let file = snnc_runtime::train::checkpoint::model_file(&trained().join("runs/a"));
     let mut session = Inference::new(&checked, &Weights::read(&file, checked.graph(), None).unwrap(), 3, Watch::Nothing).unwrap();
@@ -235,8 +219,8 @@ fn what_cannot_be_built_or_looked_at_says_why() {
     let damaged = |bytes: &[u8]| {
         fs::write(t.path().join("damaged.o"), bytes).unwrap();
         let out = snnc(t.path(), &["census", "damaged.o"]);
-        assert!(!text(&out).contains("panicked"), "{}", text(&out));
-        (out.status.code(), text(&out))
+        assert!(!said(&out).contains("panicked"), "{}", said(&out));
+        (out.status.code(), said(&out))
     };
     for part in 0..20 {
         let (code, said) = damaged(&whole[..whole.len() * part / 20]);
@@ -256,6 +240,6 @@ fn what_cannot_be_built_or_looked_at_says_why() {
     for (bytes, word) in [(&weights[..1000], "usage"), (&[&[weights[0] ^ 1], &weights[1..]].concat()[..], "another program")] {
         fs::write(t.path().join("other.weights"), bytes).unwrap();
         let out = feed(Command::new(&program).arg("other.weights").current_dir(t.path()), &[]);
-        assert!(!out.status.success() && text(&out).contains(word), "{}", text(&out));
+        assert!(!out.status.success() && said(&out).contains(word), "{}", said(&out));
     }
 }

@@ -2,28 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use serde_json::Value;
-use snnc_tests::validate;
+use snnc_tests::{says, validate};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 use tempfile::TempDir;
-
-fn snnc(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_snnc")).args(args).current_dir(folder).env("NO_COLOR", "1").output().unwrap()
-}
-
-/// Runs a command that must end with this code and say these words; gives its standard output.
-fn says(folder: &Path, args: &[&str], code: i32, words: &[&str]) -> String {
-    let out = snnc(folder, args);
-    let stdout = String::from_utf8(out.stdout).unwrap();
-    let text = stdout.clone() + &String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(code), "snnc {args:?}:\n{text}");
-    assert!(!text.contains("panicked"), "{text}");
-    for word in words {
-        assert!(text.contains(word), "snnc {args:?} does not say `{word}`:\n{text}");
-    }
-    stdout
-}
 
 const MODEL: &str = "model M {
     time T = 4

@@ -2,29 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop at the first surprise, and says what it skips")]
 
 use snnc_runtime::weights::{Tensor, Tensors, read_tensors, to_bytes};
+use snnc_tests::{says, snnc};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Settings that make the quick start small.
 const SMALL: [&str; 6] = ["--set", "dim=6", "--set", "depths=[1]", "--epochs", "3"];
-
-fn snnc(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_snnc")).args(args).current_dir(folder).env("NO_COLOR", "1").output().unwrap()
-}
-
-/// Runs a command that must end with this code and say this, without a panic.
-fn says(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
-    let out = snnc(folder, args);
-    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(code), "snnc {args:?}:\n{text}");
-    assert!(!text.contains("internal error") && !text.contains("panicked"), "{text}");
-    for word in words {
-        assert!(text.contains(word), "snnc {args:?} does not say `{word}`:\n{text}");
-    }
-}
 
 fn file(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
     let path = folder.path().join(name);

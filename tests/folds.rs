@@ -1,12 +1,12 @@
 //! Every fold, by running the graph before and after it in f64.
 
 use ndarray::{ArrayD, IxDyn};
-use snnc_compiler::check::Checked;
+use snnc_compiler::check::{Checked, check};
 use snnc_compiler::fold::{fold, prepare};
 use snnc_compiler::graph::Settings;
 use snnc_compiler::ops::Role;
 use snnc_runtime::reference;
-use snnc_tests::{Numbers, checked_text, distance, small_zoo};
+use snnc_tests::{Numbers, build_text, checked_text, distance, small_zoo};
 
 /// Random parameters; running variances positive, batch-norm scales of both signs and sometimes nearly zero.
 pub(crate) fn random_parameters(checked: &Checked, seed: u64) -> Vec<ArrayD<f64>> {
@@ -245,7 +245,9 @@ fn a_common_leak_goes_into_tables() {
         // On what the encoder gives.
         in_tables(&format!("y = e |> batchnorm(C) |> {neuron} {HEAD}"));
         // A residual stream, on which spikes are added, too.
-        in_tables(&format!("a = e |> {neuron}\n b = e + (a |> linear(C -> C) |> batchnorm(C))\n c = b + (b |> {neuron} |> linear(C -> C)) + a\n y = c |> {neuron} {HEAD}"));
+        in_tables(&format!(
+            "a = e |> {neuron}\n b = e + (a |> linear(C -> C) |> batchnorm(C))\n c = b + (b |> {neuron} |> linear(C -> C)) + a\n y = c |> {neuron} {HEAD}"
+        ));
         // Pools, sums and views on the way.
         in_tables(&format!("a = e |> {neuron}\n y = a |> avg_pool(kernel = 2, stride = 2) |> {neuron} {HEAD}"));
         in_tables(&format!("a = e |> {neuron}\n y = a |> linear(C -> C) |> max_pool(kernel = 2, stride = 2) |> {neuron} {HEAD}"));
@@ -310,7 +312,10 @@ fn a_head_over_a_residual_sum_is_composed_with_its_terms() {
     let checked = in_terms(&format!("{stream}\n fold(compose)\n y = c |> mean(H, W) |> linear(C -> C = 3)"));
     // Three terms: 3 x 4 x 3 x 3, 3 x 6 and 3 x 8 weights in the place of the head's 3 x 6.
     assert_eq!(choices(&checked), [("compose".to_owned(), "y.linear".to_owned(), 108 + 18 + 24 - 18)]);
-    in_terms(&format!("{stream}\n fold(compose)\n y = c |> mean(T) |> mean(H, W) |> linear(C -> K = 3, bias = false)").replace("|> mean(T) |> mean", "|> mean"));
+    in_terms(
+        &format!("{stream}\n fold(compose)\n y = c |> mean(T) |> mean(H, W) |> linear(C -> K = 3, bias = false)")
+            .replace("|> mean(T) |> mean", "|> mean"),
+    );
     in_terms(&format!("{stream}\n fold(compose)\n y = c |> merge(H, W -> N) |> linear(C -> C = 3) |> mean(N)"));
     // Spikes, and spikes worth their threshold, on the stream.
     in_terms(&format!("a = s |> worth\n b = a + (a |> linear(C -> C)) + s\n fold(compose)\n y = b {HEAD}"));
@@ -370,11 +375,61 @@ fn the_offered_cost_is_the_cost() {
     let with = checked_text(&text("fold(time)\n", "fold(compose)\n"), &Settings::default());
     assert!(with.findings().residues.is_empty());
     let cost = |fold: &str| with.plan().choices.iter().filter(|c| c.fold == fold).map(|c| c.weights).sum::<u64>();
-    assert!(help(&without, "leak").contains(&format!("`fold(time)` before the statement: {} more weights", cost("time"))), "{}", help(&without, "leak"));
+    assert!(
+        help(&without, "leak").contains(&format!("`fold(time)` before the statement: {} more weights", cost("time"))),
+        "{}",
+        help(&without, "leak")
+    );
     let plain = checked_text(&text("", ""), &Settings::default());
     let offered = help(&plain, "real_operand");
     assert!(offered.contains(&format!("`fold(compose)` before the statement: {} more weights", cost("compose"))), "{offered}");
     // The folded network has as many more values in its maps.
-    let folded = |checked: &Checked| fold(checked).graph.params.iter().filter(|p| p.path.ends_with(".weight")).map(|p| p.elements() as u64).sum::<u64>();
+    let folded = |checked: &Checked| {
+        fold(checked).graph.params.iter().filter(|p| p.path.ends_with(".weight")).map(|p| p.elements() as u64).sum::<u64>()
+    };
     assert_eq!(folded(&with), folded(&without) + cost("time"));
+}
+
+/// A published network of the zoo, with the folds that `--fix --exact` writes in the place of its `allow`s.
+pub(crate) fn mended_text(path: &str, variant: Option<&str>, settings: &Settings) -> String {
+    let published = snnc_zoo::model(path).unwrap();
+    let mut text: String = published.lines().filter(|l| !l.trim_start().starts_with("allow(")).map(|l| format!("{l}\n")).collect();
+    for _ in 0..4 {
+        let (sources, graph) = build_text("mended.snn", &text, variant, settings);
+        let checked = check(graph.unwrap());
+        let remedies = checked.findings().diagnostics.iter().flat_map(|d| d.remedies.iter().filter(|r| r.exact()));
+        let mut edits: Vec<_> = remedies.filter_map(|r| r.edit(&sources)).collect();
+        edits.sort_by_key(|e| std::cmp::Reverse(e.span.start));
+        edits.dedup();
+        edits.iter().for_each(|e| text.insert_str(e.span.start as usize, &e.text));
+        if edits.is_empty() {
+            break;
+        }
+    }
+    text
+}
+
+fn mended(path: &str, set: &str) -> Checked {
+    let set = set.split_whitespace().filter_map(|s| s.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    let settings = Settings { set, time: None };
+    checked_text(&mended_text(path, None, &settings), &settings)
+}
+
+#[test]
+fn published_networks_are_strict_with_the_folds_they_are_offered() {
+    for (path, set) in [
+        ("spikingformer/imagenet_published", "T=3 dim=16 heads=2 depth=2 image=64 classes=5"),
+        ("spikingformer/cifar_published", "T=3 dim=16 heads=2 depth=1"),
+        ("spikingformer/dvs_published", "T=5 dim=8 heads=2 depth=2 image=64"),
+        ("dsr/preact_resnet18_cifar_published", "T=4 stem=4 widths=[4,6,6,8] leaky=true v_threshold=0.3 alpha=0.3"),
+        ("dsr/preresnet18_imagenet_published", "T=3 width=4 image=64 classes=5 leaky=true v_threshold=0.3 alpha=0.3"),
+        ("dsr/vgg11_dvs_published", "T=3 widths=[4,4,6,6,8] leaky=true v_threshold=0.3 alpha=0.3"),
+    ] {
+        let checked = mended(path, set);
+        assert!(checked.findings().residues.is_empty(), "{path}");
+        assert!(checked.plan().extra_weights() > 0, "{path}");
+        agrees(&checked, 1);
+        crate::agreement::agrees(&checked, 1);
+        crate::census::multiplies_only_in_its_encoder(path, &checked);
+    }
 }

@@ -8,6 +8,7 @@ mod fixtures;
 mod folds;
 mod language;
 mod operators;
+mod proof;
 mod random;
 mod regressions;
 mod stages;

@@ -1,16 +1,11 @@
 //! The certificate's page in a real browser: drawn, clicked, in light and in dark.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use snnc_tests::tool;
+use snnc_tests::{says, tool};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
-
-fn snnc(folder: &Path, args: &[&str]) {
-    let out = Command::new(env!("CARGO_BIN_EXE_snnc")).args(args).current_dir(folder).output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-}
 
 /// Runs the browser without a network on a file of the folder; gives what it prints.
 fn browse(browser: &str, folder: &Path, page: &str, more: &[&str]) -> String {
@@ -38,7 +33,7 @@ fn number(dom: &str, before: &str) -> u64 {
 fn the_page_of_a_large_model_is_small_and_quick() {
     let Some(browser) = tool("chromium") else { return };
     let t = TempDir::new().unwrap();
-    snnc(t.path(), &["certify", "mixer/mlp_spe#MlpSpeB", "-o", "b.html"]);
+    says(t.path(), &["certify", "mixer/mlp_spe#MlpSpeB", "-o", "b.html"], 0, &[]);
     let text = fs::read_to_string(t.path().join("b.html")).unwrap();
     assert!(text.len() < 2_000_000, "{} bytes", text.len());
     // Nothing is fetched: no address but the name of the SVG format.
@@ -68,7 +63,7 @@ fn a_click_shows_source_kind_and_fold() {
                  allow(leak, count = 2, \"</script><script>document.title = 1\")\n    s = e |> lif |> linear(C -> C = 8) |> batchnorm(C) |> lif\n    \
                  output s |> linear(C -> C = 10) |> mean(T)\n}\n";
     fs::write(t.path().join("m.snn"), model).unwrap();
-    snnc(t.path(), &["certify", "m.snn", "-o", "m.html"]);
+    says(t.path(), &["certify", "m.snn", "-o", "m.html"], 0, &[]);
     let text = fs::read_to_string(t.path().join("m.html")).unwrap();
     let click = |path: &str| {
         let script = format!(
@@ -111,7 +106,7 @@ fn a_click_shows_source_kind_and_fold() {
 fn the_page_is_drawn_in_light_and_in_dark() {
     let Some(browser) = tool("chromium") else { return };
     let t = TempDir::new().unwrap();
-    snnc(t.path(), &["certify", "quickstart/digits", "-o", "d.html"]);
+    says(t.path(), &["certify", "quickstart/digits", "-o", "d.html"], 0, &[]);
     let mut means = Vec::new();
     for (scheme, name) in [("1", "light"), ("0", "dark")] {
         let file = t.path().join(format!("{name}.png"));

@@ -40,3 +40,25 @@ fn frames_one_at_a_time() {
     }
     assert_eq!(last, whole);
 }
+
+#[test]
+fn tables_over_the_time_steps_one_step_at_a_time() {
+    let text = "model M {\n time T = 4\n input x: analog[T, C = 2, H = 4, W = 4]\n fold(time)\n neuron lif = LIF(tau = 1.5)\n encoder {\n e = x |> conv(C = 4, kernel = 3, pad = 1)\n }\n \
+                s = e |> lif\n m = e + (s |> conv(C = 4, kernel = 3, pad = 1)) + s\n output m |> lif |> mean(H, W) |> linear(C -> C = 3) |> mean(T)\n}";
+    let checked = checked_text(text, &Default::default());
+    assert!(checked.findings().residues.is_empty());
+    let weights = weights(&checked, 1);
+    let batch = random_batch(&checked, 2, 2);
+    let flat: Vec<f32> = batch.iter().copied().collect();
+    let mut session = Inference::new(&checked, &weights, 2, Watch::Nothing).unwrap();
+    let whole = session.run(&flat, 2).unwrap();
+    for _ in 0..2 {
+        session.reset();
+        let mut last = Vec::new();
+        for t in 0..4 {
+            let frame: Vec<f32> = batch.index_axis(ndarray::Axis(1), t).iter().copied().collect();
+            last = session.step(&frame, 2, 1).unwrap();
+        }
+        assert_eq!(last, whole);
+    }
+}

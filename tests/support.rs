@@ -145,6 +145,30 @@ pub fn tool(name: &str) -> Option<String> {
     found.then(|| name.to_owned())
 }
 
+/// Runs the command line in a folder. The binary lies beside the folder of the tests' own.
+pub fn snnc(folder: &std::path::Path, args: &[&str]) -> std::process::Output {
+    let own = std::env::current_exe().unwrap();
+    let binary = own.ancestors().nth(2).unwrap().join(format!("snnc{}", std::env::consts::EXE_SUFFIX));
+    std::process::Command::new(binary).args(args).current_dir(folder).env("NO_COLOR", "1").output().unwrap()
+}
+
+/// Both outputs of a run.
+pub fn said(out: &std::process::Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
+}
+
+/// A run ends with this code and says all of these words; gives what it wrote to its first output.
+pub fn says(folder: &std::path::Path, args: &[&str], code: i32, words: &[&str]) -> String {
+    let out = snnc(folder, args);
+    let text = said(&out);
+    assert_eq!(out.status.code(), Some(code), "snnc {args:?}:\n{text}");
+    assert!(!text.contains("internal error") && !text.contains("panicked"), "{text}");
+    for word in words {
+        assert!(text.contains(word), "snnc {args:?} does not say `{word}`:\n{text}");
+    }
+    String::from_utf8(out.stdout).unwrap()
+}
+
 /// Checks a JSON document against a schema of the project.
 pub fn validate(schema: &str, value: &serde_json::Value) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(schema);

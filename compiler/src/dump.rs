@@ -8,12 +8,17 @@ use std::fmt::Write;
 
 /// What becomes of every node.
 pub fn plan(checked: &Checked) -> String {
-    let graph = checked.graph();
+    let graph = checked.inference();
     let mut out = format!("plan {} ({})\n", graph.name, checked.findings().verdict);
     for (id, plan) in graph.ids().zip(&checked.plan().nodes) {
         let node = graph.node(id);
         let factor = plan.factor.map_or(String::new(), |d| format!(", factor {d:?}"));
-        let _ = writeln!(out, "  {id} {} : {:?}{factor}, {}  // {}", node.op.word(), plan.how, plan.signal, node.path);
+        let ramp = plan.ramp.map_or(String::new(), |r| format!(", held {}^-t", r.leak));
+        let _ = writeln!(out, "  {id} {} : {:?}{factor}{ramp}, {}  // {}", node.op.word(), plan.how, plan.signal, node.path);
+    }
+    for choice in &checked.plan().choices {
+        let instead = choice.instead.as_ref().map_or(String::new(), |(fold, bytes)| format!("; {fold}: {bytes} bytes"));
+        let _ = writeln!(out, "  {} at {}: {} weights, {} bytes{instead}", choice.fold, choice.path, choice.weights, choice.bytes);
     }
     out
 }

@@ -142,6 +142,9 @@ pub struct Written {
     pub multiplications: u64,
     /// Its constant factor, and where that goes.
     pub factor: Option<Factor>,
+    /// Under `fold(time)`: the leak ρ, if the folded program holds this value ρ^-t times as large at step t, from 0; for a neuron the
+    /// leak that went into tables.
+    pub table: Option<f64>,
     /// For a residue: the rule it breaks.
     pub residue: Option<String>,
 }
@@ -450,6 +453,7 @@ fn written(input: &Input<'_>, plan: &FoldPlan) -> Vec<Written> {
                     destination: destination.into(),
                     into: into.map(path),
                 }),
+                table: plan.ramp.map(|r| r.leak),
                 residue: input.checked.findings().residues.iter().find(|r| r.node == id).map(|r| r.rule.to_owned()),
             }
         })

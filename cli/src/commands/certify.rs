@@ -174,6 +174,28 @@ fn human(c: &Certificate) {
     if !residues.is_empty() {
         print!("\n{}", report::table(&["residue", "at", "multiplications", "place"], &residues));
     }
+    let mut folds: BTreeMap<&str, (usize, u64, u64, u64)> = BTreeMap::new();
+    for choice in &c.choices {
+        let (places, weights, bytes, instead) = folds.entry(choice.fold.as_str()).or_default();
+        *places += 1;
+        *weights += choice.weights;
+        *bytes += choice.bytes;
+        *instead += choice.instead.as_ref().map_or(0, |o| o.bytes);
+    }
+    let meaning = |fold: &str| match fold {
+        "time" => "tables over the time steps, as asked for",
+        "compose" => "maps of the terms of sums, as asked for",
+        "pool" => "convolutions that look through the pool before them",
+        _ => "counts of pools, added as often as they say",
+    };
+    let size = |n: u64| if n > 0 { report::bytes(usize::try_from(n).unwrap_or(usize::MAX)) } else { "no other way".to_owned() };
+    let folds = folds.iter().map(|(fold, (places, weights, bytes, instead))| {
+        vec![meaning(fold).to_owned(), places.to_string(), number(*weights), size(*bytes), size(*instead)]
+    });
+    let folds: Vec<Vec<String>> = folds.collect();
+    if !folds.is_empty() {
+        print!("\n{}", report::table(&["folds that cost memory", "places", "weights added", "bytes", "the other way"], &folds));
+    }
     let multiplying = c.prepare.iter().filter(|p| p.multiplies).count();
     println!(
         "\nweights     {} as written, {} folded; {multiplying} of {} folded parameters are multiplied, once per set of weights",

@@ -3,10 +3,10 @@
 use crate::args::{Format, SummaryArgs};
 use crate::{Failure, model, report};
 use serde_json::json;
-use std::collections::HashMap;
 use snnc_compiler::check::How;
 use snnc_compiler::ops::{Multiplication, Role};
 use snnc_runtime::energy::Costs;
+use std::collections::HashMap;
 
 pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;

@@ -122,7 +122,9 @@ fn after(cx: &Context<'_>, factor: &Factor, readers: Vec<NodeId>, behind: &[Opti
             let stays = own(cx, next).filter(|_| behind[next.index()].is_none());
             let passes = match node.op.linearity() {
                 // It selects its own factor, and this one with it.
-                Linearity::Sum(_) | Linearity::WindowSum(_) if factor.amplitude && stays.as_ref().is_some_and(|own| shift(own).is_none()) => {
+                Linearity::Sum(_) | Linearity::WindowSum(_)
+                    if factor.amplitude && stays.as_ref().is_some_and(|own| shift(own).is_none()) =>
+                {
                     takers.push(Destination::Select);
                     continue;
                 }

@@ -41,7 +41,9 @@ pub(super) fn offer(cx: &Context<'_>, residues: &mut [Residue]) {
 
 fn mark(residue: &mut Residue, fold: Fold, at: Span, weights: u64, what: &str) {
     let name = fold.name();
-    residue.help.push_str(&format!("; or, for the same results, `fold({name})` before the statement: {} more weights{what}", grouped(weights)));
+    residue
+        .help
+        .push_str(&format!("; or, for the same results, `fold({name})` before the statement: {} more weights{what}", grouped(weights)));
     residue.remedies.push(Remedy::Mark { at, mark: format!("fold({name})") });
 }
 

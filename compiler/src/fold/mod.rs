@@ -311,4 +311,3 @@ fn sum_of(op: &Op) -> Op {
         other => other.clone(),
     }
 }
-

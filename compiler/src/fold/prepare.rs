@@ -278,11 +278,16 @@ fn then(mut first: Named, mut next: Named, stride: [usize; 2]) -> Named {
         }
         let product = contract(part, &first, "mid");
         let result = whole.get_or_insert_with(|| {
-            let shape: Vec<usize> = product.axes.iter().zip(product.data.shape()).map(|(n, size)| match n.as_str() {
-                "kh" => extents[0],
-                "kw" => extents[1],
-                _ => *size,
-            }).collect();
+            let shape: Vec<usize> = product
+                .axes
+                .iter()
+                .zip(product.data.shape())
+                .map(|(n, size)| match n.as_str() {
+                    "kh" => extents[0],
+                    "kw" => extents[1],
+                    _ => *size,
+                })
+                .collect();
             Named { axes: product.axes.clone(), data: ArrayD::zeros(IxDyn(&shape)) }
         });
         let axes = product.axes.clone();
