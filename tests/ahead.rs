@@ -230,8 +230,8 @@ fn what_cannot_be_built_or_looked_at_says_why() {
     let sum = whole.windows(2).rposition(|w| w == [0x0f, 0x58]).unwrap();
     let mut other = whole;
     other[sum + 1] = 0x59;
-    let (code, said) = damaged(&other);
-    assert!(code == Some(1) && said.contains("a multiplication outside the encoder"), "{said}");
+    let (code, words) = damaged(&other);
+    assert!(code == Some(1) && words.contains("a multiplication outside the encoder"), "{words}");
     says(t.path(), &["census", "digits.h"], 1, &["is no object file of snnc"]);
     says(t.path(), &["census", "nowhere.o"], 2, &["cannot read `nowhere.o`"]);
     // Weights cut short, and those of another program.

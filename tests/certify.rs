@@ -4,7 +4,7 @@
 use serde_json::Value;
 use snnc_tests::{says, validate};
 use std::fs;
-use std::path::Path;
+use std::process::Command;
 use tempfile::TempDir;
 
 const MODEL: &str = "model M {

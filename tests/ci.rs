@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use serde_json::Value;
-use snnc_tests::{says, snnc, validate};
+use snnc_tests::{says, validate};
 use std::fs;
 use std::path::Path;
 use std::process::Command;

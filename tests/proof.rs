@@ -5,6 +5,7 @@ use snnc_compiler::backend::clif::Target;
 use snnc_compiler::check::{Checked, check};
 use snnc_compiler::flow::Region;
 use snnc_compiler::graph::Settings;
+use snnc_compiler::text::grouped;
 use snnc_grammar::SourceMap;
 use snnc_runtime::certificate::{Certificate, Input, certify};
 use snnc_tests::{build_text, zoo_package};
@@ -53,13 +54,6 @@ fn row(name: &str, sources: &SourceMap, checked: Checked) -> Row {
     };
     let (x86, arm) = (certificate("x86-64"), certificate("aarch64"));
     Row { checked, x86, arm }
-}
-
-/// 1,234,567
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let part = |(i, digit)| if i > 0 && (digits.len() - i) % 3 == 0 { format!(",{digit}") } else { format!("{digit}") };
-    digits.chars().enumerate().map(part).collect()
 }
 
 fn line(row: &Row) -> String {

@@ -139,9 +139,14 @@ fn steps_without_end_are_not_folded_into_one() {
 
 #[test]
 fn a_chain_of_three_is_weighed_whole() {
-    let chain = "y = s |> linear(C -> C = 10) |> lif |> linear(C -> C = 100) |> linear(C -> C = 5) |> linear(C -> C = 60)";
-    let checked = model(PICTURE, &format!("{ENCODER}{chain}\n {HEAD}"));
-    assert_eq!(checked.findings().residues.len(), 1, "10 x 60 weights are more than 10 x 5 and 5 x 60");
+    let residues = |inputs: usize, maps: &str| {
+        let chain = format!("y = s |> linear(C -> C = {inputs}) |> lif{maps}");
+        model(PICTURE, &format!("{ENCODER}{chain}\n {HEAD}")).findings().residues.len()
+    };
+    let maps = " |> linear(C -> C = 5) |> linear(C -> C = 5) |> linear(C -> C = 60)";
+    assert_eq!(residues(60, maps), 1, "60 x 60 weights are more than 60 x 5, 5 x 5 and 5 x 60");
+    let maps = " |> linear(C -> C = 100) |> linear(C -> C = 5) |> linear(C -> C = 60)";
+    assert_eq!(residues(10, maps), 0, "10 x 60 weights are fewer than 10 x 100, 100 x 5 and 5 x 60");
 }
 
 #[test]

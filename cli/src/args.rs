@@ -150,6 +150,22 @@ pub(crate) struct SettingArgs {
     pub(crate) time: Option<usize>,
 }
 
+/// How to report.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// How to report.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) format: Format,
+}
+
+/// Which weights.
+#[derive(Debug, Args)]
+pub(crate) struct WeightsArgs {
+    /// A safetensors file, or the folder of a training run.
+    #[arg(long, short)]
+    pub(crate) weights: PathBuf,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     /// Files, folders, or models of the zoo.
@@ -245,9 +261,8 @@ pub(crate) struct SummaryArgs {
     /// Firing rate that additions are estimated with.
     #[arg(long, default_value_t = 0.15, value_parser = rate)]
     pub(crate) rate: f64,
-    /// How to report.
-    #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -304,9 +319,8 @@ pub(crate) struct EnergyArgs {
     /// Draw rate and energy by layer, as .svg or .html.
     #[arg(long, value_name = "OUT")]
     pub(crate) plot: Option<PathBuf>,
-    /// How to report.
-    #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
 }
 
 fn cost(text: &str) -> Result<f64, String> {
@@ -339,42 +353,37 @@ pub(crate) struct TrainArgs {
     /// Seed; by default the recipe's, with `--resume` the run's.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// How to report.
-    #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// A safetensors file, or the folder of a training run.
-    #[arg(long, short)]
-    pub(crate) weights: PathBuf,
+    #[command(flatten)]
+    pub(crate) trained: WeightsArgs,
     /// Data set; the recipe's by default.
     #[arg(long)]
     pub(crate) data: Option<String>,
-    /// How to report.
-    #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// A safetensors file, or the folder of a training run.
-    #[arg(long, short)]
-    pub(crate) weights: PathBuf,
+    #[command(flatten)]
+    pub(crate) trained: WeightsArgs,
     /// PNG or JPEG files; brought to the model's size and channels, 0 to 1.
     #[arg(required_unless_present = "sample")]
     pub(crate) images: Vec<PathBuf>,
     /// Take this picture of the test set of the model's data, too.
     #[arg(long, value_name = "INDEX")]
     pub(crate) sample: Vec<usize>,
-    /// How to report.
-    #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -415,9 +424,8 @@ pub(crate) struct ConvertArgs {
 pub(crate) struct TraceArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// A safetensors file, or the folder of a training run.
-    #[arg(long, short)]
-    pub(crate) weights: PathBuf,
+    #[command(flatten)]
+    pub(crate) trained: WeightsArgs,
     /// A safetensors file with `input` and `labels`.
     #[arg(long, short)]
     pub(crate) batch: PathBuf,
@@ -439,9 +447,8 @@ pub(crate) struct TraceArgs {
 pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// A safetensors file, or the folder of a training run.
-    #[arg(long, short)]
-    pub(crate) weights: PathBuf,
+    #[command(flatten)]
+    pub(crate) trained: WeightsArgs,
     /// The folder to write into.
     #[arg(short, long)]
     pub(crate) out: PathBuf,
@@ -457,9 +464,8 @@ pub(crate) struct BuildArgs {
     /// Put the weights into the object file.
     #[arg(long)]
     pub(crate) embed: bool,
-    /// How to report.
-    #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
 }
 
 #[derive(Debug, Args)]
@@ -487,9 +493,8 @@ pub(crate) struct CertifyArgs {
     /// Derive this certificate again and compare.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "data", "target", "set", "time"])]
     pub(crate) verify: Option<PathBuf>,
-    /// How to report.
-    #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
 }
 
 #[derive(Debug, Args)]
@@ -499,9 +504,8 @@ pub(crate) struct CensusArgs {
     /// List all functions, not only those that may multiply.
     #[arg(long)]
     pub(crate) all: bool,
-    /// How to report.
-    #[arg(long, value_enum, default_value = "human")]
-    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
 }
 
 #[derive(Debug, Args)]

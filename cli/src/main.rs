@@ -4,7 +4,6 @@
 mod args;
 mod commands;
 mod findings;
-mod hash;
 mod model;
 mod report;
 

@@ -6,6 +6,7 @@ use snnc_compiler::check::{Checked, check};
 use snnc_compiler::graph::{Settings, build, instantiate};
 use snnc_compiler::recipe::{Recipe, recipe};
 use snnc_compiler::resolve::{Package, resolve};
+use snnc_compiler::text::grouped;
 use snnc_grammar::{Diagnostic, SourceMap};
 use snnc_runtime::library::{Library, open};
 
@@ -74,8 +75,8 @@ impl Loaded {
         let admitted = findings.residues.iter().filter(|r| r.admitted).count();
         let extra = match admitted {
             0 => String::new(),
-            1 => format!(", 1 admitted residue ({} multiplications)", report::grouped(findings.admitted())),
-            n => format!(", {n} admitted residues ({} multiplications)", report::grouped(findings.admitted())),
+            1 => format!(", 1 admitted residue ({} multiplications)", grouped(findings.admitted())),
+            n => format!(", {n} admitted residues ({} multiplications)", grouped(findings.admitted())),
         };
         format!(
             "{}: {}{extra}; encoder {:.2} % of all operations",

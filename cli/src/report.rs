@@ -76,19 +76,6 @@ fn is_number(cell: &str) -> bool {
     cell.starts_with(|c: char| c.is_ascii_digit()) && cell.chars().all(|c| c.is_ascii_digit() || ",. %".contains(c))
 }
 
-/// 25,223,796
-pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
-}
-
 /// 1.53 G
 pub(crate) fn short(x: f64) -> String {
     for (unit, size) in [("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)] {
@@ -106,18 +93,6 @@ pub(crate) fn joules(millijoule: f64) -> String {
         e if e >= 1e-4 => format!("{:.3} µJ", e * 1e3),
         e => format!("{:.3} nJ", e * 1e6),
     }
-}
-
-/// 1.5 MB
-pub(crate) fn bytes(n: usize) -> String {
-    let (mut x, mut units) = (n as f64, ["B", "KB", "MB", "GB"].into_iter());
-    let mut unit = units.next();
-    while x >= 1000.0 {
-        let Some(next) = units.next() else { break };
-        (x, unit) = (x / 1000.0, Some(next));
-    }
-    let unit = unit.unwrap_or_default();
-    if unit == "B" { format!("{n} B") } else { format!("{x:.1} {unit}") }
 }
 
 /// A published fact.

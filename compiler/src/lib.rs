@@ -18,5 +18,6 @@ pub mod plan;
 pub mod program;
 pub mod recipe;
 pub mod resolve;
+pub mod text;
 pub mod types;
 pub mod value;

@@ -17,6 +17,7 @@ use snnc_compiler::graph::Node;
 use snnc_compiler::lower::Watch;
 use snnc_compiler::ops::{Multiplication, Op, Selection};
 use snnc_compiler::program::digest;
+use snnc_compiler::text::hex;
 use snnc_compiler::types::NodeId;
 use snnc_grammar::SourceMap;
 
@@ -267,10 +268,6 @@ pub struct Input<'a> {
     pub data: Option<(&'a Dataset, usize)>,
     /// What the code is made for.
     pub target: &'a Target,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// SHA-256 over path and values of every parameter.

@@ -12,6 +12,7 @@ use snnc_compiler::graph::{Graph, Node};
 use snnc_compiler::lower::{self, Optimizer, Watch};
 use snnc_compiler::plan::plan;
 use snnc_compiler::program::Program;
+use snnc_compiler::text::bytes;
 use snnc_compiler::types::{Kind, ParamId, Signal};
 use thiserror::Error;
 
@@ -65,16 +66,6 @@ pub enum SessionError {
     /// No machine code.
     #[error(transparent)]
     Code(#[from] snnc_compiler::backend::clif::CodeError),
-}
-
-fn bytes(n: u128) -> String {
-    let units = ["B", "KB", "MB", "GB", "TB", "PB"];
-    let (mut x, mut unit) = (n as f64, 0);
-    while x >= 1000.0 && unit + 1 < units.len() {
-        x /= 1000.0;
-        unit += 1;
-    }
-    format!("{x:.1} {}", units[unit])
 }
 
 fn list(largest: &[(String, u128)]) -> String {

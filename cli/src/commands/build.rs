@@ -5,6 +5,7 @@ use crate::{Failure, model, report};
 use serde_json::json;
 use snnc_compiler::backend::clif::Target;
 use snnc_compiler::census::census;
+use snnc_compiler::text::bytes;
 use snnc_runtime::artifact::{ArtifactError, Options, build, tally};
 use snnc_runtime::train::checkpoint::{model_file, replace};
 use snnc_runtime::weights::Weights;
@@ -17,7 +18,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     // What is violated is not built: the header would say so, and nobody would read it.
     report::show(&loaded.sources, &loaded.checked.findings().diagnostics)?;
     let graph = loaded.checked.graph();
-    let weights = Weights::read(&model_file(&args.weights), graph, None).map_err(Failure::failed)?;
+    let weights = Weights::read(&model_file(&args.trained.weights), graph, None).map_err(Failure::failed)?;
     let options = Options { target, batch: args.batch as usize, name: args.name.clone(), embed: args.embed };
     let artifact = build(&loaded.checked, &weights, &options).map_err(|e| match e {
         ArtifactError::Name(_) => Failure::Usage(e.to_string()),
@@ -39,11 +40,11 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     if !args.embed {
         files.push((format!("{name}.weights"), &artifact.weights));
     }
-    for (file, bytes) in &files {
-        replace(&args.out.join(file), bytes).map_err(Failure::failed)?;
+    for (file, data) in &files {
+        replace(&args.out.join(file), data).map_err(Failure::failed)?;
     }
     let place = |file: &str| args.out.join(file).display().to_string();
-    if args.format == Format::Json {
+    if args.report.format == Format::Json {
         let files: Vec<String> = files.iter().map(|(f, _)| place(f)).collect();
         println!(
             "{:#}",
@@ -57,12 +58,12 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
         return Ok(());
     }
     println!("{}", loaded.verdict_line());
-    println!("code        {} for {}", report::bytes(artifact.image.bytes.len()), artifact.image.triple);
+    println!("code        {} for {}", bytes(artifact.image.bytes.len() as u128), artifact.image.triple);
     println!("census      {}", tally(&census));
-    let (memory, context) = (report::bytes(artifact.image.memory), report::bytes(artifact.image.context));
+    let (memory, context) = (bytes(artifact.image.memory as u128), bytes(artifact.image.context as u128));
     println!("memory      {memory} and a context of {context} for {} at once", plural(args.batch as usize, "sample"));
-    for (file, bytes) in &files {
-        println!("wrote       {} ({})", place(file), report::bytes(bytes.len()));
+    for (file, data) in &files {
+        println!("wrote       {} ({})", place(file), bytes(data.len() as u128));
     }
     let weights = if args.embed { String::new() } else { format!(" {}", place(&format!("{name}.weights"))) };
     let example = place("example");

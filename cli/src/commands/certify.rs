@@ -6,6 +6,7 @@ use crate::args::{CertifyArgs, Format, ModelArgs, SettingArgs};
 use crate::{Failure, model, report};
 use snnc_compiler::backend::clif::Target;
 use snnc_compiler::flow::Region;
+use snnc_compiler::text::{bytes, grouped};
 use snnc_runtime::certificate::{Certificate, Input, SCHEMA, certify, differences};
 use snnc_runtime::data::Dataset;
 use snnc_runtime::train::checkpoint::{model_file, replace};
@@ -37,7 +38,7 @@ pub(crate) fn run(args: &CertifyArgs) -> Result<(), Failure> {
         let text = if page { page::html(&certificate).map_err(Failure::failed)? } else { json()? };
         replace(out, text.as_bytes()).map_err(Failure::failed)?;
     }
-    match args.format {
+    match args.report.format {
         Format::Json => print!("{}", json()?),
         Format::Human => human(&certificate),
     }
@@ -124,7 +125,7 @@ fn verify(args: &CertifyArgs, file: &Path) -> Result<(), Failure> {
 
 fn human(c: &Certificate) {
     let (t, census) = (&c.totals, &c.code.census);
-    let number = |n: u64| report::grouped(n);
+    let number = |n: u64| grouped(n);
     println!("{} (T = {}) is {}\n", c.subject.name, c.subject.steps, c.verdict);
     let mut rows: Vec<Vec<String>> = vec![
         vec!["additions of weights, where there is a spike".into(), number(t.accumulates), "if all neurons fired at all steps".into()],
@@ -188,7 +189,7 @@ fn human(c: &Certificate) {
         "pool" => "convolutions that look through the pool before them",
         _ => "counts of pools, added as often as they say",
     };
-    let size = |n: u64| if n > 0 { report::bytes(usize::try_from(n).unwrap_or(usize::MAX)) } else { "no other way".to_owned() };
+    let size = |n: u64| if n > 0 { bytes(u128::from(n)) } else { "no other way".to_owned() };
     let folds = folds.iter().map(|(fold, (places, weights, bytes, instead))| {
         vec![meaning(fold).to_owned(), places.to_string(), number(*weights), size(*bytes), size(*instead)]
     });
@@ -207,7 +208,7 @@ fn human(c: &Certificate) {
     let ((free, bad), (encoder, inside), (residue, admitted)) = (of(Region::Free), of(Region::Encoder), of(Region::Residue));
     println!(
         "census      {} for {}: {bad} of {} instructions outside the encoder multiply",
-        report::bytes(c.code.bytes),
+        bytes(c.code.bytes as u128),
         c.code.triple,
         number(free)
     );

@@ -7,6 +7,7 @@ use serde_json::json;
 use snnc_compiler::check::Residue;
 use snnc_compiler::graph::{Graph, Node};
 use snnc_compiler::ops::Role;
+use snnc_compiler::text::grouped;
 use snnc_runtime::energy::{Costs, Done, at_rate};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,7 +63,7 @@ pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
     let (old, new) = (residues(&a), residues(&b));
     let appeared: Vec<_> = new.difference(&old).collect();
     let gone: Vec<_> = old.difference(&new).collect();
-    let count = |n: u64| report::grouped(n);
+    let count = |n: u64| grouped(n);
     let percent = |x: f64| format!("{:.2} %", 100.0 * x);
     let rows: Vec<[String; 4]> = [
         row("verdict", before.verdict.clone(), after.verdict.clone(), None),
@@ -194,7 +195,7 @@ fn changes(a: &Graph, b: &Graph) -> Vec<Change> {
     let text = |g: &Graph, n: &Node| {
         let trained = n.params.iter().map(|p| g.param(*p)).filter(|p| p.role == Role::Trained);
         let parameters: u64 = trained.map(|p| p.elements() as u64).sum();
-        let counted = if parameters > 0 { format!(", {} parameters", report::grouped(parameters)) } else { String::new() };
+        let counted = if parameters > 0 { format!(", {} parameters", grouped(parameters)) } else { String::new() };
         let place = if n.encoder { ", encoder" } else { "" };
         format!("{} {}{counted}{place}", n.op.word(), n.signal)
     };

@@ -5,6 +5,7 @@ mod plot;
 use crate::args::{EnergyArgs, Format};
 use crate::{Failure, model, report};
 use serde_json::json;
+use snnc_compiler::text::grouped;
 use snnc_runtime::data::Dataset;
 use snnc_runtime::energy::{Costs, Done, Energy, given, measure};
 use snnc_runtime::train::checkpoint::{model_file, replace};
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &EnergyArgs) -> Result<(), Failure> {
         let text = if kind == "svg" { svg } else { plot::html(&energy, &costs, &title, &svg) };
         replace(path, text.as_bytes()).map_err(Failure::failed)?;
     }
-    if args.format == Format::Json {
+    if args.report.format == Format::Json {
         let layers: Vec<_> = energy
             .layers
             .iter()
@@ -80,7 +81,7 @@ fn human(verdict: &str, energy: &Energy, costs: &Costs, source: &str) {
                 Done::Ac => ("AC", format!("{:.2} %", 100.0 * l.rate)),
             };
             let operations = report::short(l.operations());
-            vec![l.path.clone(), report::grouped(l.dense), rate, operations, done.to_owned(), report::joules(l.energy(costs))]
+            vec![l.path.clone(), grouped(l.dense), rate, operations, done.to_owned(), report::joules(l.energy(costs))]
         })
         .collect();
     print!("{}", report::table(&["layer", "dense operations", "rate", "done", "as", "energy"], &rows));

@@ -39,10 +39,10 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     let data = Dataset::named(&name).map_err(|e| Failure::Usage(e.to_string()))?;
     let graph = loaded.checked.graph();
     data.fits(graph).map_err(Failure::failed)?;
-    let weights = Weights::read(&model_file(&args.weights), graph, None).map_err(Failure::failed)?;
+    let weights = Weights::read(&model_file(&args.trained.weights), graph, None).map_err(Failure::failed)?;
     let Accuracies { unfolded, folded, same } = accuracies(&loaded, &weights, &data)?;
     let pictures = data.test.labels.len();
-    match args.format {
+    match args.report.format {
         Format::Json => println!(
             "{}",
             json!({ "test_accuracy": unfolded, "folded_test_accuracy": folded, "same_predictions": same, "pictures": pictures })

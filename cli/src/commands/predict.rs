@@ -14,7 +14,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
     let graph = loaded.checked.graph();
     let input = &graph.node(graph.input).signal;
-    let weights = Weights::read(&model_file(&args.weights), graph, None).map_err(Failure::failed)?;
+    let weights = Weights::read(&model_file(&args.trained.weights), graph, None).map_err(Failure::failed)?;
     let mut inputs: Vec<(String, Vec<f32>, Option<usize>)> = Vec::new();
     for path in &args.images {
         let pixels = pictures::read(path, input).map_err(Failure::failed)?;
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), Failure> {
         let powers: Vec<f64> = logits.iter().map(|l| f64::from(l - logits[order[0]]).exp()).collect();
         let total: f64 = powers.iter().sum();
         let p = |k: usize| powers[k] / total;
-        match args.format {
+        match args.report.format {
             Format::Json => println!(
                 "{}",
                 json!({ "input": name, "class": order[0], "probability": p(order[0]), "label": label, "logits": logits, "spikes": spikes })

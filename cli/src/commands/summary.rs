@@ -5,6 +5,7 @@ use crate::{Failure, model, report};
 use serde_json::json;
 use snnc_compiler::check::How;
 use snnc_compiler::ops::{Multiplication, Role};
+use snnc_compiler::text::grouped;
 use snnc_runtime::energy::Costs;
 use std::collections::HashMap;
 
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     let (macs, costs) = (encoder + residues, Costs::default());
     let additions = acs as f64 * args.rate;
     let energy = (macs as f64 * costs.mac + additions * costs.ac) * 1e-9;
-    if args.format == Format::Json {
+    if args.report.format == Format::Json {
         let layers: Vec<_> = rows
             .iter()
             .map(|(path, op, signal, parameters, all, kind)| {
@@ -72,15 +73,15 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     let cells: Vec<Vec<String>> = rows
         .into_iter()
         .map(|(path, op, signal, parameters, all, kind)| {
-            let count = |n: u64| if n == 0 { String::new() } else { report::grouped(n) };
+            let count = |n: u64| if n == 0 { String::new() } else { grouped(n) };
             vec![path, op.to_owned(), signal, count(parameters), count(all), kind.to_owned()]
         })
         .collect();
     print!("{}", report::table(&["path", "operator", "signal", "parameters", "operations", "done as"], &cells));
     println!("\n{}", loaded.verdict_line());
-    println!("parameters  {}", report::grouped(graph.trained()));
-    let also = if products > 0 { format!(", and {} in products of signals", report::grouped(products)) } else { String::new() };
-    println!("dense       {} operations of weights per sample at T = {}{also}", report::grouped(maps), graph.time);
+    println!("parameters  {}", grouped(graph.trained()));
+    let also = if products > 0 { format!(", and {} in products of signals", grouped(products)) } else { String::new() };
+    println!("dense       {} operations of weights per sample at T = {}{also}", grouped(maps), graph.time);
     println!("encoder     {} MAC per sample", report::short(encoder as f64));
     if residues > 0 {
         println!("residues    {} MAC per sample", report::short(residues as f64));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: &TraceArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
-    let weights = model_file(&args.weights);
+    let weights = model_file(&args.trained.weights);
     let file = PathBuf::from(model::split(&args.model.model).0);
     for given in [&weights, &args.batch, &file] {
         let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);

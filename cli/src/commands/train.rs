@@ -48,7 +48,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
             std::process::exit(130);
         }
     });
-    let human = args.format == Format::Human;
+    let human = args.report.format == Format::Human;
     if human {
         println!("{}", loaded.verdict_line());
         println!("training on {} ({} pictures) with recipe {}, seed {}", data.name, data.train.labels.len(), recipe.name, recipe.seed);

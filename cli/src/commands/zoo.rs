@@ -4,6 +4,7 @@ use crate::args::{SettingArgs, ZooArgs, ZooFormat};
 use crate::{Failure, args, model, report};
 use serde_json::{Value, json};
 use snnc_compiler::resolve::resolve;
+use snnc_compiler::text::grouped;
 use snnc_grammar::SourceMap;
 use snnc_runtime::library::{Library, open};
 
@@ -29,7 +30,7 @@ pub(crate) fn run(args: &ZooArgs) -> Result<(), Failure> {
             rows.push(vec![
                 format!("{path}#{name}"),
                 findings.verdict.to_string(),
-                report::grouped(graph.trained()),
+                grouped(graph.trained()),
                 graph.time.to_string(),
                 shown,
             ]);

@@ -2,6 +2,7 @@
 
 use super::{Model, Outcome, Suppressed};
 use crate::report;
+use snnc_compiler::text::grouped;
 use snnc_grammar::Diagnostic;
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ pub(crate) fn summary(outcomes: &[Outcome], notes: &[String]) {
             rows.push(vec![
                 format!("{}#{}", o.path, checked.graph().name),
                 findings.verdict.to_string(),
-                report::grouped(checked.graph().trained()),
+                grouped(checked.graph().trained()),
                 format!("{:.2} %", 100.0 * findings.encoder_share()),
                 residues,
             ]);

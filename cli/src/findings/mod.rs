@@ -9,6 +9,7 @@ pub(crate) mod sarif;
 
 use crate::Failure;
 use crate::report;
+use sha2::{Digest, Sha256};
 use snnc_compiler::check::Checked;
 use snnc_grammar::{Diagnostic, Severity, SourceMap, Span};
 use std::collections::HashMap;
@@ -94,7 +95,7 @@ pub(crate) fn fingerprints(sources: &SourceMap, name: &dyn Fn(&str) -> String, f
         let words = line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
         let file = source.map(|s| name(&s.name)).unwrap_or_default();
         let text = format!("{}\0{file}\0{words}", finding.diagnostic.code);
-        let hash = crate::hash::hex(text.as_bytes());
+        let hash = snnc_compiler::text::hex(&Sha256::digest(text.as_bytes()));
         let count = seen.entry(hash.clone()).or_insert(0);
         *count += 1;
         finding.fingerprint = format!("{}:{count}", &hash[..16]);

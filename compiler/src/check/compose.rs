@@ -10,10 +10,10 @@ use crate::flow::Window;
 use crate::graph::{Graph, Node};
 use crate::ops::Linearity;
 use crate::types::{Kind, NodeId, ParamId, Signal};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 /// The most nodes that maps are spelt out into.
-const MAX_NODES: usize = 1 << 16;
+const MAX_NODES: usize = 1 << 14;
 /// The most steps from a map back to a spike.
 const MAX_DEPTH: usize = 2000;
 
@@ -30,7 +30,7 @@ pub(super) fn spelt_out(graph: &Graph, maps: &[NodeId]) -> (Graph, Vec<(String, 
             spelling.map.push(*new);
             continue;
         }
-        if maps.contains(&id) {
+        if maps.binary_search(&id).is_ok() {
             let steps = tail(graph, &readers, id);
             if let Some((sum, weights)) = spelling.spell(id, &steps) {
                 let last = steps.last().copied().unwrap_or(id);
@@ -47,11 +47,10 @@ pub(super) fn spelt_out(graph: &Graph, maps: &[NodeId]) -> (Graph, Vec<(String, 
     (spelling.finish(), done)
 }
 
-/// How many more weights the terms of this map would have, if they all are chains behind spikes.
-pub(super) fn cost(graph: &Graph, map: NodeId) -> Option<u64> {
-    let mut spelling = Spelling::new(graph);
-    (0..map.index()).for_each(|i| spelling.copy(NodeId::new(i)));
-    spelling.spell(map, &tail(graph, &graph.readers(), map)).map(|(_, weights)| weights)
+/// How many more weights the terms of these maps would have, if they all are chains behind spikes.
+pub(super) fn cost(graph: &Graph, maps: &[NodeId]) -> Option<u64> {
+    let (_, done) = spelt_out(graph, maps);
+    (done.len() == maps.len()).then(|| done.iter().map(|(_, weights)| weights).sum())
 }
 
 /// The map and the steps that alone read it, as long as they take it term by term.
@@ -73,7 +72,8 @@ fn tail(graph: &Graph, readers: &[Vec<NodeId>], map: NodeId) -> Vec<NodeId> {
 struct Spelling<'g> {
     graph: &'g Graph,
     nodes: Vec<Node>,
-    paths: HashSet<String>,
+    /// How often a path was made.
+    paths: HashMap<String, usize>,
     /// Old node to new node.
     map: Vec<NodeId>,
     /// How many sums the one at hand stands in.
@@ -93,8 +93,7 @@ struct Steps {
 
 impl<'g> Spelling<'g> {
     fn new(graph: &'g Graph) -> Self {
-        let paths = graph.nodes.iter().map(|n| n.path.clone()).collect();
-        Spelling { graph, nodes: Vec::new(), paths, map: Vec::new(), depth: 0 }
+        Spelling { graph, nodes: Vec::new(), paths: HashMap::new(), map: Vec::new(), depth: 0 }
     }
 
     fn copy(&mut self, id: NodeId) {
@@ -113,9 +112,7 @@ impl<'g> Spelling<'g> {
         let mut weights = 0u64;
         let sum = self.terms(*node.inputs.first()?, &steps, &mut weights);
         let Some(sum) = sum else {
-            for node in self.nodes.drain(kept..) {
-                self.paths.remove(&node.path);
-            }
+            self.nodes.truncate(kept);
             return None;
         };
         Some((sum, weights.saturating_sub(self.weights(map))))
@@ -225,13 +222,10 @@ impl<'g> Spelling<'g> {
         let params = op.params(&operands).len();
         let params: Vec<ParamId> = node.params.iter().copied().take(params).collect();
         let root = self.graph.node(root);
-        let mut path = format!("{}.{what}.{}", root.path, node.op.word());
-        for n in 2.. {
-            if self.paths.insert(path.clone()) {
-                break;
-            }
-            path = format!("{}.{what}.{}#{n}", root.path, node.op.word());
-        }
+        // Operators have no brackets, so no path as written is like these.
+        let count = self.paths.entry(format!("{}.{what}.{}", root.path, node.op.word())).or_insert(0);
+        *count += 1;
+        let path = format!("{}.{what}.{}[{count}]", root.path, node.op.word());
         // The map's own marks hold for all that it becomes.
         let (allows, folds) = (root.allows.clone(), root.folds.clone());
         self.nodes.push(Node { op, inputs, params, signal, path, allows, folds, ..node.clone() });

@@ -1,63 +1,59 @@
 //! What folds that must be asked for would do: for a residue that one would remove, its cost; for one that was asked for and
 //! does nothing, a warning.
 
-use super::{Context, How, Ramp, Residue, compose, time};
+use super::{Context, How, Residue, compose, time};
 use crate::graph::{Fold, Graph};
+use crate::text::grouped;
 use crate::types::NodeId;
 use snnc_grammar::{Diagnostic, Label, Remedy, Severity, Span};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-/// Adds to every residue what a fold that was not asked for would cost.
+/// The most places in the source for which an offer is worked out.
+const MAX_PLACES: usize = 32;
+
+/// Adds to the residues of every place what a fold that was not asked for there would cost.
 pub(super) fn offer(cx: &Context<'_>, residues: &mut [Residue]) {
-    // Neurons of one definition are folded together.
-    let mut known: HashMap<Option<Span>, BTreeMap<NodeId, Ramp>> = HashMap::new();
-    for residue in residues {
-        let node = cx.graph.node(residue.node);
-        match residue.rule {
-            "leak" if time::asked(cx.graph, residue.node) => {
-                if let Some((value, reader)) = time::blocker(cx, residue.node) {
-                    let by = reader.map_or("does not pass it on".into(), |r| format!("`{}` reads it as it is", cx.graph.node(r).path));
-                    residue.help = format!("`fold(time)` cannot take this leak: `{}` is on the way, and {by}", cx.graph.node(value).path);
-                }
-            }
-            "leak" => {
-                let same = |id: NodeId| cx.graph.node(id).defined == node.defined && (node.defined.is_some() || id == residue.node);
-                let ramps = known.entry(node.defined).or_insert_with(|| time::plan(cx, |id| same(id) || time::asked(cx.graph, id)));
-                if !ramps.contains_key(&residue.node) {
-                    continue;
-                }
-                let weights = time::extra(cx, ramps).iter().map(|(_, n)| n).sum();
-                mark(residue, Fold::Time, node.defined.unwrap_or(node.span), weights, &format!(" for the {} time steps", cx.graph.time));
-            }
-            "real_operand" if cx.graph.asked(node, Fold::Compose).is_none() => {
-                if let Some(weights) = compose::cost(cx.graph, residue.node) {
-                    mark(residue, Fold::Compose, node.span, weights, " for the terms of the sum");
-                }
-            }
-            _ => {}
+    // What is written once is folded together: a neuron's definition, or a statement of a loop.
+    let mut places: BTreeMap<(&str, Span), Vec<usize>> = BTreeMap::new();
+    for (i, residue) in residues.iter().enumerate().filter(|(_, r)| matches!(r.rule, "leak" | "real_operand")) {
+        places.entry((residue.rule, residue.span)).or_default().push(i);
+    }
+    for ((rule, span), group) in places.into_iter().take(MAX_PLACES) {
+        let nodes: Vec<NodeId> = group.iter().map(|i| residues[*i].node).collect();
+        if rule == "leak" {
+            leak(cx, residues, &group, &nodes, span);
+            continue;
         }
+        let asked = nodes.iter().any(|id| cx.graph.asked(cx.graph.node(*id), Fold::Compose).is_some());
+        if let (false, Some(weights)) = (asked, compose::cost(cx.graph, &nodes)) {
+            let what = " for the terms of the sum";
+            group.iter().for_each(|i| mark(&mut residues[*i], Fold::Compose, span, weights, what));
+        }
+    }
+}
+
+fn leak(cx: &Context<'_>, residues: &mut [Residue], group: &[usize], nodes: &[NodeId], span: Span) {
+    if time::asked(cx.graph, nodes[0]) {
+        let Some((value, reader)) = time::blocker(cx, nodes[0]) else { return };
+        let by = reader.map_or("cannot be held so".into(), |r| format!("`{}` reads it as it is", cx.graph.node(r).path));
+        let help = format!("`fold(time)` cannot take this leak: `{}` is on the way, and {by}", cx.graph.node(value).path);
+        group.iter().for_each(|i| residues[*i].help.clone_from(&help));
+        return;
+    }
+    let ramps = time::plan(cx, |id| nodes.binary_search(&id).is_ok() || time::asked(cx.graph, id));
+    // Half of it is no remedy.
+    if nodes.iter().all(|id| ramps.contains_key(id)) {
+        let all: u64 = time::extra(cx, &ramps).iter().map(|(_, n)| n).sum();
+        let weights = all - cx.choices.iter().filter(|c| c.fold == "time").map(|c| c.weights).sum::<u64>().min(all);
+        let what = format!(" for the {} time steps", cx.graph.time);
+        group.iter().for_each(|i| mark(&mut residues[*i], Fold::Time, span, weights, &what));
     }
 }
 
 fn mark(residue: &mut Residue, fold: Fold, at: Span, weights: u64, what: &str) {
-    let name = fold.name();
-    residue
-        .help
-        .push_str(&format!("; or, for the same results, `fold({name})` before the statement: {} more weights{what}", grouped(weights)));
+    let (name, more) = (fold.name(), if weights == 0 { "no".to_owned() } else { grouped(weights) });
+    residue.help.push_str(&format!("; or, for the same results, `fold({name})` before the statement: {more} more weights{what}"));
     residue.remedies.push(Remedy::Mark { at, mark: format!("fold({name})") });
-}
-
-/// 1,234,567
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// Warnings about folds that were asked for and do nothing.
@@ -81,7 +77,7 @@ pub(super) fn unused(written: &Graph, cx: &Context<'_>, composed: &[(String, u64
             code: "check::fold",
             severity: Severity::Warning,
             message: format!("`fold({})` does nothing here", asked.fold.name()),
-            labels: vec![Label { span: asked.span, text: "no residue that it removes".into() }],
+            labels: vec![Label { span: asked.span, text: "it removes nothing".into() }],
             help: Some("remove it, or see what the residues under it say".into()),
             remedies: vec![],
         })

@@ -1,6 +1,7 @@
 //! Rates and energy by layer as a picture that reads in print and in the dark.
 
 use crate::report;
+use snnc_compiler::text::grouped;
 use snnc_runtime::energy::{Costs, Done, Energy, Layer};
 use std::fmt::Write;
 
@@ -136,7 +137,7 @@ pub(super) fn html(energy: &Energy, costs: &Costs, title: &str, svg: &str) -> St
             rows,
             "<tr><td>{}<td>{}<td>{rate}<td>{}<td>{done}<td>{}",
             escape(&l.path),
-            report::grouped(l.dense),
+            grouped(l.dense),
             report::short(l.operations()),
             report::joules(l.energy(costs))
         );

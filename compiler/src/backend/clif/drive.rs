@@ -123,16 +123,10 @@ impl Writer<'_, '_> {
 
     /// Connects context, memory and weights, unless the weights are those of another program.
     fn init(&mut self, memory: Value, weights: Value) -> Result<(), CodeError> {
-        let (fits, strange) = (self.b.create_block(), self.b.create_block());
         let id = self.b.ins().load(I64, self.flags, weights, 0);
         let own = self.constant(self.plant.id.cast_signed());
         let same = self.b.ins().icmp(IntCC::Equal, id, own);
-        self.b.ins().brif(same, fits, &[], strange, &[]);
-        self.begin(strange);
-        self.b.seal_block(strange);
-        self.give(1);
-        self.begin(fits);
-        self.b.seal_block(fits);
+        self.insist(same);
         self.store(weights, context::WEIGHTS);
         let weights = self.b.ins().iadd_imm_s(weights, HEADER as i64);
         let zero = self.constant(0);
@@ -159,6 +153,17 @@ impl Writer<'_, '_> {
         self.call(|b| matches!(b, Body::Reset), &[ctx])?;
         self.give(0);
         Ok(())
+    }
+
+    /// Goes on if a condition holds; otherwise the function gives 1.
+    fn insist(&mut self, holds: Value) {
+        let (on, refused) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(holds, on, &[], refused, &[]);
+        self.begin(refused);
+        self.b.seal_block(refused);
+        self.give(1);
+        self.begin(on);
+        self.b.seal_block(on);
     }
 
     fn give(&mut self, value: i64) {
@@ -289,16 +294,10 @@ impl Writer<'_, '_> {
 
     /// A whole inference, or one more time step of one.
     fn run(&mut self, all: bool, input: Value, samples: Value, logits: Value) -> Result<(), CodeError> {
-        let (fits, refused) = (self.b.create_block(), self.b.create_block());
         let most = self.constant(self.plant.batch as i64);
         let less = self.b.ins().iadd_imm_s(samples, -1);
         let within = self.b.ins().icmp(IntCC::UnsignedLessThan, less, most);
-        self.b.ins().brif(within, fits, &[], refused, &[]);
-        self.begin(refused);
-        self.b.seal_block(refused);
-        self.give(1);
-        self.begin(fits);
-        self.b.seal_block(fits);
+        self.insist(within);
         let ctx = self.ctx;
         if all {
             self.call(|b| matches!(b, Body::Reset), &[ctx])?;

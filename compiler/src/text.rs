@@ -1,0 +1,30 @@
+//! Numbers as people read them.
+
+/// 25,223,796
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// 512 B, 1.5 MB
+pub fn bytes(n: u128) -> String {
+    let (mut x, mut units) = (n as f64, ["B", "KB", "MB", "GB", "TB", "PB"].into_iter());
+    let mut unit = units.next().unwrap_or_default();
+    while x >= 1000.0 {
+        let Some(next) = units.next() else { break };
+        (x, unit) = (x / 1000.0, next);
+    }
+    if unit == "B" { format!("{n} B") } else { format!("{x:.1} {unit}") }
+}
+
+/// Two hexadecimal digits for every byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
