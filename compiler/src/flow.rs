@@ -229,7 +229,7 @@ impl Window {
     /// y\[p\] = Σ_v a\[v\] x\[s p + v\] and z\[q\] = Σ_u b\[u\] y\[r q + u\] are z\[q\] = Σ_w (Σ_{s u + v = w} b\[u\] a\[v\]) x\[r s q + w\].
     #[must_use]
     pub fn then(&self, next: &Window, size: [usize; 2], shifted: bool) -> Option<Window> {
-        let tiles = self.kernel == self.stride && self.pad == [0, 0] && [0, 1].iter().all(|i| size[*i] % self.kernel[*i] == 0);
+        let tiles = self.kernel == self.stride && self.pad == [0, 0] && [0, 1].iter().all(|i| size[*i].is_multiple_of(self.kernel[*i]));
         if next.pad != [0, 0] && (shifted || !tiles || self.stride[0] != self.stride[1]) {
             return None;
         }

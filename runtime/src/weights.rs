@@ -62,8 +62,8 @@ pub enum WeightsError {
         /// Some of the file's names, of the published ones, and of ours.
         names: Box<[String; 3]>,
     },
-    /// Tensors do not fit the network; all of them are listed.
-    #[error("the tensors of `{path}` do not fit `{model}` ({}):\n  {}", tally(.problems), .problems.join("\n  "))]
+    /// Tensors do not fit the network; how many of each kind, and the first of them.
+    #[error("the tensors of `{path}` do not fit `{model}` ({}):\n  {}", tally(.problems), shown(.problems))]
     Mismatch {
         /// The file.
         path: String,
@@ -72,6 +72,15 @@ pub enum WeightsError {
         /// One line each.
         problems: Vec<String>,
     },
+}
+
+/// The most problems that are shown.
+const SHOWN: usize = 20;
+
+/// The first problems, one line each.
+fn shown(problems: &[String]) -> String {
+    let first = problems.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("\n  ");
+    if problems.len() > SHOWN { format!("{first}\n  and {} more", problems.len() - SHOWN) } else { first }
 }
 
 /// How many problems there are of each kind.

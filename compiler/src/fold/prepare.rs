@@ -276,7 +276,7 @@ fn then(mut first: Named, mut next: Named, stride: [usize; 2]) -> Named {
                 part.axes.remove(axis);
             }
         }
-        let product = contract(part, &first, "mid");
+        let product = contract(&part, &first, "mid");
         let result = whole.get_or_insert_with(|| {
             let shape: Vec<usize> = product
                 .axes
@@ -311,7 +311,7 @@ fn then(mut first: Named, mut next: Named, stride: [usize; 2]) -> Named {
 }
 
 /// Σ over an axis of a · b, as a product of matrices; all other axes are one's own. Without that axis, every a with every b.
-fn contract(a: Named, b: &Named, over: &str) -> Named {
+fn contract(a: &Named, b: &Named, over: &str) -> Named {
     let matrix = |named: &Named, last: bool| {
         let at = named.axes.iter().position(|n| n == over);
         let mut order: Vec<usize> = (0..named.axes.len()).filter(|i| Some(*i) != at).collect();
@@ -328,7 +328,7 @@ fn contract(a: Named, b: &Named, over: &str) -> Named {
         let dims = if last { (rows, summed) } else { (summed, rows) };
         (axes, shape, Array2::from_shape_vec(dims, values).unwrap_or_else(|_| Array2::zeros(dims)))
     };
-    let ((mut axes, mut shape, left), (more, other, right)) = (matrix(&a, true), matrix(b, false));
+    let ((mut axes, mut shape, left), (more, other, right)) = (matrix(a, true), matrix(b, false));
     axes.extend(more);
     shape.extend(other);
     let product = left.dot(&right).into_dyn();
