@@ -1,7 +1,7 @@
 //! Every fold, by running the graph before and after it in f64.
 
 use ndarray::{ArrayD, IxDyn};
-use snnc_compiler::check::{Checked, check};
+use snnc_compiler::check::{Checked, How, check};
 use snnc_compiler::fold::{fold, prepare};
 use snnc_compiler::graph::Settings;
 use snnc_compiler::ops::Role;
@@ -388,6 +388,13 @@ fn the_offered_cost_is_the_cost() {
         fold(checked).graph.params.iter().filter(|p| p.path.ends_with(".weight")).map(|p| p.elements() as u64).sum::<u64>()
     };
     assert_eq!(folded(&with), folded(&without) + cost("time"));
+    let encoder = |checked: &Checked| {
+        let folded = fold(checked);
+        let work = folded.graph.ids().zip(&folded.how).filter(|(_, how)| **how == How::Encoder).map(|(id, _)| folded.graph.work(id));
+        work.sum::<u64>()
+    };
+    let more = encoder(&with) - encoder(&without);
+    assert!(more > 0 && help(&without, "leak").contains(&format!(", {more} more multiplications in the encoder")), "{more}");
 }
 
 /// A published network of the zoo, with the folds that `--fix --exact` writes in the place of its `allow`s.

@@ -4,8 +4,7 @@
 //! and convolutions), windows, and views. A tensor's dims are `[B][T][axes]` in physical order, so the number of samples is a
 //! run-time parameter and every stride is known at compile time.
 
-use crate::ops::select::STEPS;
-use crate::types::{Axis, ParamId, Signal, index};
+use crate::types::{Axis, ParamId, STEPS, Signal, index};
 use serde::{Deserialize, Serialize};
 
 index!(
@@ -42,6 +41,12 @@ impl Dims {
     /// The axis of this name.
     pub fn axis(&self, name: &str) -> Option<&Axis> {
         self.axes.iter().find(|a| a.name == name)
+    }
+
+    /// A label for every dim: `B`, `T`, and the axes' names.
+    pub fn labels(&self) -> Vec<String> {
+        let outer = [(self.batch, "B"), (self.time, "T")].into_iter().filter(|(there, _)| *there).map(|(_, name)| name.to_owned());
+        outer.chain(self.axes.iter().map(|a| a.name.clone())).collect()
     }
 
     /// Values per sample and time step.
@@ -170,6 +175,11 @@ impl Scalar {
 /// `k` if the factor is ±2^k with k from -30 to 30.
 pub fn power_of_two(factor: f64) -> Option<i8> {
     (-30..=30).find(|k| factor.abs() == 2f64.powi(i32::from(*k)))
+}
+
+/// `k` if the factor is 2^-k with k from 1 to 30.
+pub fn shift_of(factor: f64) -> Option<i8> {
+    power_of_two(factor).map(|k| -k).filter(|k| *k > 0 && factor > 0.0)
 }
 
 macro_rules! arithmetic {

@@ -6,9 +6,8 @@ use crate::check::{Checked, How};
 use crate::flow::{Bin, Def, Dims, Flow, FlowId, Operand, Region, Scalar, Sink, Source, Un};
 use crate::fold::Folded;
 use crate::graph::Graph;
-use crate::ops::select::STEPS;
 use crate::ops::{Backward, Forward, Role, Selection};
-use crate::types::{Axis, NodeId, ParamId, Signal};
+use crate::types::{Axis, NodeId, ParamId, STEPS, Signal};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 

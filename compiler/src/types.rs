@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// The axis of constants that differ between time steps: a parameter has it first, a signal never.
+pub const STEPS: &str = "step";
+
 /// The kind of a signal, strongest first: a stronger kind may stand where a weaker one is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -13,9 +13,9 @@ use snnc_compiler::census::{Census, census};
 use snnc_compiler::check::{Checked, Destination, FoldPlan, How};
 use snnc_compiler::flow::power_of_two;
 use snnc_compiler::fold::{Expr, Folded, fold};
-use snnc_compiler::graph::Node;
+use snnc_compiler::graph::{Graph, Node};
 use snnc_compiler::lower::Watch;
-use snnc_compiler::ops::{Multiplication, Op, Selection};
+use snnc_compiler::ops::{Multiplication, Selection};
 use snnc_compiler::program::digest;
 use snnc_compiler::text::hex;
 use snnc_compiler::types::NodeId;
@@ -467,7 +467,7 @@ fn executed(folded: &Folded) -> Vec<Executed> {
         let bound = if let How::AccumulateCount(n) = how { *n } else { 1 };
         let (how, count) = match how {
             // A factor that stays is a power of two.
-            _ if !node.encoder && is_shift(node) => ("shift", each),
+            _ if !node.encoder && is_shift(node, graph) => ("shift", each),
             How::Encoder => ("encoder", graph.work(id).max(each)),
             How::Accumulate | How::AccumulateCount(_) => {
                 // A bias is added once, whatever is counted.
@@ -489,8 +489,9 @@ fn executed(folded: &Folded) -> Vec<Executed> {
     list
 }
 
-fn is_shift(node: &Node) -> bool {
-    matches!(&node.op, Op::Scale(scale) if power_of_two(scale.factor).is_some())
+fn is_shift(node: &Node, graph: &Graph) -> bool {
+    let shift = |m: &Multiplication| matches!(m, Multiplication::Factor { value: Some(factor), .. } if power_of_two(*factor).is_some());
+    node.op.multiplies(&graph.input_signals(node)).iter().any(shift)
 }
 
 /// Whether computing an expression multiplies.

@@ -3,9 +3,8 @@
 
 use ndarray::{ArrayD, Axis, IxDyn};
 use snnc_compiler::graph::{Graph, Node};
-use snnc_compiler::ops::select::STEPS;
 use snnc_compiler::ops::{Eval, Evaluated, Linearity, Real, Selection, real};
-use snnc_compiler::types::{NodeId, ParamId};
+use snnc_compiler::types::{NodeId, ParamId, STEPS};
 use std::collections::BTreeMap;
 
 /// What a run gives.

@@ -1,4 +1,4 @@
-//! `fold(compose)`: a map of a sum becomes the sum of maps of its terms (systems of linear steps, `W Σ A_l s_l = Σ (W A_l) s_l`),
+//! `fold(compose)`: a map of a sum becomes the sum of maps of its terms (`W Σ A_l s_l = Σ (W A_l) s_l`),
 //! so that each is a chain behind spikes, which [`super::chains`] joins to one map.
 //!
 //! The graph is spelt out: the map, and the affine steps behind it, stand once more behind a copy of every chain of linear
@@ -47,6 +47,13 @@ pub(super) fn spelt_out(graph: &Graph, maps: &[NodeId]) -> (Graph, Vec<(String, 
     (spelling.finish(), done)
 }
 
+/// Why a map cannot be spelt out: a value on the way to spikes, and what is wrong with it.
+pub(super) fn blocker(graph: &Graph, map: NodeId) -> Option<(NodeId, &'static str)> {
+    let mut spelling = Spelling::new(graph);
+    graph.ids().take(map.index()).for_each(|id| spelling.copy(id));
+    spelling.spell(map, &[map]).map_or(spelling.blocked, |_| None)
+}
+
 /// How many more weights the terms of these maps would have, if they all are chains behind spikes.
 pub(super) fn cost(graph: &Graph, maps: &[NodeId]) -> Option<u64> {
     let (_, done) = spelt_out(graph, maps);
@@ -78,6 +85,8 @@ struct Spelling<'g> {
     map: Vec<NodeId>,
     /// How many sums the one at hand stands in.
     depth: usize,
+    /// The first value that cannot be spelt out, and why.
+    blocked: Option<(NodeId, &'static str)>,
 }
 
 /// What is put behind every term.
@@ -93,7 +102,7 @@ struct Steps {
 
 impl<'g> Spelling<'g> {
     fn new(graph: &'g Graph) -> Self {
-        Spelling { graph, nodes: Vec::new(), paths: HashMap::new(), map: Vec::new(), depth: 0 }
+        Spelling { graph, nodes: Vec::new(), paths: HashMap::new(), map: Vec::new(), depth: 0, blocked: None }
     }
 
     fn copy(&mut self, id: NodeId) {
@@ -122,10 +131,15 @@ impl<'g> Spelling<'g> {
         self.graph.node(map).params.first().map_or(0, |p| self.graph.param(*p).elements() as u64)
     }
 
+    fn stops(&mut self, at: NodeId, why: &'static str) -> Option<NodeId> {
+        self.blocked.get_or_insert((at, why));
+        None
+    }
+
     /// The steps behind what `at` gives.
     fn terms(&mut self, at: NodeId, steps: &Steps, weights: &mut u64) -> Option<NodeId> {
         self.depth += 1;
-        let of = if self.depth <= MAX_DEPTH { self.linear(at, steps, weights) } else { None };
+        let of = if self.depth <= MAX_DEPTH { self.linear(at, steps, weights) } else { self.stops(at, "is too far from the map") };
         self.depth -= 1;
         of
     }
@@ -137,10 +151,13 @@ impl<'g> Spelling<'g> {
         if signal.kind == Kind::Spike || (signal.kind == Kind::Count && signal.bound <= MAX_COUNT) {
             return self.term(at, steps, weights);
         }
-        if node.encoder || steps.list.len() > MAX_STEPS {
-            return None;
+        if node.encoder {
+            return self.stops(at, "is a real value of the encoder");
         }
-        let before = *node.inputs.first()?;
+        if steps.list.len() > MAX_STEPS {
+            return self.stops(at, "is more steps from the map than a chain may have");
+        }
+        let Some(before) = node.inputs.first().copied() else { return self.stops(at, "is a real input") };
         let size = ["H", "W"].map(|n| graph.node(before).signal.size(n).unwrap_or(1));
         let behind = |window: Window| {
             let list = std::iter::once((at, true)).chain(steps.list.iter().copied()).collect();
@@ -151,13 +168,15 @@ impl<'g> Spelling<'g> {
                 // A weight without a window has no place for one, and maps over different axes are not one map.
                 let room = node.op.widened(window).is_some() || steps.window.pointwise();
                 let joins = self.input_axis(steps)? == output_axis;
-                let window = window.then(&steps.window, size, true).filter(|_| room && joins)?;
-                self.terms(before, &behind(window), weights)
+                match window.then(&steps.window, size, true).filter(|_| room && joins) {
+                    Some(window) => self.terms(before, &behind(window), weights),
+                    None => self.stops(at, "its windows or axes do not compose with those behind it"),
+                }
             }
             Linearity::Affine => {
                 // What shifts before zeros are put around shifts otherwise behind.
                 if steps.window.pad != [0, 0] && node.op.affine(&node.params).is_some_and(|(_, shift)| shift.is_some()) {
-                    return None;
+                    return self.stops(at, "shifts what zeros are put around");
                 }
                 self.terms(before, &behind(steps.window), weights)
             }
@@ -176,7 +195,8 @@ impl<'g> Spelling<'g> {
                 }
                 self.push(at, terms, "sum", steps.root, true)
             }
-            _ => None,
+            _ if signal.kind == Kind::Count => self.stops(at, "counts more spikes than may be added one by one"),
+            _ => self.stops(at, "is no linear step"),
         }
     }
 

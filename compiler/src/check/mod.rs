@@ -136,6 +136,9 @@ impl FoldPlan {
 pub struct Residue {
     /// The rule it breaks.
     pub rule: &'static str,
+    /// The code of its diagnostics.
+    #[serde(skip)]
+    pub code: &'static str,
     /// Where in the graph.
     pub node: NodeId,
     /// Path of the node.

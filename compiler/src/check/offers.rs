@@ -24,8 +24,11 @@ pub(super) fn offer(cx: &Context<'_>, residues: &mut [Residue]) {
             leak(cx, residues, &group, &nodes, span);
             continue;
         }
-        let asked = nodes.iter().any(|id| cx.graph.asked(cx.graph.node(*id), Fold::Compose).is_some());
-        if let (false, Some(weights)) = (asked, compose::cost(cx.graph, &nodes)) {
+        if nodes.iter().any(|id| cx.graph.asked(cx.graph.node(*id), Fold::Compose).is_some()) {
+            if let Some((value, why)) = nodes.iter().find_map(|id| compose::blocker(cx.graph, *id)) {
+                refuse(residues, &group, Fold::Compose, &format!("`{}` is on the way, and {why}", cx.graph.node(value).path));
+            }
+        } else if let Some(weights) = compose::cost(cx.graph, &nodes) {
             let what = " for the terms of the sum";
             group.iter().for_each(|i| mark(&mut residues[*i], Fold::Compose, span, weights, what));
         }
@@ -34,20 +37,31 @@ pub(super) fn offer(cx: &Context<'_>, residues: &mut [Residue]) {
 
 fn leak(cx: &Context<'_>, residues: &mut [Residue], group: &[usize], nodes: &[NodeId], span: Span) {
     if time::asked(cx.graph, nodes[0]) {
-        let Some((value, reader)) = time::blocker(cx, nodes[0]) else { return };
-        let by = reader.map_or("cannot be held so".into(), |r| format!("`{}` reads it as it is", cx.graph.node(r).path));
-        let help = format!("`fold(time)` cannot take this leak: `{}` is on the way, and {by}", cx.graph.node(value).path);
-        group.iter().for_each(|i| residues[*i].help.clone_from(&help));
+        let blocked = nodes.iter().find_map(|id| time::blocker(cx, *id));
+        blocked.into_iter().for_each(|why| refuse(residues, group, Fold::Time, &why));
         return;
     }
     let ramps = time::plan(cx, |id| nodes.binary_search(&id).is_ok() || time::asked(cx.graph, id));
     // Half of it is no remedy.
     if nodes.iter().all(|id| ramps.contains_key(id)) {
-        let all: u64 = time::extra(cx, &ramps).iter().map(|(_, n)| n).sum();
-        let weights = all - cx.choices.iter().filter(|c| c.fold == "time").map(|c| c.weights).sum::<u64>().min(all);
-        let what = format!(" for the {} time steps", cx.graph.time);
+        let held = cx.graph.ids().filter_map(|id| Some((id, cx.plan[id.index()].ramp?))).collect();
+        let weights = |ramps| time::extra(cx, ramps).iter().map(|(_, n)| n).sum::<u64>();
+        let encoder = match time::encoder_extra(cx, &ramps).saturating_sub(time::encoder_extra(cx, &held)) {
+            0 => String::new(),
+            more => format!(", {} more multiplications in the encoder", grouped(more)),
+        };
+        let what = format!(" for the {} time steps{encoder}", cx.graph.time);
+        let weights = weights(&ramps).saturating_sub(weights(&held));
         group.iter().for_each(|i| mark(&mut residues[*i], Fold::Time, span, weights, &what));
     }
+}
+
+/// Says why what was asked for is not done.
+fn refuse(residues: &mut [Residue], group: &[usize], fold: Fold, why: &str) {
+    let what = if fold == Fold::Time { "leak" } else { "map" };
+    let usual = &residues[group[0]].help;
+    let help = format!("`fold({})` cannot take this {what}: {why}; else {usual}", fold.name());
+    group.iter().for_each(|i| residues[*i].help.clone_from(&help));
 }
 
 fn mark(residue: &mut Residue, fold: Fold, at: Span, weights: u64, what: &str) {

@@ -1,5 +1,5 @@
 //! An average pool of spikes and the convolution behind it: one convolution of the spikes with every tap repeated over the
-//! pool's window (systems L7 for any window), or additions of counts. Where both are possible the one that takes less memory wins.
+//! pool's window, or additions of counts. Where both are possible the one that takes less memory wins.
 
 use super::rules::real_operand::MAX_COUNT;
 use super::{Choice, Context, Destination, How};

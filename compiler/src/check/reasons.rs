@@ -32,7 +32,7 @@ fn places<'r>(cx: &Context<'_>, residues: impl Iterator<Item = &'r Residue>, sev
                 n => format!(" (at {n} places, first at `{}`)", first.path),
             };
             let mut diagnostic = Diagnostic {
-                code: code(first.rule),
+                code: first.code,
                 severity,
                 message: format!("{}{often}", first.message),
                 labels: vec![snnc_grammar::Label { span: first.span, text: first.label.clone() }],
@@ -51,16 +51,6 @@ fn places<'r>(cx: &Context<'_>, residues: impl Iterator<Item = &'r Residue>, sev
         .collect();
     list.sort_by_key(|(id, _)| *id);
     list.into_iter().map(|(_, d)| d).collect()
-}
-
-fn code(rule: &str) -> &'static str {
-    match rule {
-        "real_operand" => "check::real_operand",
-        "real_product" => "check::real_product",
-        "transcendental" => "check::transcendental",
-        "leak" => "check::leak",
-        _ => "check::unfoldable_scale",
-    }
 }
 
 /// The definitions that make a residue's operand real, nearest first, and the block uses around it.

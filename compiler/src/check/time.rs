@@ -1,4 +1,4 @@
-//! `fold(time)`: a leak that all neurons on a stream of currents share goes into tables over the time steps (systems L6).
+//! `fold(time)`: a leak that all neurons on a stream of currents share goes into tables over the time steps.
 //!
 //! With u_t = ρ^-t v_t the membrane v_t = ρ v_(t-1) + x_t becomes u_t = u_(t-1) + ρ^-t x_t, compared with ρ^-t θ: nothing leaks
 //! any more. So everything on the way from spikes to the neuron is held ρ^-t times as large: maps have a weight for every
@@ -10,7 +10,7 @@ use crate::graph::{Fold, Graph};
 use crate::ops::{Linearity, Multiplication, Selection};
 use crate::types::{Kind, NodeId};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The most steps from a neuron back to spikes.
 const MAX_DEPTH: usize = 2000;
@@ -45,8 +45,7 @@ fn leak(graph: &Graph, id: NodeId) -> Option<f64> {
 pub(super) fn plan(cx: &Context<'_>, asked: impl Fn(NodeId) -> bool) -> BTreeMap<NodeId, Ramp> {
     let mut groups: BTreeMap<u64, Vec<NodeId>> = BTreeMap::new();
     for id in cx.graph.ids().filter(|id| asked(*id)) {
-        let steps = i32::try_from(cx.graph.time).unwrap_or(i32::MAX) - 1;
-        if let Some(leak) = leak(cx.graph, id).filter(|leak| leak.powi(-steps) <= MAX_FACTOR) {
+        if let Some(leak) = leak(cx.graph, id).filter(|leak| tables(cx.graph, *leak)) {
             groups.entry(leak.to_bits()).or_default().push(id);
         }
     }
@@ -57,16 +56,21 @@ pub(super) fn plan(cx: &Context<'_>, asked: impl Fn(NodeId) -> bool) -> BTreeMap
     ramps
 }
 
-/// Why the leak of a neuron cannot go into tables: a value on the way to it, and what reads that as it is, or nothing if the
-/// value itself cannot be ramped.
-pub(super) fn blocker(cx: &Context<'_>, neuron: NodeId) -> Option<(NodeId, Option<NodeId>)> {
+/// Why the leak of a neuron cannot go into tables: the table itself, a value on the way that cannot be ramped, or what reads
+/// such a value as it is.
+pub(super) fn blocker(cx: &Context<'_>, neuron: NodeId) -> Option<String> {
     let leak = leak(cx.graph, neuron)?;
+    if !tables(cx.graph, leak) {
+        let steps = cx.graph.time;
+        return Some(format!("{leak:.6}^-{} is larger than 2^40, the largest factor of a table over the {steps} time steps", steps - 1));
+    }
+    let path = |id: NodeId| &cx.graph.node(id).path;
     let neurons = cx.graph.ids().filter(|id| asked(cx.graph, *id) && self::leak(cx.graph, *id) == Some(leak)).collect();
     let mut group = Group { cx, leak, neurons, carries: HashMap::new(), depth: 0 };
     let input = cx.graph.node(neuron).inputs[0];
     if !group.operand(neuron, 0) {
-        let failed = group.carries.iter().filter(|(_, ramp)| ramp.is_none()).map(|(id, _)| *id);
-        return Some((failed.min().unwrap_or(input), None));
+        let failed = group.carries.iter().filter(|(_, ramp)| ramp.is_none()).map(|(id, _)| *id).min().unwrap_or(input);
+        return Some(format!("`{}` is on the way, and cannot be held so", path(failed)));
     }
     for id in group.neurons.clone() {
         group.operand(id, 0);
@@ -74,8 +78,15 @@ pub(super) fn blocker(cx: &Context<'_>, neuron: NodeId) -> Option<(NodeId, Optio
     let members = group.members();
     members.keys().find(|m| !group.read_well(**m, &members)).map(|m| {
         let reads = |r: &&NodeId| !members.contains_key(r) && !group.neurons.contains(r);
-        (*m, cx.readers[m.index()].iter().find(reads).copied())
+        let reader = cx.readers[m.index()].iter().find(reads);
+        let by = reader.map_or("cannot be held so".into(), |r| format!("`{}` reads it as it is", path(*r)));
+        format!("`{}` is on the way, and {by}", path(*m))
     })
+}
+
+/// Whether tables for this leak have no factor that is too large.
+fn tables(graph: &Graph, leak: f64) -> bool {
+    leak.powi(1 - i32::try_from(graph.time).unwrap_or(i32::MAX)) <= MAX_FACTOR
 }
 
 /// Whether the `fold(time)` of the source is meant for a node.
@@ -202,4 +213,15 @@ pub(super) fn extra(cx: &Context<'_>, ramps: &BTreeMap<NodeId, Ramp>) -> Vec<(No
     let copies = cx.graph.time as u64 - 1;
     let map = |id: &NodeId| matches!(cx.plan[id.index()].how, How::Accumulate | How::AccumulateCount(_));
     ramps.keys().filter(|id| map(id)).filter_map(|id| Some((*id, cx.weights(*id)? * copies))).collect()
+}
+
+/// The multiplications that the encoder has more where what it gives is held in tables.
+pub(super) fn encoder_extra(cx: &Context<'_>, ramps: &BTreeMap<NodeId, Ramp>) -> u64 {
+    let given = |(id, ramp): (&NodeId, &Ramp)| {
+        let operands = cx.graph.node(*id).inputs.clone().into_iter().enumerate();
+        let (operand, leak) = (ramp.operand, ramp.leak.to_bits());
+        operands.filter(move |(i, _)| operand.is_none_or(|k| k == *i)).map(move |(_, input)| (input, leak))
+    };
+    let values: BTreeSet<(NodeId, u64)> = ramps.iter().flat_map(given).filter(|(id, _)| cx.graph.node(*id).encoder).collect();
+    values.iter().map(|(id, _)| (cx.graph.node(*id).signal.elements() * cx.graph.time) as u64).sum()
 }

@@ -1,12 +1,11 @@
-//! Maps: rescaled by what their operand carries and by what they take from behind (systems L1), composed with the maps behind
-//! them (L5), and through the pool before them (L7).
+//! Maps: rescaled by what their operand carries and by what they take from behind, composed with the maps behind
+//! them, and through the pool before them.
 
 use super::{Carry, Expr, Folder, plus};
 use crate::check::How;
 use crate::flow::Window;
-use crate::ops::select::STEPS;
 use crate::ops::{Linearity, Op, linear, merge};
-use crate::types::{Axis, NodeId};
+use crate::types::{Axis, NodeId, STEPS};
 
 /// A map as it is put together: y = weight x + bias.
 struct Map {

@@ -13,9 +13,8 @@ pub use prepare::{Expr, Originals, prepare};
 
 use crate::check::{Checked, Destination, How, NodePlan};
 use crate::graph::{Graph, Node, Param};
-use crate::ops::select::STEPS;
 use crate::ops::{Init, Linearity, Multiplication, Op, Role, Selection, adaptive_avg_pool, avg_pool, mean};
-use crate::types::{Axis, NodeId, ParamId, Signal};
+use crate::types::{Axis, NodeId, ParamId, STEPS, Signal};
 use ndarray::ArrayD;
 use std::collections::HashMap;
 
@@ -55,7 +54,7 @@ impl Folded {
     /// # Errors
     /// The first that is too large for it, or a threshold too small.
     pub fn held(&self, param: ParamId, values: &ArrayD<f64>) -> Result<Vec<f32>, f64> {
-        let threshold = |node: &Node| matches!(node.op, Op::FoldedFire(_)) && node.params.first() == Some(&param);
+        let threshold = |node: &Node| node.op.selection() == Selection::Neuron && node.params.first() == Some(&param);
         let least = if self.graph.nodes.iter().any(threshold) { f32::MIN_POSITIVE } else { f32::MIN };
         let held = |value: &f64| Some(*value as f32).filter(|x| x.is_finite() && *x >= least).ok_or(*value);
         values.iter().map(held).collect()

@@ -1,11 +1,10 @@
-//! Neurons: what their operand carries goes into threshold, bias, sign and reset (systems L2, L3), and a leak that goes away into
-//! their tables (L6).
+//! Neurons: what their operand carries goes into threshold, bias, sign and reset, and a leak that goes away into
+//! their tables.
 
 use super::{Carry, Expr, Folder};
 use crate::ops::neuron::Reset;
-use crate::ops::select::STEPS;
 use crate::ops::{Op, folded_fire};
-use crate::types::{Axis, NodeId};
+use crate::types::{Axis, NodeId, STEPS};
 
 impl Folder<'_> {
     /// A neuron with all constants folded into its own.

@@ -1,10 +1,10 @@
-//! Spikes that pick a constant: what they are worth (systems L4), and that of the step where values are held in tables (L6).
+//! Spikes that pick a constant: what they are worth, and that of the step where values are held in tables.
 
 use super::{Expr, Folder};
 use crate::check::How;
-use crate::ops::select::{STEPS, Select};
+use crate::ops::select::Select;
 use crate::ops::{Linearity, Op, Selection, ramp};
-use crate::types::{Axis, NodeId};
+use crate::types::{Axis, NodeId, STEPS};
 
 impl Folder<'_> {
     /// The operands of a node as it needs them: where spikes pick what they are worth, or a step's constant, they do so once

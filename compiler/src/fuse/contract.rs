@@ -246,7 +246,7 @@ fn product(
     let (a_view, b_view) = (body.fuser.view(a), body.fuser.view(b));
     let acc = body.bind(at, Expr::Const(0.0));
     // The result's own axes may be called otherwise than its labels.
-    let out_dims = super::super::ops::linear::labels(&tensor.dims);
+    let out_dims = tensor.dims.labels();
     let mut indices: Vec<(String, Int)> = Vec::new();
     for (label, name) in out_labels.iter().zip(&out_dims) {
         if let Some(index) = body.index_of(name, at) {

@@ -1,6 +1,6 @@
 //! Products of two signals summed over axes, as in attention.
 
-use super::linear::{labels, no_axis};
+use super::linear::no_axis;
 use super::*;
 use crate::flow::Def;
 use crate::types::Kind;
@@ -97,9 +97,9 @@ impl Operator for Dot {
         let def = Def::Product {
             a,
             b,
-            a_labels: labels(cx.flow.dims(a)),
-            b_labels: labels(cx.flow.dims(b)),
-            out_labels: labels(&dims),
+            a_labels: cx.flow.dims(a).labels(),
+            b_labels: cx.flow.dims(b).labels(),
+            out_labels: dims.labels(),
         };
         cx.flow.push(def, dims)
     }
@@ -115,9 +115,9 @@ impl Operator for Dot {
             let def = Def::Product {
                 a: cx.grad,
                 b: factor,
-                a_labels: labels(cx.flow.dims(cx.grad)),
-                b_labels: labels(cx.flow.dims(factor)),
-                out_labels: labels(&dims),
+                a_labels: cx.flow.dims(cx.grad).labels(),
+                b_labels: cx.flow.dims(factor).labels(),
+                out_labels: dims.labels(),
             };
             let grad = cx.flow.push(def, dims);
             cx.input_grad(i, grad);

@@ -2,7 +2,7 @@
 
 use super::neuron::{Neuron, Reset};
 use super::*;
-use crate::flow::{Bin, Def, Scalar, Un, power_of_two};
+use crate::flow::{Bin, Def, Scalar, Un, shift_of};
 use ndarray::Axis as At;
 
 /// The neuron of `Fire` on operand z where x = a z + b, in the scale u = v / (|a| · drive): u ← leak(u) + sign(a) z +
@@ -13,15 +13,10 @@ use ndarray::Axis as At;
 pub struct FoldedFire {
     /// The model before folding; its leak, comparison and kind of reset still hold.
     pub neuron: Neuron,
-    /// The axes over which the parameters vary; [`select::STEPS`] first, if it is one.
+    /// The axes over which the parameters vary; [`crate::types::STEPS`] first, if it is one.
     pub axes: Vec<Axis>,
     /// A sign is applied; without one the operand is taken as it is.
     pub signed: bool,
-}
-
-/// `k` if the factor is 2^-k with k from 1 to 30.
-pub fn shift_of(factor: f64) -> Option<i8> {
-    power_of_two(factor).map(|k| -k).filter(|k| *k > 0 && factor > 0.0)
 }
 
 impl Operator for FoldedFire {

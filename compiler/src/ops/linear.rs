@@ -139,13 +139,13 @@ impl Operator for Linear {
             let y = cx.flow.map_to(&[cx.inputs[0], sums], Scalar::Arg(0) * Scalar::Arg(1), dims);
             return with_bias(cx, y, &self.to.name);
         }
-        let x_labels = labels(cx.flow.dims(cx.inputs[0]));
-        let out_labels = relabel(labels(&dims), &self.to.name, "out");
+        let x_labels = cx.flow.dims(cx.inputs[0]).labels();
+        let out_labels = relabel(dims.labels(), &self.to.name, "out");
         let product = Def::Product {
             a: cx.inputs[0],
             b: cx.params[0],
             a_labels: relabel(x_labels, &self.from.name, "in"),
-            b_labels: labels(cx.flow.dims(cx.params[0])),
+            b_labels: cx.flow.dims(cx.params[0]).labels(),
             out_labels,
         };
         let y = cx.flow.push(product, dims);
@@ -166,9 +166,9 @@ impl Operator for Linear {
             cx.param_grad(0, dw);
             return bias_grad(cx, &self.to.name);
         }
-        let x_labels = relabel(labels(&x_dims), &self.from.name, "in");
-        let g_labels = relabel(labels(cx.flow.dims(cx.grad)), &self.to.name, "out");
-        let w_labels = labels(&w_dims);
+        let x_labels = relabel(x_dims.labels(), &self.from.name, "in");
+        let g_labels = relabel(cx.flow.dims(cx.grad).labels(), &self.to.name, "out");
+        let w_labels = w_dims.labels();
         if cx.wanted[0] {
             let def = Def::Product {
                 a: cx.grad,
@@ -234,19 +234,6 @@ pub(crate) fn no_axis(signal: &Signal, name: &str) -> Problem {
         Some(near) => problem.help(format!("did you mean `{near}`?")),
         None => problem.help(format!("its axes are {}", signal.axes_text())),
     }
-}
-
-/// A label for every dim: `B`, `T`, and the axes' names.
-pub(crate) fn labels(dims: &Dims) -> Vec<String> {
-    let mut labels = Vec::new();
-    if dims.batch {
-        labels.push("B".to_owned());
-    }
-    if dims.time {
-        labels.push("T".to_owned());
-    }
-    labels.extend(dims.axes.iter().map(|a| a.name.clone()));
-    labels
 }
 
 /// Renames a label.

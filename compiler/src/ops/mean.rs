@@ -1,10 +1,9 @@
 //! Means over named axes, and over time at the output.
 
 use super::linear::no_axis;
-use super::select::STEPS;
 use super::*;
 use crate::flow::Scalar;
-use crate::types::Kind;
+use crate::types::{Kind, STEPS};
 use ndarray::Axis as At;
 
 /// `mean(H, W)`: the mean over the named axes; `T` may be one of them. `mean(T, decay = β)` weighs the last step most:

@@ -2,7 +2,7 @@
 //!
 //! A file says everything the compiler knows of its operator: how a call is read, how shapes and kinds follow, in what
 //! it is linear, what it multiplies, its reference evaluation and gradient (plain loops, the oracle), and how it is
-//! written as tensor primitives, forward and backward. No other file names an operator.
+//! written as tensor primitives, forward and backward. Other files name an operator only where they make one (ARCHITECTURE.md).
 
 mod args;
 pub mod decay;

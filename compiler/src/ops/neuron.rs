@@ -83,7 +83,7 @@ impl Neuron {
     pub fn read(word: &str, args: &mut Arguments) -> Result<Neuron, Problem> {
         let tau = if word == "LIF" { Some(args.float("tau")?.unwrap_or(2.0)) } else { None };
         if let Some(tau) = tau.filter(|t| !(1.000_001..=1e9).contains(t)) {
-            return Err(Problem::new("build::value", format!("`tau` is {tau}, but must be larger than 1 and at most 1e9")));
+            return Err(Problem::new("build::value", format!("`tau` is {tau}, but must be from 1.000001 to 1e9")));
         }
         let decay_input = if word == "LIF" { args.bool("decay_input")?.unwrap_or(true) } else { false };
         let (threshold, least) = threshold(args)?;

@@ -21,7 +21,7 @@ impl Operator for Ramp {
     }
 
     fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {
-        vec![Multiplication::Factor { axes: vec![select::STEPS.into()], value: None }]
+        vec![Multiplication::Factor { axes: vec![crate::types::STEPS.into()], value: None }]
     }
 
     fn work(&self, _: &[Signal], out: &Signal) -> u64 {

@@ -2,10 +2,7 @@
 
 use super::*;
 use crate::flow::{Cmp, Scalar};
-use crate::types::Kind;
-
-/// The axis of constants that differ between time steps.
-pub const STEPS: &str = "step";
+use crate::types::{Kind, STEPS};
 
 /// c where the operand is 1, and 0 where it is 0. The parameter c varies over some of the operand's axes, and
 /// over time steps if [`STEPS`] is among them.

@@ -2,7 +2,7 @@
 
 use super::residue;
 use crate::check::{Context, How, Residue};
-use crate::ops::folded_fire::shift_of;
+use crate::flow::shift_of;
 use crate::types::NodeId;
 use snnc_grammar::Remedy;
 
@@ -19,7 +19,7 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, leak: f64) -> Result<How, Box<
     let tau = near.map_or(2.0, |n| 1.0 / (1.0 - n));
     let message = format!("the membrane leaks by a factor of {leak:.6}, which is no shift");
     let help = format!("use a leak of 2^-k or 1 - 2^-k; the nearest is `tau = {tau:?}`");
-    let mut found = residue(cx, "leak", id, message, "this leak is a multiplication at every time step".into(), &help);
+    let mut found = residue(cx, "check::leak", id, message, "this leak is a multiplication at every time step".into(), &help);
     // The mistake is where the neuron is defined, not where it is applied.
     if let Some(call) = cx.graph.node(id).defined {
         found.span = call;

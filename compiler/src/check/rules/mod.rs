@@ -12,13 +12,16 @@ use crate::types::NodeId;
 /// The names of all rules, as `allow` takes them.
 pub const RULES: [&str; 5] = ["real_operand", "real_product", "transcendental", "unfoldable_scale", "leak"];
 
-/// A residue at a node.
-pub(super) fn residue(cx: &Context<'_>, rule: &'static str, id: NodeId, message: String, label: String, help: &str) -> Box<Residue> {
+/// A residue at a node; its code is `check::` and the rule's name.
+pub(super) fn residue(cx: &Context<'_>, code: &'static str, id: NodeId, message: String, label: String, help: &str) -> Box<Residue> {
+    let rule = code.trim_start_matches("check::");
+    debug_assert!(RULES.contains(&rule), "{rule} is not among the rules");
     let node = cx.graph.node(id);
     let steps = if node.signal.varies { cx.graph.time as u64 } else { 1 };
     let products = cx.graph.work(id).max(node.signal.elements() as u64 * steps);
     Box::new(Residue {
         rule,
+        code,
         node: id,
         path: node.path.clone(),
         multiplications: products,

@@ -18,7 +18,7 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, operand: &Signal) -> Result<Ho
         Kind::Count => {
             let message = format!("`{word}` multiplies weights with a count of up to {} spikes", operand.bound);
             let label = format!("a count may be added up at most {MAX_COUNT} times");
-            let mut found = residue(cx, "real_operand", id, message, label, "pool over fewer values, or fire before this");
+            let mut found = residue(cx, "check::real_operand", id, message, label, "pool over fewer values, or fire before this");
             found.remedies.extend(fire_before(cx, id));
             Err(found)
         }
@@ -28,7 +28,7 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, operand: &Signal) -> Result<Ho
             }
             let message = format!("`{word}` multiplies weights with a real value");
             let label = format!("its operand is {}, not a `spike`", operand.kind.with_article());
-            let mut found = residue(cx, "real_operand", id, message, label, "put a neuron before it: `… |> lif |> …`");
+            let mut found = residue(cx, "check::real_operand", id, message, label, "put a neuron before it: `… |> lif |> …`");
             found.remedies.extend(fire_before(cx, id));
             Err(found)
         }

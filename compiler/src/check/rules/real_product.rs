@@ -11,7 +11,7 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, operands: &[Signal], summed: b
         (0, _) => {
             let kinds: Vec<String> = operands.iter().map(|s| format!("`{}`", s.kind)).collect();
             let message = format!("a product of two signals of which neither is a spike: {}", kinds.join(" and "));
-            Err(residue(cx, "real_product", id, message, "multiplies two values".into(), "let one of them fire first: `… |> lif`"))
+            Err(residue(cx, "check::real_product", id, message, "multiplies two values".into(), "let one of them fire first: `… |> lif`"))
         }
         (_, false) => Ok(How::Select),
         (2, true) => Ok(How::AndCount),

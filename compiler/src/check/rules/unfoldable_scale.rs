@@ -33,7 +33,7 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, factor: Option<Destination>) -
         many => format!("it is read by {} others, and the map before it cannot take it", many.len()),
     };
     let help = "normalise over the output axis of the map before it, or scale by a power of two";
-    let mut found = residue(cx, "unfoldable_scale", id, message, label, help);
+    let mut found = residue(cx, "check::unfoldable_scale", id, message, label, help);
     if node.op.linearity() == Linearity::Affine {
         let axes = map_before(cx, id);
         found.remedies.extend(axes.map(|axis| Remedy::Axes { call: node.span, axes: vec![axis] }));
