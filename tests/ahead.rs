@@ -1,6 +1,7 @@
 //! Ahead of time: built by the command line, compiled and run as C, on this machine and under an emulator.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop at the first surprise, and says what it skips")]
 
+use sha2::{Digest, Sha256};
 use snnc_compiler::lower::Watch;
 use snnc_runtime::data::Dataset;
 use snnc_runtime::session::Inference;
@@ -87,7 +88,7 @@ fn the_example_in_c_gives_the_same_predictions_and_its_census_is_zero() {
         let t = TempDir::new().unwrap();
         build(t.path(), more);
         says(t.path(), &["census", "digits.o"], 0, &["Digits, ", "\n0 of "]);
-        let mut program = Command::new(cc("cc", t.path(), "example.c", &[]));
+        let mut program = Command::new(cc("cc", t.path(), "digits_example.c", &[]));
         if !more.contains(&"--embed") {
             program.arg(t.path().join("digits.weights"));
         }
@@ -104,7 +105,7 @@ fn the_example_gives_the_same_predictions_on_aarch64() {
     let t = TempDir::new().unwrap();
     build(t.path(), &["--target", "aarch64", "--embed"]);
     says(t.path(), &["census", "digits.o"], 0, &["aarch64", "\n0 of "]);
-    let program = cc(&compiler, t.path(), "example.c", &["-static"]);
+    let program = cc(&compiler, t.path(), "digits_example.c", &["-static"]);
     assert_eq!(classes(&feed(Command::new(emulator).arg(program), &input)), wanted);
 }
 
@@ -145,6 +146,9 @@ int main(void) {
     for (int i = 0; i < 2; i++) pthread_join(threads[i], 0);
     if (failed[0] || failed[1]) return 4;
     if (memcmp(logits[0], logits[1], sizeof logits[0])) return 5;
+    /* The step behind the last is none; nor is one behind a run. */
+    if (!digits_feed(context[1], input[0], 1, logits[0][0])) return 8;
+    if (!digits_feed(context[0], input[0], 1, logits[0][0])) return 9;
     if (!digits_run(context[0], &input[0][0], 4, &logits[0][0][0]) || !digits_run(context[0], &input[0][0], 0, &logits[0][0][0])) return 6;
     static _Alignas(DIGITS_ALIGN) unsigned char other[DIGITS_WEIGHTS_BYTES];
     memcpy(other, digits_weights, sizeof other);
@@ -201,10 +205,10 @@ fn what_cannot_be_built_or_looked_at_says_why() {
     );
     says(run, &[&args(&["--name", "3d"])[..], &["-o", &at]].concat(), 2, &["`3d` is no name for C"]);
     says(run, &[&args(&["--batch", "0"])[..], &["-o", &at]].concat(), 2, &["--batch"]);
-    says(run, &args(&["-o", "runs/a/model.safetensors"]), 1, &["cannot write into `runs/a/model.safetensors`"]);
-    says(run, &args(&["-o", "/proc/nowhere"]), 1, &["cannot write into `/proc/nowhere`"]);
-    says(run, &["build", "quickstart/digits", "--weights", "runs/a", "-o", &at], 1, &["do not fit `Digits`"]);
-    says(run, &["build", "dsr/vgg11_dvs", "--weights", "runs/a", "-o", &at], 1, &["do not fit `DsrVgg11Dvs`"]);
+    says(run, &args(&["-o", "runs/a/model.safetensors"]), 2, &["cannot write into `runs/a/model.safetensors`"]);
+    says(run, &args(&["-o", "/proc/nowhere"]), 2, &["cannot write into `/proc/nowhere`"]);
+    says(run, &["build", "quickstart/digits", "--weights", "runs/a", "-o", &at], 2, &["do not fit `Digits`"]);
+    says(run, &["build", "dsr/vgg11_dvs", "--weights", "runs/a", "-o", &at], 2, &["do not fit `DsrVgg11Dvs`"]);
     fs::write(
         t.path().join("bad.snn"),
         "model Bad {\n    time T = 2\n    input x: analog[C = 2]\n    neuron lif = LIF(tau = 3.0)\n    encoder { e = x |> linear(C -> C = 4) }\n    \
@@ -224,7 +228,7 @@ fn what_cannot_be_built_or_looked_at_says_why() {
     };
     for part in 0..20 {
         let (code, said) = damaged(&whole[..whole.len() * part / 20]);
-        assert!(code == Some(1) && said.contains("is no object file of snnc"), "{part}: {said}");
+        assert!(code == Some(2) && said.contains("is no object file of snnc"), "{part}: {said}");
     }
     // One instruction more: a product of vectors in place of a sum.
     let sum = whole.windows(2).rposition(|w| w == [0x0f, 0x58]).unwrap();
@@ -232,14 +236,81 @@ fn what_cannot_be_built_or_looked_at_says_why() {
     other[sum + 1] = 0x59;
     let (code, words) = damaged(&other);
     assert!(code == Some(1) && words.contains("a multiplication outside the encoder"), "{words}");
-    says(t.path(), &["census", "digits.h"], 1, &["is no object file of snnc"]);
+    says(t.path(), &["census", "digits.h"], 2, &["is no object file of snnc"]);
     says(t.path(), &["census", "nowhere.o"], 2, &["cannot read `nowhere.o`"]);
     // Weights cut short, and those of another program.
-    let program = cc("cc", t.path(), "example.c", &[]);
+    let program = cc("cc", t.path(), "digits_example.c", &[]);
     let weights = fs::read(t.path().join("digits.weights")).unwrap();
     for (bytes, word) in [(&weights[..1000], "usage"), (&[&[weights[0] ^ 1], &weights[1..]].concat()[..], "another program")] {
         fs::write(t.path().join("other.weights"), bytes).unwrap();
         let out = feed(Command::new(&program).arg("other.weights").current_dir(t.path()), &[]);
         assert!(!out.status.success() && said(&out).contains(word), "{}", said(&out));
     }
+}
+
+#[test]
+fn an_object_with_anything_else_in_it_is_refused() {
+    let t = TempDir::new().unwrap();
+    build(t.path(), &["--target", "x86-64"]);
+    let whole = fs::read(t.path().join("digits.o")).unwrap();
+    let refused = |bytes: &[u8], word: &str| {
+        fs::write(t.path().join("forged.o"), bytes).unwrap();
+        says(t.path(), &["census", "forged.o"], 2, &["is no object file of snnc", word]);
+    };
+    // Code between two functions.
+    let inspected = snnc_runtime::artifact::inspect("digits.o", &whole).unwrap();
+    let note = &inspected.note;
+    let hash = |at: usize| whole.get(at..at + note.code).map(|code| snnc_compiler::text::hex(&Sha256::digest(code)));
+    let start = (0..whole.len()).step_by(8).find(|at| hash(*at).is_some_and(|h| h == inspected.hash)).unwrap();
+    let gap = note.functions.windows(2).find(|f| f[0].start + f[0].size < f[1].start).unwrap();
+    let mut forged = whole.clone();
+    forged[start + gap[0].start + gap[0].size] = 0xc3;
+    refused(&forged, "there is something before its function");
+    // Another architecture's number.
+    let mut forged = whole.clone();
+    forged[18] = 183;
+    refused(&forged, "it is for aarch64, and says `x86_64");
+    // Something linked to it: code, code elsewhere, what runs before `main`, data.
+    for (text, word) in [
+        ("int digits_more(int x) { return x + x; }", "bytes of code, and says"),
+        ("__attribute__((section(\".other\"))) int digits_more(int x) { return x + x; }", "its section `.other` is none"),
+        ("static int f(int x) { return x + x; }\n__attribute__((section(\".init_array\"), used)) static void *p = (void *)f;", "its"),
+        ("int digits_more = 3;", "its section `.data` is none of those"),
+    ] {
+        fs::write(t.path().join("more.c"), text).unwrap();
+        for args in [
+            &["cc", "-c", "-fno-asynchronous-unwind-tables", "more.c", "-o", "more.o"][..],
+            &["ld", "-r", "digits.o", "more.o", "-o", "forged.o"],
+        ] {
+            let out = Command::new(args[0]).args(&args[1..]).current_dir(t.path()).output().unwrap();
+            assert!(out.status.success(), "{}", said(&out));
+        }
+        refused(&fs::read(t.path().join("forged.o")).unwrap(), word);
+    }
+}
+
+#[test]
+fn an_object_is_compared_with_a_certificate() {
+    let t = TempDir::new().unwrap();
+    build(t.path(), &["--target", "x86-64"]);
+    let certify = |more: &[&str]| {
+        let out = t.path().join("c.json").display().to_string();
+        let args = ["certify", "quickstart/digits", "--set", "dim=6", "--set", "depths=[1]", "--target", "x86-64", "-o", &out];
+        says(trained(), &[&args, more].concat(), 0, &[]);
+    };
+    certify(&[]);
+    says(t.path(), &["census", "digits.o", "--certificate", "c.json"], 0, &["the code of c.json", "sha256"]);
+    certify(&["--batch", "3"]);
+    let words = ["not the code of c.json", "batch: the certificate says 3, this is 1", "hash of the machine code"];
+    says(t.path(), &["census", "digits.o", "--certificate", "c.json"], 1, &words);
+    build(t.path(), &["--target", "x86-64", "--batch", "3"]);
+    says(t.path(), &["census", "digits.o", "--certificate", "c.json"], 0, &["the code of c.json"]);
+    // What the file says of its functions is not what the network says.
+    let mut whole = fs::read(t.path().join("digits.o")).unwrap();
+    let at = whole.windows(7).position(|w| w == b"encoder").unwrap();
+    whole[at..at + 7].copy_from_slice(b"residue");
+    fs::write(t.path().join("digits.o"), whole).unwrap();
+    says(t.path(), &["census", "digits.o"], 0, &[]);
+    says(t.path(), &["census", "digits.o", "--certificate", "c.json"], 1, &["functions: the certificate says other"]);
+    says(t.path(), &["census", "digits.o", "--certificate", "digits.h"], 2, &["`digits.h` is no certificate"]);
 }

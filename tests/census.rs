@@ -114,7 +114,7 @@ fn planted(triple: &str, code: &[u8], end: &[u8]) -> Vec<Wrong> {
 #[test]
 fn every_kind_of_multiplication_in_machine_code_is_found() {
     let multiplies = |how: &str| vec![Wrong::Multiplies(how.to_owned())];
-    let x86: [(&[u8], Vec<Wrong>); 24] = [
+    let x86: [(&[u8], Vec<Wrong>); 26] = [
         (&[0x48, 0x0f, 0xaf, 0xc1], multiplies("a multiplication")), // imul rax, rcx
         (&[0x48, 0xf7, 0xe1], multiplies("a multiplication")),       // mul rcx
         (&[0xc4, 0xe2, 0xfb, 0xf6, 0xc1], multiplies("a multiplication")), // mulx rax, rax, rcx
@@ -139,6 +139,8 @@ fn every_kind_of_multiplication_in_machine_code_is_found() {
         (&[0xff, 0xe0], vec![Wrong::Computed]),                      // jmp rax
         (&[0xeb, 0x01], vec![Wrong::Leaves]),                        // jmp over the end
         (&[0x0f, 0xa2], vec![Wrong::Unlisted]),                      // cpuid
+        (&[0x50], vec![Wrong::Unlisted]),                            // push rax, to which the return would go
+        (&[0xc2, 0x08, 0x00], vec![Wrong::Unlisted]),                // ret 8
     ];
     for (code, wrong) in x86 {
         assert_eq!(planted("x86_64-unknown-linux-gnu", code, &[0xc3]), wrong, "{code:x?}");
@@ -149,7 +151,7 @@ fn every_kind_of_multiplication_in_machine_code_is_found() {
     let hidden = planted("x86_64-unknown-linux-gnu", &[0x74, 0x01, 0xb8, 0x0f, 0xaf, 0xc1, 0x90], &[0xc3]);
     assert_eq!(hidden, multiplies("a multiplication"));
 
-    let arm: [(u32, Vec<Wrong>); 15] = [
+    let arm: [(u32, Vec<Wrong>); 16] = [
         (0x9b01_7c00, multiplies("a multiplication")),     // mul x0, x0, x1
         (0x9b01_0800, multiplies("a multiplication")),     // madd x0, x0, x1, x2
         (0x9bc1_7c00, multiplies("a multiplication")),     // umulh x0, x0, x1
@@ -165,6 +167,7 @@ fn every_kind_of_multiplication_in_machine_code_is_found() {
         (0x4ea1_9c00, multiplies("a multiplication")),     // mul v0.4s, v0.4s, v1.4s
         (0xd61f_0000, vec![Wrong::Computed]),              // br x0
         (0xd63f_0000, vec![Wrong::CallsOut]),              // blr x0
+        (0xd65f_0020, vec![Wrong::Unlisted]),              // ret x1
     ];
     for (word, wrong) in arm {
         let found = planted("aarch64-unknown-linux-gnu", &word.to_le_bytes(), &0xd65f_03c0u32.to_le_bytes());

@@ -117,22 +117,45 @@ fn what_was_changed_is_seen() {
         fs::write(t.path().join("edited.json"), format!("{head}{to}{tail}")).unwrap();
         says(t.path(), &["certify", "--verify", "edited.json"], 1, &["does not hold", word]);
     }
-    for (from, to) in
-        [("\"hashes\"", "\"hushes\""), ("\"flags\": [", "\"flags\": [\"has_wings\", "), ("\"triple\": \"", "\"triple\": \"pdp11-")]
-    {
+    for (from, to, word) in [
+        ("\"hashes\"", "\"hushes\"", "is no certificate"),
+        ("\"flags\": [", "\"flags\": [\"has_wings\", ", "has_wings"),
+        ("\"triple\": \"", "\"triple\": \"pdp11-", "pdp11"),
+        // Said twice: some read the first, some the last.
+        ("\"verdict\": ", "\"verdict\": \"violated\", \"verdict\": ", "`verdict` stands in it twice"),
+        ("\"instructions\": {", "\"instructions\": { \"mov\": 0, \"mov\": 1,", "stands in it twice"),
+    ] {
         fs::write(t.path().join("edited.json"), whole.replacen(from, to, 1)).unwrap();
-        says(t.path(), &["certify", "--verify", "edited.json"], 1, &["is no certificate"]);
+        says(t.path(), &["certify", "--verify", "edited.json"], 2, &[word]);
     }
+    let mut twice: Value = serde_json::from_str(&whole).unwrap();
+    twice["hashes"]["sources"].as_array_mut().unwrap().push(serde_json::json!(["m.snn", "0".repeat(64)]));
+    fs::write(t.path().join("edited.json"), twice.to_string()).unwrap();
+    says(t.path(), &["certify", "--verify", "edited.json"], 1, &["sources: the certificate says m.snn, derived it once"]);
+    // Wherever the model lies, and however it is named.
+    fs::create_dir(t.path().join("elsewhere")).unwrap();
+    for model in ["../m.snn", &t.path().join("m.snn").display().to_string()] {
+        says(&t.path().join("elsewhere"), &["certify", "--verify", "../c.json", model], 0, &["holds"]);
+    }
+    // One that is violated holds, and is violated.
+    fs::write(t.path().join("v.snn"), MODEL.replace("2.0", "3.0")).unwrap();
+    says(t.path(), &["certify", "v.snn", "-o", "v.json"], 1, &[]);
+    says(t.path(), &["certify", "--verify", "v.json"], 1, &["v.json holds: M is violated"]);
+    // Whatever a network is called, its page has its data.
+    fs::write(t.path().join("d.snn"), MODEL.replace("model M", "model DATA")).unwrap();
+    says(t.path(), &["certify", "d.snn", "-o", "d.html"], 0, &[]);
+    let page = fs::read_to_string(t.path().join("d.html")).unwrap();
+    assert!(page.contains("<title>DATA is strict</title>") && page.contains("id=\"certificate\">{"));
     fs::write(t.path().join("edited.json"), whole.replacen("\"schema\": 1", "\"schema\": 2", 1)).unwrap();
-    says(t.path(), &["certify", "--verify", "edited.json"], 1, &["it has the form 2, and this snnc reads form 1"]);
+    says(t.path(), &["certify", "--verify", "edited.json"], 2, &["it has the form 2, and this snnc reads form 1"]);
     for part in 0..10 {
         fs::write(t.path().join("edited.json"), &whole[..whole.len() * part / 10]).unwrap();
-        says(t.path(), &["certify", "--verify", "edited.json"], 1, &["is no certificate"]);
+        says(t.path(), &["certify", "--verify", "edited.json"], 2, &["is no certificate"]);
     }
     says(t.path(), &["certify", "--verify", "nowhere.json"], 2, &["cannot read `nowhere.json`"]);
     says(t.path(), &["certify"], 2, &["name a MODEL"]);
     says(t.path(), &["certify", "m.snn", "-o", "c.txt"], 2, &["ends with .json"]);
-    says(t.path(), &["certify", "m.snn", "-o", "nowhere/c.json"], 1, &["c.json"]);
+    says(t.path(), &["certify", "m.snn", "-o", "nowhere/c.json"], 2, &["c.json"]);
     says(t.path(), &["certify", "m.snn", "--data", "digits"], 2, &["give `--weights W`"]);
 }
 
@@ -149,12 +172,21 @@ fn weights_are_part_of_it() {
     validate("docs/schemas/certificate.schema.json", &c);
     assert!(c["measured"]["accumulates"].as_f64().unwrap() < c["totals"]["accumulates"].as_f64().unwrap());
     says(t.path(), &["certify", "--verify", "c.json", "--weights", "a"], 0, &["holds"]);
-    says(t.path(), &["certify", "--verify", "c.json"], 0, &["holds", "they are not compared"]);
+    says(t.path(), &["certify", "--verify", "c.json"], 2, &["c.json` is for weights", "--without-weights"]);
+    says(t.path(), &["certify", "--verify", "c.json", "--without-weights"], 0, &["holds", "but for its weights, which were not compared"]);
+    let text = says(t.path(), &["certify", "--verify", "c.json", "--weights", "b", "--format", "json"], 1, &[]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&report["holds"], &report["weights_compared"]), (&Value::Bool(false), &Value::Bool(true)));
+    // A measurement without the weights that it was made with.
+    let mut edited = c.clone();
+    edited["hashes"]["weights"] = Value::Null;
+    fs::write(t.path().join("edited.json"), edited.to_string()).unwrap();
+    says(t.path(), &["certify", "--verify", "edited.json"], 2, &["is no certificate"]);
     let words = ["does not hold", "hash of the weights", "hash of the folded weights", "measured.accumulates"];
     says(t.path(), &["certify", "--verify", "c.json", "--weights", "b"], 1, &words);
     // Weights of another model.
-    says(t.path(), &["certify", "quickstart/digits_rate", "--weights", "a"], 1, &["do not fit `DigitsRate`"]);
-    says(t.path(), &["certify", "quickstart/digits", "--weights", "a"], 1, &["do not fit `Digits`"]);
+    says(t.path(), &["certify", "quickstart/digits_rate", "--weights", "a"], 2, &["do not fit `DigitsRate`"]);
+    says(t.path(), &["certify", "quickstart/digits", "--weights", "a"], 2, &["do not fit `Digits`"]);
     // The folded weights are those that `snnc build` writes.
     says(t.path(), &[&["build", "quickstart/digits", "--weights", "a", "-o", "out"], &small[..]].concat(), 0, &[]);
     let hash = Command::new("sha256sum").arg(t.path().join("out/digits.weights")).output().unwrap();

@@ -249,6 +249,8 @@ fn the_page_about_ci_shows_what_is_printed() {
         assert_eq!(says(t.path(), &args, code, &[]), wanted, "{tag}");
     }
     // Its example of a policy is one.
+    fs::create_dir(t.path().join("deploy")).unwrap();
+    fs::write(t.path().join("deploy/b.snn"), ADMITTED).unwrap();
     let policy = page.split_once("```toml\n").unwrap().1.split_once("```").unwrap().0;
     fs::write(t.path().join("snnc.toml"), policy).unwrap();
     says(t.path(), &["check", "a.snn", "--write-baseline", "snnc-baseline.json"], 0, &[]);
@@ -276,4 +278,143 @@ fn the_action_runs_the_check() {
     for hook in ["entry: snnc check\n", "entry: snnc fmt\n"] {
         assert!(project(".pre-commit-hooks.yaml").contains(hook));
     }
+}
+
+#[test]
+fn lists_of_paths_may_stand_on_several_lines() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ci/check.sh");
+    let t = folder();
+    let run = |paths: &str, sarif: &str| {
+        let mut command = Command::new("bash");
+        command.arg(&script).arg(env!("CARGO_BIN_EXE_snnc")).current_dir(t.path());
+        command.env("PATHS", paths).env("ARGUMENTS", "").env("SARIF", sarif).output().unwrap().status.code()
+    };
+    assert_eq!(run("b.snn\ndeploy/a.snn\n", ""), Some(1));
+    assert_eq!(run("\nb.snn\n", ""), Some(0));
+    assert_ne!(run("b.snn", "nowhere/findings.sarif"), Some(0));
+    assert_eq!(run("b.snn", "/dev/full"), Some(2));
+}
+
+#[test]
+fn every_folder_has_its_own_baseline() {
+    let t = TempDir::new().unwrap();
+    for name in ["a", "b"] {
+        let folder = t.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("m.snn"), BAD).unwrap();
+        fs::write(folder.join("snnc.toml"), "baseline = \"base.json\"\n").unwrap();
+        says(&folder, &["check", ".", "--write-baseline", "base.json"], 0, &[]);
+    }
+    says(t.path(), &["check", "a", "b"], 0, &["8 findings in the baseline"]);
+    // A neighbour's does not hold for a folder without one.
+    fs::remove_file(t.path().join("b/snnc.toml")).unwrap();
+    for order in [["a", "b"], ["b", "a"]] {
+        says(t.path(), &["check", order[0], order[1]], 1, &["4 findings in the baseline"]);
+    }
+}
+
+#[test]
+fn a_finding_is_the_same_however_its_file_is_named() {
+    let t = folder();
+    fs::create_dir(t.path().join("ci")).unwrap();
+    says(t.path(), &["check", "deploy", "--write-baseline", "ci/base.json"], 0, &[]);
+    let whole = t.path().join("deploy").display().to_string();
+    for path in ["deploy", "./deploy", "deploy/../deploy/a.snn", &whole] {
+        says(t.path(), &["check", path, "--baseline", "ci/base.json"], 0, &["4 findings in the baseline"]);
+    }
+    says(&t.path().join("deploy"), &["check", ".", "--baseline", "../ci/base.json"], 0, &["4 findings in the baseline"]);
+    // In a repository, with and without a baseline.
+    fs::create_dir(t.path().join(".git")).unwrap();
+    says(t.path(), &["check", "deploy", "--write-baseline", "ci/base.json"], 0, &[]);
+    let prints = |args: &[&str], code: i32| {
+        let log = sarif(t.path(), args, code);
+        let results = log["runs"][0]["results"].as_array().unwrap().clone();
+        results.iter().map(|r| r["partialFingerprints"]["snncLine/v1"].clone()).collect::<Vec<_>>()
+    };
+    let all = prints(&["deploy"], 1);
+    assert_eq!(prints(&["./deploy"], 1), all);
+    assert_eq!(prints(&["deploy", "--baseline", "ci/base.json"], 0), all);
+    // Another variant's finding on a line like one that is known is another one.
+    let two = format!("{BAD}{}", BAD.replace("model A", "model B"));
+    fs::write(t.path().join("two.snn"), two).unwrap();
+    says(t.path(), &["check", "two.snn#A", "--write-baseline", "two.json"], 0, &["(4 findings)"]);
+    says(t.path(), &["check", "two.snn#B", "--baseline", "two.json"], 1, &["check::leak"]);
+}
+
+#[test]
+fn a_baseline_takes_only_what_can_be_accepted() {
+    let t = folder();
+    says(t.path(), &["check", "nowhere.snn", "--write-baseline", "base.json"], 2, &["wrote base.json (0 findings)", "nowhere.snn"]);
+    says(t.path(), &["check", "nowhere.snn", "--baseline", "base.json"], 2, &[]);
+    fs::write(t.path().join("c.snn"), format!("garbage here\n{BAD}")).unwrap();
+    says(t.path(), &["check", "c.snn", "--write-baseline", "base.json"], 1, &["(0 findings)", "syntax::"]);
+    // What was not looked at is neither gone nor forgotten.
+    fs::remove_file(t.path().join("c.snn")).unwrap();
+    fs::write(t.path().join("d.snn"), BAD.replace("model A", "model D")).unwrap();
+    says(t.path(), &["check", ".", "--write-baseline", "base.json"], 0, &["(8 findings)"]);
+    let out = says(t.path(), &["check", "d.snn", "--baseline", "base.json"], 0, &["4 findings in the baseline"]);
+    assert!(!out.contains("matches nothing") && !out.contains("match nothing"), "{out}");
+    says(t.path(), &["check", "d.snn", "--write-baseline", "base.json"], 0, &["(8 findings)"]);
+    says(t.path(), &["check", ".", "--baseline", "base.json"], 0, &["8 findings in the baseline"]);
+}
+
+#[test]
+fn fixes_leave_what_is_accepted() {
+    let t = folder();
+    let path = t.path().join("deploy/a.snn");
+    says(t.path(), &["check", "deploy", "--write-baseline", "base.json"], 0, &[]);
+    says(t.path(), &["check", "deploy", "--baseline", "base.json", "--fix"], 0, &[]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), BAD);
+    says(t.path(), &["check", "deploy", "--allow", "leak", "--fix"], 0, &["3 places mended"]);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("tau = 3.0") && text.contains("batchnorm(C)"), "{text}");
+}
+
+#[test]
+fn a_policy_holds_for_what_a_file_is_called() {
+    let t = folder();
+    let policy = |text: &str| fs::write(t.path().join("snnc.toml"), text).unwrap();
+    std::os::unix::fs::symlink("../b.snn", t.path().join("deploy/link.snn")).unwrap();
+    fs::remove_file(t.path().join("deploy/a.snn")).unwrap();
+    for pattern in ["deploy/*.snn", "./deploy/*.snn", "**/link.snn"] {
+        policy(&format!("[[model]]\nfiles = [\"{pattern}\"]\nverdict = \"strict\"\n"));
+        says(t.path(), &["check", "deploy/link.snn"], 1, &["policy::verdict"]);
+        says(t.path(), &["check", "deploy"], 1, &["policy::verdict"]);
+        says(t.path(), &["check", "b.snn"], 0, &[]);
+    }
+    policy("[[model]]\nfiles = [\"depoly/*.snn\"]\nverdict = \"strict\"\n");
+    says(t.path(), &["check", "b.snn"], 2, &["`depoly/*.snn` matches no file", "policy::file"]);
+    // One word for several codes, and the same asked for both ways.
+    policy("deny = [\"value\"]\n");
+    says(t.path(), &["check", "b.snn"], 2, &["`value` may be", "write the whole code"]);
+    policy("deny = [\"leak\"]\nallow = [\"leak\"]\n");
+    says(t.path(), &["check", "b.snn"], 2, &["both denied and allowed"]);
+    // A code before all warnings, the command line before the file.
+    let unused = ADMITTED.replace("    output", "    unused = s |> linear(C -> C = 3)\n    output");
+    fs::write(t.path().join("b.snn"), unused).unwrap();
+    policy("deny = [\"warnings\"]\n");
+    says(t.path(), &["check", "b.snn"], 1, &["denies"]);
+    says(t.path(), &["check", "b.snn", "--allow", "build::unused"], 0, &[]);
+    says(t.path(), &["check", "b.snn", "--allow", "warnings"], 0, &[]);
+    policy("");
+    says(t.path(), &["check", "b.snn", "--deny", "warnings", "--allow", "build::unused"], 0, &[]);
+    says(t.path(), &["check", "b.snn", "--allow", "warnings", "--deny", "build::unused"], 1, &[]);
+}
+
+#[test]
+fn names_of_files_are_only_names() {
+    use std::os::unix::ffi::OsStrExt;
+    let t = folder();
+    // A line that would be a command to whoever reads the log.
+    fs::write(t.path().join("x\n::error::pwned\n.snn"), ADMITTED).unwrap();
+    let out = says(t.path(), &["check", "x\n::error::pwned\n.snn", "--format", "github"], 0, &["\\u{a}::error::pwned"]);
+    assert!(!out.contains("\n::"), "{out}");
+    // A `#` that is part of a path; a variant of a folder.
+    fs::create_dir(t.path().join("v#1")).unwrap();
+    fs::write(t.path().join("v#1/b.snn"), ADMITTED).unwrap();
+    says(t.path(), &["check", "v#1/b.snn"], 0, &["admitted"]);
+    says(t.path(), &["check", "deploy#Nope"], 2, &["`deploy` is a folder, and has no variant `Nope`"]);
+    let name = std::ffi::OsStr::from_bytes(b"x\xff.snn");
+    fs::write(t.path().join("deploy").join(name), ADMITTED).unwrap();
+    says(t.path(), &["check", "deploy"], 2, &["is not UTF-8"]);
 }

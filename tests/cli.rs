@@ -99,7 +99,7 @@ fn a_model_that_no_machine_holds_says_how_much_and_for_what() {
                e = x |> linear(C -> C = 2000000)\n    }\n    s = e |> lif\n    output s |> mean(H, W) |> linear(C -> C = 2000000) |> linear(C -> C = 10) |> mean(T)\n}\n\
                recipe r for M {\n    data digits\n    optimizer sgd(lr = 0.1)\n    schedule constant(epochs = 1)\n}\n";
     file(&t, "big.snn", big.as_bytes());
-    says(t.path(), &["train", "big.snn", "-o", "out"], 1, &["needs", "TB", "weight"]);
+    says(t.path(), &["train", "big.snn", "-o", "out"], 2, &["needs", "TB", "weight"]);
 }
 
 /// A network that takes spikes, and its recipe.
@@ -112,7 +112,7 @@ fn what_is_strict_for_spikes_takes_only_spikes() {
     let t = TempDir::new().unwrap();
     file(&t, "s.snn", SPIKES.as_bytes());
     says(t.path(), &["check", "s.snn"], 0, &["strict"]);
-    says(t.path(), &["train", "s.snn", "-o", "run"], 1, &["must be a spike, 0 or 1"]);
+    says(t.path(), &["train", "s.snn", "-o", "run"], 2, &["must be a spike, 0 or 1"]);
     let tensor = |shape: &[usize], x: f32| Tensor::new(shape.to_vec(), vec![x; shape.iter().product()]);
     let shapes = [("output.conv.weight", &[4, 1, 3, 3][..]), ("output.linear.weight", &[10, 4]), ("output.linear.bias", &[10])];
     let weights: Tensors = shapes.into_iter().map(|(name, shape)| (name.to_owned(), tensor(shape, 0.5))).collect();
@@ -120,7 +120,7 @@ fn what_is_strict_for_spikes_takes_only_spikes() {
     let batch = |x: f32| [("input".to_owned(), tensor(&[1, 1, 8, 8], x)), ("labels".to_owned(), tensor(&[1], 3.0))].into_iter().collect();
     for backend in ["cpu", "reference"] {
         let args = ["trace", "s.snn", "-w", "w.safetensors", "-b", "b.safetensors", "-o", "out.safetensors", "--backend", backend];
-        for (x, code, words) in [(0.5, 1, "must be a spike"), (f32::NAN, 1, "value 0 is NaN"), (1.0, 0, "wrote")] {
+        for (x, code, words) in [(0.5, 2, "must be a spike"), (f32::NAN, 2, "value 0 is NaN"), (1.0, 0, "wrote")] {
             file(&t, "b.safetensors", &to_bytes(&batch(x)).unwrap());
             says(t.path(), &args, code, &[words]);
         }
@@ -130,7 +130,7 @@ fn what_is_strict_for_spikes_takes_only_spikes() {
         let weights: Tensors = names.into_iter().map(|(name, shape)| (name.to_owned(), tensor(shape, 0.5))).collect();
         file(&t, "m.safetensors", &to_bytes(&weights).unwrap());
         let args = ["trace", "m.snn", "-w", "m.safetensors", "-b", "r.safetensors", "-o", "out.safetensors", "--backend", backend];
-        for (x, code, words) in [(f32::NAN, 1, "must be a finite number"), (0.5, 0, "wrote")] {
+        for (x, code, words) in [(f32::NAN, 2, "must be a finite number"), (0.5, 0, "wrote")] {
             let batch = [("input".to_owned(), tensor(&[1, 2], x)), ("labels".to_owned(), tensor(&[1], 2.0))].into_iter().collect();
             file(&t, "r.safetensors", &to_bytes(&batch).unwrap());
             says(t.path(), &args, code, &[words]);
@@ -162,37 +162,37 @@ fn checkpoints_that_are_damaged_or_of_something_else() {
     run("run", 0, &["test accuracy", "359 of 359"]);
     let bytes = fs::read(&weights).unwrap();
     file(&t, "short.safetensors", &bytes[..bytes.len() / 2]);
-    run("short.safetensors", 1, &["cannot be read as a checkpoint"]);
+    run("short.safetensors", 2, &["cannot be read as a checkpoint"]);
     file(&t, "text.safetensors", b"hello");
-    run("text.safetensors", 1, &["cannot be read as a checkpoint"]);
-    run("nothing.safetensors", 1, &["cannot read"]);
+    run("text.safetensors", 2, &["cannot be read as a checkpoint"]);
+    run("nothing.safetensors", 2, &["cannot read"]);
     let mut tensors: Tensors = read_tensors(&weights).unwrap();
     let name = "embed.conv.weight";
     tensors.get_mut(name).unwrap().data[3] = f32::NAN;
     file(&t, "nan.safetensors", &to_bytes(&tensors).unwrap());
-    run("nan.safetensors", 1, &[name, "NaN"]);
+    run("nan.safetensors", 2, &[name, "NaN"]);
     tensors.insert(name.into(), Tensor::new(vec![2, 2], vec![0.0; 4]));
     tensors.remove("head.linear.bias");
     file(&t, "shape.safetensors", &to_bytes(&tensors).unwrap());
-    run("shape.safetensors", 1, &["shape [2, 2]", "missing: head.linear.bias"]);
+    run("shape.safetensors", 2, &["shape [2, 2]", "missing: head.linear.bias"]);
     tensors = read_tensors(&weights).unwrap();
     tensors.insert("stage[9].weight".into(), Tensor::new(vec![1], vec![0.0]));
     file(&t, "more.safetensors", &to_bytes(&tensors).unwrap());
-    run("more.safetensors", 1, &["unknown: stage[9].weight"]);
+    run("more.safetensors", 2, &["unknown: stage[9].weight"]);
     tensors = read_tensors(&weights).unwrap();
     tensors.get_mut("embed.batchnorm.running_var").unwrap().data[1] = -0.5;
     file(&t, "variance.safetensors", &to_bytes(&tensors).unwrap());
-    run("variance.safetensors", 1, &["embed.batchnorm.running_var", "-0.5 at index 1, below 0.0"]);
+    run("variance.safetensors", 2, &["embed.batchnorm.running_var", "-0.5 at index 1, below 0.0"]);
     // The header says i32 where it said f32: the same bytes, other numbers.
     let at = bytes.windows(5).position(|w| w == b"\"F32\"").unwrap();
     file(&t, "integers.safetensors", &[&bytes[..at], b"\"I32\"", &bytes[at + 5..]].concat());
-    run("integers.safetensors", 1, &["holds integers"]);
-    says(t.path(), &train(&[]), 1, &["--resume"]);
-    says(t.path(), &train(&["--resume", "--seed", "5"]), 1, &["another recipe", "seed: 2 there, 5 here"]);
+    run("integers.safetensors", 2, &["holds integers"]);
+    says(t.path(), &train(&[]), 2, &["--resume"]);
+    says(t.path(), &train(&["--resume", "--seed", "5"]), 2, &["another recipe", "seed: 2 there, 5 here"]);
     // A constant of a neuron is a part of the network too.
     let own = snnc_zoo::model("quickstart/digits").unwrap().replace("tau = 2.0", "tau = 4.0");
     file(&t, "own.snn", own.as_bytes());
-    says(t.path(), &["train", "own.snn", "-o", "run", "--resume", "--set", "dim=6", "--set", "depths=[1]"], 1, &["another network"]);
+    says(t.path(), &["train", "own.snn", "-o", "run", "--resume", "--set", "dim=6", "--set", "depths=[1]"], 2, &["another network"]);
     // What was said when the run began need not be said again.
     let again = ["train", "quickstart/digits", "-o", "seven", "--set", "dim=6", "--set", "depths=[1]"];
     says(t.path(), &[&again[..], &["--epochs", "1", "--seed", "7"]].concat(), 0, &["seed 7"]);
@@ -209,30 +209,30 @@ fn checkpoints_that_are_damaged_or_of_something_else() {
     ] {
         assert!(text.contains(from), "{text}");
         fs::write(&state, text.replacen(from, to, 1)).unwrap();
-        says(t.path(), &train(&["--resume"]), 1, &["damaged", "its state has"]);
+        says(t.path(), &train(&["--resume"]), 2, &["damaged", "its state has"]);
     }
     fs::write(&state, text).unwrap();
     let optimizer = state.with_file_name("optimizer.safetensors");
     let kept = fs::read(&optimizer).unwrap();
     fs::write(&optimizer, to_bytes(&Tensors::new()).unwrap()).unwrap();
-    says(t.path(), &train(&["--resume"]), 1, &["damaged", "has 0 tensors"]);
+    says(t.path(), &train(&["--resume"]), 2, &["damaged", "has 0 tensors"]);
     fs::write(&optimizer, kept).unwrap();
     fs::create_dir(t.path().join("bare")).unwrap();
     fs::copy(&weights, t.path().join("bare/model.safetensors")).unwrap();
-    says(t.path(), &["train", "quickstart/digits", "-o", "bare", "--epochs", "1"], 1, &["holds a run already"]);
+    says(t.path(), &["train", "quickstart/digits", "-o", "bare", "--epochs", "1"], 2, &["holds a run already"]);
     let held = fs::File::open(t.path().join("run")).unwrap();
     held.lock().unwrap();
-    says(t.path(), &train(&["--resume"]), 1, &["another training runs in `run`"]);
+    says(t.path(), &train(&["--resume"]), 2, &["another training runs in `run`"]);
     drop(held);
-    says(t.path(), &["train", "quickstart/digits", "-o", "run", "--resume"], 1, &["another network"]);
-    says(t.path(), &["train", "quickstart/digits", "-o", "none", "--resume"], 1, &["no checkpoint"]);
-    says(t.path(), &["train", "quickstart/digits", "-o", "run/model.safetensors/x"], 1, &["cannot make the folder"]);
-    says(t.path(), &["train", "quickstart/digits", "-o", "out", "--set", "image=16"], 1, &["H = 16", "digits"]);
+    says(t.path(), &["train", "quickstart/digits", "-o", "run", "--resume"], 2, &["another network"]);
+    says(t.path(), &["train", "quickstart/digits", "-o", "none", "--resume"], 2, &["no checkpoint"]);
+    says(t.path(), &["train", "quickstart/digits", "-o", "run/model.safetensors/x"], 2, &["cannot make the folder"]);
+    says(t.path(), &["train", "quickstart/digits", "-o", "out", "--set", "image=16"], 2, &["H = 16", "digits"]);
     says(t.path(), &["train", "quickstart/digits", "-o", "out", "--data", "imagenet"], 2, &["no data set `imagenet`"]);
     let mut predict = vec!["predict", "quickstart/digits", "--set", "dim=6", "--set", "depths=[1]", "--weights", "run"];
     says(t.path(), &[&predict[..], &["--sample", "0"]].concat(), 0, &["it is"]);
     predict.push("short.safetensors");
-    says(t.path(), &predict, 1, &["cannot read the picture"]);
+    says(t.path(), &predict, 2, &["cannot read the picture"]);
 }
 
 /// Everything that training leaves behind, as bytes.
@@ -325,10 +325,10 @@ fn output_that_cannot_be_written_is_no_bug() {
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     let zoo = Command::new(env!("CARGO_BIN_EXE_snnc")).arg("zoo").stdout(full()).output().unwrap();
     let text = String::from_utf8_lossy(&zoo.stderr).into_owned();
-    assert_eq!(zoo.status.code(), Some(1), "{text}");
+    assert_eq!(zoo.status.code(), Some(2), "{text}");
     assert!(text.starts_with("snnc: cannot write the output: No space left"), "{text}");
     let silent = Command::new(env!("CARGO_BIN_EXE_snnc")).args(["check", "no such file"]).stderr(full()).output().unwrap();
-    assert_eq!(silent.status.code(), Some(1));
+    assert_eq!(silent.status.code(), Some(2));
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn a_full_disk_leaves_the_old_checkpoint() {
     let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\"";
     let full = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_snnc")]).args(&resume).current_dir(t.path()).output().unwrap();
     let text = String::from_utf8_lossy(&full.stderr).into_owned();
-    assert_eq!(full.status.code(), Some(1), "{text}");
+    assert_eq!(full.status.code(), Some(2), "{text}");
     assert!(text.contains("cannot write") || text.contains("cannot sync"), "{text}");
     let left: Vec<String> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
     assert!(left.iter().all(|n| !n.starts_with(".writing")), "{left:?}");
@@ -426,14 +426,14 @@ fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
         ("repeated.pth", ["tensor `head.weight` has [8192, 262144] values", "more than the file holds"]),
         ("complex.pth", ["complex.pth", "ComplexFloat"]),
     ] {
-        convert(&t, &checkpoint(name), "out.safetensors", 1, &words);
+        convert(&t, &checkpoint(name), "out.safetensors", 2, &words);
     }
     assert_eq!(before(), 0, "a pickle left something");
     for name in ["timm.pth.tar", "legacy.pth", "published.safetensors"] {
         let whole = fs::read(checkpoint(name)).unwrap();
         for part in 1..8 {
             file(&t, "half", &whole[..whole.len() * part / 8]);
-            convert(&t, "half", "out.safetensors", 1, &["`half` cannot be read as a checkpoint"]);
+            convert(&t, "half", "out.safetensors", 2, &["`half` cannot be read as a checkpoint"]);
         }
         // Damage in any place is an error or changes numbers; it is never a crash.
         for at in (0..whole.len()).step_by(whole.len() / 60) {
@@ -441,7 +441,7 @@ fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
             bytes[at] ^= 0x5a;
             file(&t, "damaged", &bytes);
             let out = snnc(t.path(), &CONVERT.iter().copied().chain(["--force", "damaged", "damaged.safetensors"]).collect::<Vec<_>>());
-            assert!(matches!(out.status.code(), Some(0 | 1)), "{name} at {at}: {}", String::from_utf8_lossy(&out.stderr));
+            assert!(matches!(out.status.code(), Some(0 | 2)), "{name} at {at}: {}", String::from_utf8_lossy(&out.stderr));
         }
     }
     assert!(!t.path().join("out.safetensors").exists());
@@ -469,17 +469,17 @@ fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
         "unknown: head.scale",
         "head.weight has shape [8, 10], not [10, 8]",
     ];
-    convert(&t, "changed.safetensors", "out.safetensors", 1, &words);
+    convert(&t, "changed.safetensors", "out.safetensors", 2, &words);
     says(
         t.path(),
         &["convert", "--layout", "gac", "gac/msresnet_cifar", &checkpoint("timm.pth.tar"), "out.safetensors"],
-        1,
+        2,
         &["a checkpoint of another model", "conv1.weight"],
     );
     let mut wrong = CONVERT;
     wrong[2] = "dsr";
     let args: Vec<&str> = wrong.into_iter().chain(["changed.safetensors", "out.safetensors"]).collect();
-    says(t.path(), &args, 1, &["the layout `dsr` does not name the parameters of `SpikingformerCifarPublished`; `spikingformer` does"]);
+    says(t.path(), &args, 2, &["the layout `dsr` does not name the parameters of `SpikingformerCifarPublished`; `spikingformer` does"]);
     wrong[2] = "torch";
     let args: Vec<&str> = wrong.into_iter().chain(["changed.safetensors", "out.safetensors"]).collect();
     says(t.path(), &args, 2, &["there is no layout `torch`; there are: dsr, gac, mixer-snn, spikingformer"]);
@@ -491,7 +491,7 @@ fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
     convert(&t, &checkpoint("timm.pth.tar"), "there.safetensors", 2, &["there.safetensors exists; --force replaces it"]);
     assert_eq!(fs::read(&old).unwrap(), b"mine");
     let forced: Vec<&str> = CONVERT.into_iter().chain(["--force"]).collect();
-    says(t.path(), &[&forced[..], &["changed.safetensors", "there.safetensors"]].concat(), 1, &["do not fit"]);
+    says(t.path(), &[&forced[..], &["changed.safetensors", "there.safetensors"]].concat(), 2, &["do not fit"]);
     assert_eq!(fs::read(&old).unwrap(), b"mine");
     says(t.path(), &[&forced[..], &[checkpoint("timm.pth.tar").as_str(), "there.safetensors"]].concat(), 0, &["71 tensors"]);
 }

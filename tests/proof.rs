@@ -45,7 +45,17 @@ struct Row {
 fn row(name: &str, sources: &SourceMap, checked: Checked) -> Row {
     let certificate = |target: &str| {
         let target = Target::named(target).unwrap();
-        let input = Input { model: name, set: vec![], time: None, sources, checked: &checked, weights: None, data: None, target: &target };
+        let input = Input {
+            model: name,
+            set: vec![],
+            time: None,
+            sources,
+            checked: &checked,
+            weights: None,
+            data: None,
+            target: &target,
+            batch: 1,
+        };
         let certificate = certify(&input).unwrap();
         let census = &certificate.code.census;
         assert_eq!(census.findings, vec![], "{name} for {}", census.triple);

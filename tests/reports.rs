@@ -80,7 +80,7 @@ fn energy_refuses_what_it_cannot_use() {
     let good = fs::read_to_string(rates(512)).unwrap();
     let with = |text: &str, words: &[&str]| {
         fs::write(t.path().join("rates.toml"), text).unwrap();
-        says(t.path(), &["energy", model, "--rates", "rates.toml"], 1, words);
+        says(t.path(), &["energy", model, "--rates", "rates.toml"], 2, words);
     };
     with(
         &good.replace("\"tokenizer[2].m.conv\" = 0.1534", "\"tokenizer[2].m.conf\" = 0.1534"),
@@ -89,12 +89,15 @@ fn energy_refuses_what_it_cannot_use() {
     with(&good.replace("= 0.1534", "= 15.34"), &["not between 0 and 1: tokenizer[2].m.conv = 15.34"]);
     with(&good.replace("= 0.1534", "= nan"), &["not between 0 and 1"]);
     with(&good.replace("[rates]", "[rates"), &["rates.toml"]);
-    says(t.path(), &["energy", model, "--rates", "nowhere.toml"], 1, &["nowhere.toml"]);
+    with(&format!("model = \"Other\"\n{good}"), &["it is a report of `Other`"]);
+    with(&format!("time = 7\n{good}"), &["it was measured over 7 time steps, and there are 4"]);
+    with(&format!("{good}\n[[layers]]\npath = \"tokenizer[2].m.conv\"\nrate = 0.5\n"), &["given twice: tokenizer[2].m.conv"]);
+    says(t.path(), &["energy", model, "--rates", "nowhere.toml"], 2, &["nowhere.toml"]);
     says(t.path(), &["energy", model], 2, &["--weights", "--rates"]);
     says(t.path(), &["energy", model, "--rates", "rates.toml", "--plot", "plot.pdf"], 2, &["ends with .svg or .html"]);
     says(t.path(), &["energy", model, "--rates", "rates.toml", "--mac-pj=-1"], 2, &["a number of picojoule, 0 or more"]);
     fs::write(t.path().join("rates.toml"), good).unwrap();
-    says(t.path(), &["energy", model, "--rates", "rates.toml", "--plot", "nowhere/plot.svg"], 1, &["plot.svg"]);
+    says(t.path(), &["energy", model, "--rates", "rates.toml", "--plot", "nowhere/plot.svg"], 2, &["plot.svg"]);
     says(t.path(), &["energy", model, "--rates", "rates.toml", "--plot", "plot.html"], 0, &["7.464 mJ", "wrote plot.html"]);
     let page = fs::read_to_string(t.path().join("plot.html")).unwrap();
     assert!(
@@ -141,10 +144,19 @@ fn a_diff_says_what_changed() {
     let acs = 0.15 * (4.0 * 64.0 * 8.0 * 73.0 + 4.0 * 64.0 * 90.0);
     let found = report["before"]["acs"].as_f64().unwrap();
     assert!((found / acs - 1.0).abs() < 1e-9, "{found} {acs}");
+    // The summary of a model says the same.
+    let summary: Value = serde_json::from_str(&says(t.path(), &["summary", "a.snn", "--format", "json"], 0, &[])).unwrap();
+    for name in ["macs", "acs", "energy_mj"] {
+        assert_eq!(summary[name], report["before"][name], "{name}");
+    }
     let nodes: Vec<&str> = report["nodes"].as_array().unwrap().iter().map(|n| n["path"].as_str().unwrap()).collect();
     assert!(nodes.contains(&"q.conv") && nodes.contains(&"e.conv") && !nodes.contains(&"x"), "{nodes:?}");
     let words = ["### ❌ `M` is violated (was strict)", "| verdict | strict | violated | changed |", "- new residue `leak` at `s.lif`"];
     says(t.path(), &["diff", "a.snn", "c.snn", "--format", "markdown"], 0, &words);
+    // What an operator was told is part of it; a name with bars and backticks stays in its cell.
+    says(t.path(), &["diff", "a.snn", "c.snn"], 0, &["2 nodes differ", "~ s.lif", "tau = 2.0", "tau = 3.0"]);
+    fs::copy(t.path().join("a.snn"), t.path().join("p|q`.snn")).unwrap();
+    says(t.path(), &["diff", "p|q`.snn", "a.snn", "--format", "markdown"], 0, &["| | `` p\\|q`.snn `` | `a.snn` | change |"]);
     says(t.path(), &["diff", "c.snn", "a.snn"], 0, &["no residue `leak` any more at r.lif", "strict"]);
     says(t.path(), &["diff", "a.snn", "nowhere.snn"], 2, &["nowhere.snn"]);
     says(

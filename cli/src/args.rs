@@ -21,7 +21,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  snnc check zoo/\n  snnc check my.snn --fix\n  snnc check mixer/mlp_spe#MlpSpeB --set expand=4\n  \
                             snnc check models/ --format sarif --baseline snnc-baseline.json > findings.sarif\n\n\
                             A file `snnc.toml` in the model's folder, or one above it, says what holds there; see docs/ci.md.\n\
-                            Exit code: 0 clean, 1 findings, 2 usage."
+                            Exit code: 0 clean, 1 findings, 2 it could not be told."
     )]
     Check(CheckArgs),
     /// Format files in place.
@@ -84,18 +84,19 @@ pub(crate) enum Command {
         after_help = "Examples:\n  snnc certify mixer/mlp_spe#MlpSpeT\n  snnc certify quickstart/digits --weights runs/digits --data digits -o digits.json\n  snnc certify mixer/mlp_spe#MlpSpeB -o mlp_spe_b.html\n  \
                             snnc certify --verify digits.json --weights runs/digits\n\n\
                             --verify derives the certificate again from source and weights and says what differs.\n\
-                            Exit code: 0 holds, 1 violated or something differs, 2 usage."
+                            Exit code: 0 holds, 1 violated or something differs, 2 it could not be told."
     )]
     Certify(CertifyArgs),
     /// Compile ahead of time: an object file and a C header, for programs that know nothing of snnc.
     #[command(after_help = "Examples:\n  snnc build quickstart/digits --weights runs/digits -o build\n  \
                             snnc build quickstart/digits --weights runs/digits -o build --target aarch64 --embed\n\n\
-                            Writes NAME.o, NAME.h, NAME.weights (unless --embed) and example.c. The code allocates nothing and calls nothing.")]
+                            Writes NAME.o, NAME.h, NAME.weights (unless --embed) and NAME_example.c. The code allocates nothing and calls nothing.")]
     Build(BuildArgs),
     /// Look at every instruction in an object file that `snnc build` wrote.
-    #[command(after_help = "Example:\n  snnc census build/digits.o\n\n\
+    #[command(after_help = "Examples:\n  snnc census build/digits.o\n  snnc census build/digits.o --certificate digits.json\n\n\
                             Every instruction that can run is looked up in a whitelist. Outside the functions that the file gives to the encoder (or\n\
-                            to an admitted residue) none may multiply, divide, or take a root. Exit code: 0 clean, 1 findings, 2 usage.")]
+                            to an admitted residue) none may multiply, divide, or take a root. The file itself says which functions those are: --certificate compares them, and the\n\
+                            hash of the code, with a certificate of the same target and batch. Exit code: 0 clean, 1 findings, 2 it could not be told.")]
     Census(CensusArgs),
     /// List the built-in models with their published facts.
     #[command(after_help = "Examples:\n  snnc zoo\n  snnc zoo --format json")]
@@ -490,9 +491,15 @@ pub(crate) struct CertifyArgs {
     /// The file to write, ending with .json or .html (a page with a drawing of the network).
     #[arg(short, long)]
     pub(crate) out: Option<PathBuf>,
+    /// Samples that a context of the code has room for, as for `snnc build`.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) batch: u16,
     /// Derive this certificate again and compare.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "data", "target", "set", "time"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "data", "samples", "target", "batch", "set", "time"])]
     pub(crate) verify: Option<PathBuf>,
+    /// With --verify: leave out weights and measurement, if they are not at hand.
+    #[arg(long, requires = "verify", conflicts_with = "weights")]
+    pub(crate) without_weights: bool,
     #[command(flatten)]
     pub(crate) report: ReportArgs,
 }
@@ -504,6 +511,9 @@ pub(crate) struct CensusArgs {
     /// List all functions, not only those that may multiply.
     #[arg(long)]
     pub(crate) all: bool,
+    /// Compare code and functions with those of a certificate (which `snnc certify --verify` derives again).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) report: ReportArgs,
 }

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 pub(crate) enum Failure {
     /// Findings, printed already: exit code 1.
     Findings,
-    /// Something failed: exit code 1.
+    /// Something could not be done: exit code 2.
     Failed(String),
     /// The command line is wrong: exit code 2.
     Usage(String),
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         let mut stderr = std::io::stderr();
         if text.contains("failed printing to") {
             let _ = writeln!(stderr, "snnc: cannot write the output: {}", text.rsplit(": ").next().unwrap_or_default());
-            std::process::exit(1);
+            std::process::exit(2);
         }
         let bug = "This is a bug of snnc; please report it with the command and the file.";
         let _ = writeln!(stderr, "snnc: internal error: {text}\n{bug}");
@@ -71,11 +71,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Findings) => ExitCode::from(1),
-        Err(Failure::Failed(message)) => {
-            eprintln!("error: {message}");
-            ExitCode::from(1)
-        }
-        Err(Failure::Usage(message)) => {
+        Err(Failure::Failed(message) | Failure::Usage(message)) => {
             eprintln!("error: {message}");
             ExitCode::from(2)
         }

@@ -9,6 +9,7 @@ use snnc_compiler::resolve::{Package, resolve};
 use snnc_compiler::text::grouped;
 use snnc_grammar::{Diagnostic, SourceMap};
 use snnc_runtime::library::{Library, open};
+use std::path::Path;
 
 /// A model as the command line names it.
 pub(crate) struct Loaded {
@@ -27,11 +28,11 @@ pub(crate) fn settings(args: &SettingArgs) -> Result<Settings, Failure> {
     Ok(Settings { set, time: args.time })
 }
 
-/// The path and the variant of `path#Variant`.
+/// The path and the variant of `path#Variant`; a path that there is is one, whatever its name.
 pub(crate) fn split(model: &str) -> (&str, Option<&str>) {
     match model.rsplit_once('#') {
-        Some((path, variant)) => (path, Some(variant)),
-        None => (model, None),
+        Some((path, variant)) if !Path::new(model).exists() => (path, Some(variant)),
+        _ => (model, None),
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn outcome(sources: &SourceMap, diagnostics: &[Diagnostic]) -> Result
     let mut failure = Ok(());
     for diagnostic in diagnostics.iter().filter(|d| d.severity == Severity::Error) {
         // What is wrong with the command line itself is the command line's fault.
-        let outside = sources.get(diagnostic.span().file).is_some_and(|s| s.name.starts_with("--"));
+        let outside = sources.get(diagnostic.span().file).is_some_and(snnc_grammar::Source::argument);
         if diagnostic.code == "io::read" || outside || diagnostic.code == "build::unknown_model" {
             return Err(Failure::Usage(format!("{} (see above)", diagnostic.message)));
         }
@@ -74,6 +74,13 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 
 fn is_number(cell: &str) -> bool {
     cell.starts_with(|c: char| c.is_ascii_digit()) && cell.chars().all(|c| c.is_ascii_digit() || ",. %".contains(c))
+}
+
+/// A path as a shell takes it.
+pub(crate) fn quoted(path: impl AsRef<std::path::Path>) -> String {
+    let word = path.as_ref().to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+:,@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// 1.53 G

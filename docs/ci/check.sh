@@ -2,12 +2,14 @@
 # What the action runs: snnc as the first argument; PATHS, ARGUMENTS and SARIF from the environment.
 set -euo pipefail
 snnc=$1
-# Both are lists of words; patterns in them are for snnc, not for the shell.
+# Both are lists of words, on one line or several; patterns in them are for snnc, not for the shell.
 set -f
-read -ra paths <<<"${PATHS:-.}"
-read -ra arguments <<<"${ARGUMENTS:-}"
+read -r -d '' -a paths <<<"${PATHS:-.}" || true
+read -r -d '' -a arguments <<<"${ARGUMENTS:-}" || true
+check() { "$snnc" check "${paths[@]}" ${arguments[@]+"${arguments[@]}"} "$@"; }
 if [ -n "${SARIF:-}" ]; then
-    # Findings are no failure here: the next run reports them. A wrong command line is.
-    "$snnc" check "${paths[@]}" "${arguments[@]}" --format sarif >"$SARIF" || { code=$?; [ $code -eq 1 ] || exit $code; }
+    : >"$SARIF"
+    # Findings (1) are no failure here: the next run reports them. A wrong command line or a full disk (2) is.
+    check --format sarif >"$SARIF" || { code=$?; [ $code -eq 1 ] || exit $code; }
 fi
-"$snnc" check "${paths[@]}" "${arguments[@]}" --format github
+check --format github

@@ -50,6 +50,13 @@ pub struct Source {
     pub text: Arc<str>,
 }
 
+impl Source {
+    /// It is no file, but what stands on the command line.
+    pub fn argument(&self) -> bool {
+        matches!(self.name.as_str(), "--set" | "--time")
+    }
+}
+
 /// All sources of one compilation.
 #[derive(Clone, Debug, Default)]
 pub struct SourceMap {

@@ -1,10 +1,10 @@
-/* Reads samples as raw floats from the standard input and prints the class of each.
+/* Reads samples as raw floats from the standard input and prints the class of each. C11.
  *
 //+file
- *   cc -O2 -o example example.c name.o && ./example name.weights < samples.f32
+ *   cc -O2 -o name_example name_example.c name.o && ./name_example name.weights < samples.f32
 //-file
 //+embedded
- *   cc -O2 -o example example.c name.o && ./example < samples.f32
+ *   cc -O2 -o name_example name_example.c name.o && ./name_example < samples.f32
 //-embedded
  */
 #include <stdio.h>
@@ -23,7 +23,7 @@ int main(int argc, char **argv) {
 //+file
     FILE *file = argc == 2 ? fopen(argv[1], "rb") : NULL;
     if (!file || fread(weights, 1, sizeof weights, file) != NAME_WEIGHTS_BYTES) {
-        fprintf(stderr, "usage: %s WEIGHTS < SAMPLES; WEIGHTS has %d bytes\n", argv[0], NAME_WEIGHTS_BYTES);
+        fprintf(stderr, "usage: %s WEIGHTS < SAMPLES; WEIGHTS has %llu bytes\n", argv[0], (unsigned long long)NAME_WEIGHTS_BYTES);
         return 2;
     }
     fclose(file);
@@ -48,7 +48,7 @@ int main(int argc, char **argv) {
         printf("%d\n", best);
     }
     if (read) {
-        fprintf(stderr, "the last sample is cut short: %zu of %d floats\n", read, NAME_INPUT);
+        fprintf(stderr, "the last sample is cut short: %zu of %zu floats\n", read, (size_t)NAME_INPUT);
         return 1;
     }
     return 0;

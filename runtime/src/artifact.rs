@@ -4,9 +4,13 @@ use crate::session::{Inference, SessionError, inference_program, looks_at_all};
 use crate::weights::Weights;
 use cranelift_module::{DataDescription, Linkage, Module, ModuleError, default_libcall_names};
 use cranelift_object::object::write::{Symbol as ObjectSymbol, SymbolSection};
-use cranelift_object::object::{self, Object, ObjectSection, ObjectSymbol as _, SymbolFlags, SymbolKind, SymbolScope};
+use cranelift_object::object::{
+    self, Architecture, Object, ObjectSection, ObjectSymbol as _, SectionFlags, SectionIndex, SectionKind, SymbolFlags, SymbolKind,
+    SymbolScope, elf,
+};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use snnc_compiler::backend::clif::{CodeError, Image, Symbol, Target, image};
 use snnc_compiler::census::{Census, CensusError, census};
 use snnc_compiler::check::Checked;
@@ -14,7 +18,8 @@ use snnc_compiler::flow::Region;
 use snnc_compiler::fold::fold;
 use snnc_compiler::graph::Graph;
 use snnc_compiler::lower::Watch;
-use std::collections::BTreeMap;
+use snnc_compiler::text::hex;
+use snnc_compiler::types::Kind;
 use std::fmt::Write;
 use thiserror::Error;
 
@@ -93,6 +98,8 @@ pub struct Note {
     pub triple: String,
     /// Whose weights fit.
     pub id: u64,
+    /// Samples that a context has room for.
+    pub batch: usize,
     /// Bytes of code.
     pub code: usize,
     /// The functions.
@@ -188,49 +195,119 @@ fn object_file(
         version: env!("CARGO_PKG_VERSION").into(),
         triple: image.triple.clone(),
         id: image.id,
+        batch: image.batch,
         code: image.bytes.len(),
         functions: image.functions.clone(),
     };
     let json = serde_json::to_vec(&note).map_err(|e| CodeError(e.to_string()))?;
-    let id = product.object.add_section(vec![], NOTE.into(), object::SectionKind::Other);
+    let id = product.object.add_section(vec![], NOTE.into(), SectionKind::Other);
     product.object.append_section_data(id, &json, 1);
     debug_assert!(matches!(section, SymbolSection::Section(_)));
     product.emit().map_err(|e| CodeError(e.to_string()).into())
 }
 
+/// An object file that was looked at.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// What it says of itself.
+    pub note: Note,
+    /// Its instructions.
+    pub census: Census,
+    /// SHA-256 of its code.
+    pub hash: String,
+}
+
 /// Looks at the machine code in an object file: what it says of its functions, and the census.
 ///
 /// # Errors
-/// If it is no object of ours or damaged: truncated, with code that no function holds, or with relocations.
-pub fn inspect(path: &str, bytes: &[u8]) -> Result<(Note, Census), ArtifactError> {
+/// If it is no object of ours or damaged: truncated, with anything in it that runs or is loaded and was not written by
+/// [`build`], or for another architecture than it says.
+pub fn inspect(path: &str, bytes: &[u8]) -> Result<Inspected, ArtifactError> {
     let wrong = |reason: String| ArtifactError::Object { path: path.to_owned(), reason };
     let file = object::File::parse(bytes).map_err(|e| wrong(format!("{e} (is it cut short?)")))?;
     let section = file.section_by_name(NOTE).ok_or_else(|| wrong(format!("it has no section `{NOTE}`")))?;
     let text = section.data().map_err(|e| wrong(e.to_string()))?;
     let note: Note = serde_json::from_slice(text).map_err(|e| wrong(format!("its section `{NOTE}` cannot be read: {e}")))?;
-    let mut code: Option<&[u8]> = None;
-    for section in file.sections().filter(|s| s.kind() == object::SectionKind::Text && s.size() > 0) {
+    let architecture = match file.architecture() {
+        Architecture::X86_64 => "x86_64",
+        Architecture::Aarch64 => "aarch64",
+        _ => "another architecture",
+    };
+    if note.triple.split('-').next() != Some(architecture) {
+        return Err(wrong(format!("it is for {architecture}, and says `{}`", note.triple)));
+    }
+    let (mut code, mut constants): (Option<(SectionIndex, &[u8])>, Option<SectionIndex>) = (None, None);
+    for section in file.sections() {
+        let name = section.name().unwrap_or_default();
         if section.relocations().next().is_some() {
-            return Err(wrong("its code has relocations: it reaches outside itself".into()));
+            return Err(wrong(format!("its section `{name}` has relocations: it reaches outside itself")));
+        }
+        // In ELF, what is not loaded cannot run.
+        let loaded = match section.flags() {
+            SectionFlags::Elf { sh_flags } => sh_flags & u64::from(elf::SHF_ALLOC | elf::SHF_EXECINSTR) != 0,
+            _ => !matches!(section.kind(), SectionKind::Metadata | SectionKind::Other | SectionKind::Note),
+        };
+        if section.size() == 0 || !loaded {
+            continue;
         }
         let data = section.data().map_err(|e| wrong(format!("{e} (is it cut short?)")))?;
-        if code.replace(data).is_some() {
-            return Err(wrong("it has code in several sections".into()));
+        let again = match section.kind() {
+            SectionKind::Text => code.replace((section.index(), data)).is_some(),
+            SectionKind::ReadOnlyData => constants.replace(section.index()).is_some(),
+            _ => true,
+        };
+        if again {
+            return Err(wrong(format!("its section `{name}` is none of those that snnc writes")));
         }
     }
-    let code = code.ok_or_else(|| wrong("it has no code".into()))?;
+    let (place, code) = code.ok_or_else(|| wrong("it has no code".into()))?;
     if code.len() != note.code {
         return Err(wrong(format!("it has {} bytes of code, and says {}", code.len(), note.code)));
     }
-    // Every function that can be called from outside must be one that was looked at.
-    let starts: BTreeMap<usize, &str> = note.functions.iter().map(|f| (f.start, f.name.as_str())).collect();
-    for symbol in file.symbols().filter(|s| s.kind() == SymbolKind::Text && s.is_global() && s.is_definition()) {
-        if !starts.contains_key(&(symbol.address() as usize)) {
-            return Err(wrong(format!("the function `{}` is not in its list", symbol.name().unwrap_or_default())));
+    symbols(&file, &note, place, constants).map_err(wrong)?;
+    between(&note, code).map_err(wrong)?;
+    let census = census(&note.functions, code, &note.triple)?;
+    Ok(Inspected { note, census, hash: hex(&Sha256::digest(code)) })
+}
+
+/// Every symbol must be a function that is looked at, under its name and with its size, or the weights.
+fn symbols(file: &object::File<'_>, note: &Note, code: SectionIndex, constants: Option<SectionIndex>) -> Result<(), String> {
+    let whole = |s: &object::Symbol<'_, '_>, name: &str| s.is_local() && name.ends_with("_code") && s.address() == 0;
+    for symbol in file.symbols().filter(|s| !matches!(s.kind(), SymbolKind::File | SymbolKind::Section)) {
+        let name = symbol.name().map_err(|e| e.to_string())?;
+        let known = match symbol.section() {
+            object::SymbolSection::Section(i) if i == code => {
+                let same = |f: &Symbol| {
+                    let named = name.strip_suffix(f.name.as_str()).is_some_and(|before| before.ends_with('_'));
+                    named && (symbol.address(), symbol.size()) == (f.start as u64, f.size as u64)
+                };
+                symbol.kind() == SymbolKind::Text && (note.functions.iter().any(same) || whole(&symbol, name))
+            }
+            object::SymbolSection::Section(i) if Some(i) == constants => symbol.kind() == SymbolKind::Data && name.ends_with("_weights"),
+            _ => false,
+        };
+        if !known {
+            return Err(format!("its symbol `{name}` is none of those that snnc writes"));
         }
     }
-    let census = census(&note.functions, code, &note.triple)?;
-    Ok((note, census))
+    Ok(())
+}
+
+/// Functions stand one behind the other, and between them stands nothing.
+fn between(note: &Note, code: &[u8]) -> Result<(), String> {
+    let mut end = 0;
+    let mut functions: Vec<&Symbol> = note.functions.iter().collect();
+    functions.sort_by_key(|f| f.start);
+    for function in functions {
+        let gap = code
+            .get(end..function.start)
+            .ok_or_else(|| format!("its function `{}` lies in another one, or outside the code", function.name))?;
+        if gap.iter().any(|byte| *byte != 0) {
+            return Err(format!("there is something before its function `{}`, at {end:#x}", function.name));
+        }
+        end = function.start.saturating_add(function.size);
+    }
+    if end == code.len() { Ok(()) } else { Err(format!("there is something behind its functions, at {end:#x}")) }
 }
 
 /// What the texts say.
@@ -293,6 +370,9 @@ impl Facts<'_> {
         let mut line = |text: &str| {
             let _ = writeln!(out, "{text}");
         };
+        if graph.node(graph.input).signal.kind == Kind::Spike {
+            line("\n/* The input is spikes: every value must be 0 or 1. */");
+        }
         line("\n/* Connects a context with its memory and weights. 0, or 1 if the weights are those of another program. */");
         line(&format!("int {name}_init(void *context, void *memory, const void *weights);\n"));
         line("/* Runs all time steps on some samples [samples][INPUT] and writes logits [samples][CLASSES].");
@@ -301,7 +381,8 @@ impl Facts<'_> {
         if self.streams() {
             let given = if frames { "frames of this step [samples][INPUT / TIME]" } else { "the same samples [samples][INPUT] each time" };
             line(&format!("/* Runs one more time step on {given}; the logits are those of all steps since the"));
-            line(" * last reset, as parts of the whole: after TIME steps they are those of a run. */");
+            line(" * last reset, as parts of the whole: after TIME steps they are those of a run. 0, or 1 and nothing is done as with");
+            line(" * run, and after TIME steps or a run, until the next reset. */");
             line(&format!("int {name}_feed(void *context, const float *input, int64_t samples, float *logits);\n"));
         }
         line("/* Forgets all time steps so far. */");

@@ -6,7 +6,8 @@ use crate::data::Dataset;
 use crate::energy::{self, Done};
 use crate::session::{Inference, inference_program};
 use crate::weights::Weights;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 use snnc_compiler::backend::clif::{Target, image};
 use snnc_compiler::census::{Census, census};
@@ -19,7 +20,8 @@ use snnc_compiler::ops::{Multiplication, Selection};
 use snnc_compiler::program::digest;
 use snnc_compiler::text::hex;
 use snnc_compiler::types::NodeId;
-use snnc_grammar::SourceMap;
+use snnc_grammar::{SourceMap, Span};
+use std::collections::BTreeSet;
 
 /// The form of a certificate; docs/schemas/certificate.schema.json describes it.
 pub const SCHEMA: u64 = 1;
@@ -243,6 +245,8 @@ pub struct Code {
     pub triple: String,
     /// Instruction sets beyond the base.
     pub flags: Vec<String>,
+    /// Samples that a context of it has room for.
+    pub batch: usize,
     /// Bytes.
     pub bytes: usize,
     /// Every instruction.
@@ -268,6 +272,101 @@ pub struct Input<'a> {
     pub data: Option<(&'a Dataset, usize)>,
     /// What the code is made for.
     pub target: &'a Target,
+    /// Samples that a context of it has room for.
+    pub batch: usize,
+}
+
+impl Input<'_> {
+    /// The name of a source as seen from the model's own folder, so that a certificate holds wherever the model lies.
+    fn named<'n>(&self, name: &'n str) -> &'n str {
+        let own = self.sources.iter().next().map_or("", |(_, s)| s.name.as_str());
+        let folder = own.rfind('/').map_or("", |n| &own[..=n]);
+        // The zoo's are the same everywhere.
+        if own.starts_with('<') { name } else { name.strip_prefix(folder).unwrap_or(name) }
+    }
+
+    fn place(&self, span: Span) -> String {
+        let place = self.sources.place(span);
+        self.named(&place).to_owned()
+    }
+}
+
+impl Certificate {
+    /// Reads a certificate.
+    ///
+    /// # Errors
+    /// If the text is none of this form, or says something twice.
+    pub fn read(text: &str) -> Result<Certificate, String> {
+        #[derive(Deserialize)]
+        struct Form {
+            schema: Option<u64>,
+        }
+        let form: Form = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        match form.schema {
+            None => return Err("it has no `schema`".into()),
+            Some(SCHEMA) => {}
+            Some(other) => return Err(format!("it has the form {other}, and this snnc reads form {SCHEMA}")),
+        }
+        serde_json::from_str::<Once>(text).map_err(|e| e.to_string())?;
+        serde_json::from_str(text).map_err(|e| e.to_string())
+    }
+}
+
+/// JSON in which no key stands twice: readers disagree on which of the two counts.
+struct Once;
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Once)
+    }
+}
+
+impl<'de> Visitor<'de> for Once {
+    type Value = Once;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Once, E> {
+        Ok(Once)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Once, E> {
+        Ok(Once)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Once, E> {
+        Ok(Once)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Once, E> {
+        Ok(Once)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Once, E> {
+        Ok(Once)
+    }
+
+    fn visit_unit<E>(self) -> Result<Once, E> {
+        Ok(Once)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Once, A::Error> {
+        while list.next_element::<Once>()?.is_some() {}
+        Ok(Once)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Once, A::Error> {
+        let mut seen = BTreeSet::new();
+        while let Some((key, _)) = map.next_entry::<String, Once>()? {
+            if seen.contains(&key) {
+                return Err(A::Error::custom(format!("`{key}` stands in it twice")));
+            }
+            seen.insert(key);
+        }
+        Ok(Once)
+    }
 }
 
 /// SHA-256 over path and values of every parameter.
@@ -309,7 +408,7 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
     let (graph, findings) = (checked.graph(), checked.findings());
     let folded = fold(checked);
     let (_, program) = inference_program(&folded, Watch::Nothing);
-    let image = image(&program, 1, input.target)?;
+    let image = image(&program, input.batch, input.target)?;
     let census = census(&image.functions, &image.bytes, &image.triple)?;
     let mut folded_weights = None;
     if let Some(weights) = input.weights {
@@ -373,7 +472,7 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
         weights_folded: prepare.iter().map(|p| p.elements).sum(),
         extra_weights: checked.plan().extra_weights(),
     };
-    let sources = input.sources.iter().filter(|(_, s)| !s.name.starts_with("--"));
+    let sources = input.sources.iter().filter(|(_, s)| !s.argument());
     Ok(Certificate {
         schema: SCHEMA,
         snnc: env!("CARGO_PKG_VERSION").into(),
@@ -387,7 +486,7 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
         },
         verdict: findings.verdict.to_string(),
         hashes: Hashes {
-            sources: sources.map(|(_, s)| (s.name.clone(), hex(&Sha256::digest(s.text.as_bytes())))).collect(),
+            sources: sources.map(|(_, s)| (input.named(&s.name).to_owned(), hex(&Sha256::digest(s.text.as_bytes())))).collect(),
             program: hex(&digest(&program)),
             code: hex(&Sha256::digest(&image.bytes)),
             weights: input.weights.map(|w| weights_hash(checked, w)),
@@ -399,7 +498,7 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
         choices,
         prepare,
         measured,
-        code: Code { triple: image.triple.clone(), flags: input.target.flags(), bytes: image.bytes.len(), census },
+        code: Code { triple: image.triple.clone(), flags: input.target.flags(), batch: image.batch, bytes: image.bytes.len(), census },
     })
 }
 
@@ -439,7 +538,7 @@ fn written(input: &Input<'_>, plan: &FoldPlan) -> Vec<Written> {
             Written {
                 path: node.path.clone(),
                 operator: node.op.word().into(),
-                place: input.sources.place(node.span),
+                place: input.place(node.span),
                 text: input.sources.text(node.span).chars().take(200).collect(),
                 signal: node.signal.to_string(),
                 reads: node.inputs.iter().map(|i| path(*i)).collect(),
@@ -528,8 +627,11 @@ pub fn differences(given: &Certificate, derived: &Certificate) -> Vec<String> {
             None => differs("sources".into(), &"nothing of it", name),
         }
     }
-    for (name, _) in given.hashes.sources.iter().filter(|(n, _)| !derived.hashes.sources.iter().any(|(m, _)| m == n)) {
-        differs("sources".into(), name, &"nothing of it");
+    for (i, (name, _)) in given.hashes.sources.iter().enumerate() {
+        let again = given.hashes.sources[..i].iter().any(|(n, _)| n == name);
+        if again || !derived.hashes.sources.iter().any(|(n, _)| n == name) {
+            differs("sources".into(), name, &if again { "it once" } else { "nothing of it" });
+        }
     }
     let hashes = [
         ("hash of the program", Some(&given.hashes.program), Some(&derived.hashes.program)),

@@ -1,9 +1,10 @@
 //! Checkpoints from one naming to another: ours, and those of the published systems.
 
 use crate::layout::Layout;
-use crate::weights::{Tensor, Tensors, Weights, WeightsError, printable};
+use crate::weights::{Tensor, Tensors, Weights, WeightsError};
 use snnc_compiler::graph::Graph;
 use snnc_compiler::ops::Role;
+use snnc_compiler::text::printable;
 
 /// Which way a conversion went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

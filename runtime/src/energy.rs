@@ -213,6 +213,9 @@ pub fn at_rate(checked: &Checked, rate: f64) -> Energy {
 /// A file of rates: a table of paths, or the report of an earlier measurement.
 #[derive(Deserialize)]
 struct Given {
+    /// Of a report: the network it is about, and its time steps.
+    model: Option<String>,
+    time: Option<usize>,
     #[serde(default)]
     rates: BTreeMap<String, f64>,
     #[serde(default)]
@@ -238,17 +241,30 @@ pub fn given(checked: &Checked, path: &Path) -> Result<Energy, EnergyError> {
     } else {
         toml::from_str(&text).map_err(|e| refuse(e.message().to_owned()))?
     };
-    let mut rates = file.rates;
-    rates.extend(file.layers.into_iter().map(|l| (l.path, l.rate)));
-    let folded = fold(checked);
+    let graph = checked.graph();
+    if let Some(model) = file.model.filter(|m| *m != graph.name) {
+        return Err(refuse(format!("it is a report of `{model}`")));
+    }
+    if let Some(time) = file.time.filter(|t| *t != graph.time) {
+        return Err(refuse(format!("it was measured over {time} time steps, and there are {}", graph.time)));
+    }
     let mut problems = Vec::new();
+    let mut rates = file.rates;
+    for layer in file.layers {
+        if rates.insert(layer.path.clone(), layer.rate).is_some() {
+            problems.push(format!("given twice: {}", layer.path));
+        }
+    }
+    let folded = fold(checked);
     let mut charged = Vec::new();
     for (_, layer) in layers(checked, &folded) {
         let given = rates.remove(&layer.path);
         let rate = match (layer.done, given) {
-            (Done::Mac, _) => 1.0,
-            (Done::Ac, Some(rate)) if (0.0..=1.0).contains(&rate) => rate,
-            (Done::Ac, Some(rate)) => {
+            (Done::Mac, None) => 1.0,
+            // A layer that multiplies does so whatever it reads; a report says 1.
+            (Done::Mac, Some(rate)) if (0.0..=1.0).contains(&rate) => 1.0,
+            (Done::Ac, Some(rate)) if (0.0..=1.0).contains(&rate) => rate.abs(),
+            (_, Some(rate)) => {
                 problems.push(format!("not between 0 and 1: {} = {rate}", layer.path));
                 continue;
             }

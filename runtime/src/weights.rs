@@ -8,6 +8,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use snnc_compiler::graph::{Graph, Param};
 use snnc_compiler::ops::{Init, Real, Role, real};
+use snnc_compiler::text::printable;
 use snnc_compiler::types::ParamId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -310,13 +311,6 @@ pub fn read_tensors(path: &Path) -> Result<Tensors, WeightsError> {
         out.insert(name, Tensor { shape: view.shape().to_vec(), data, integer });
     }
     Ok(bare(out))
-}
-
-/// A text from a file as it may be printed: what would steer a terminal, or turn the direction of writing, is escaped.
-pub(crate) fn printable(text: &str) -> String {
-    let steers =
-        |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    text.chars().map(|c| if steers(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
 }
 
 /// The tensors without the `module.` before all their names.

@@ -1,6 +1,7 @@
 //! `snnc build`
 
 use crate::args::{BuildArgs, Format};
+use crate::report::quoted;
 use crate::{Failure, model, report};
 use serde_json::json;
 use snnc_compiler::backend::clif::Target;
@@ -35,10 +36,14 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     let mut files: Vec<(String, &[u8])> = vec![
         (format!("{name}.o"), &artifact.object),
         (format!("{name}.h"), artifact.header.as_bytes()),
-        ("example.c".to_owned(), artifact.example.as_bytes()),
+        (format!("{name}_example.c"), artifact.example.as_bytes()),
     ];
     if !args.embed {
         files.push((format!("{name}.weights"), &artifact.weights));
+    }
+    // A folder in the place of a file is found before anything is written.
+    if let Some((file, _)) = files.iter().find(|(file, _)| args.out.join(file).is_dir()) {
+        return Err(Failure::Failed(format!("cannot write `{}`: it is a folder", args.out.join(file).display())));
     }
     for (file, data) in &files {
         replace(&args.out.join(file), data).map_err(Failure::failed)?;
@@ -65,9 +70,10 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     for (file, data) in &files {
         println!("wrote       {} ({})", place(file), bytes(data.len() as u128));
     }
+    let place = |file: &str| quoted(args.out.join(file));
     let weights = if args.embed { String::new() } else { format!(" {}", place(&format!("{name}.weights"))) };
-    let example = place("example");
-    println!("try         cc -O2 -o {example} {example}.c {} && {example}{weights} < SAMPLES.f32", place(&format!("{name}.o")));
+    let (example, source, object) = (place(&format!("{name}_example")), place(&format!("{name}_example.c")), place(&format!("{name}.o")));
+    println!("try         cc -O2 -o {example} {source} {object} && {example}{weights} < SAMPLES.f32");
     Ok(())
 }
 

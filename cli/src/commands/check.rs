@@ -2,12 +2,14 @@
 
 use super::files;
 use crate::args::{CheckArgs, CheckFormat};
+use crate::findings::baseline::Baseline;
 use crate::findings::policy::Policy;
-use crate::findings::{Finding, Model, Outcome, Suppressed, baseline, fingerprints, github, human, json, sarif, worst};
+use crate::findings::{Finding, Model, Outcome, Suppressed, fingerprints, github, human, json, sarif, worst};
 use crate::{Failure, model};
 use snnc_compiler::check::check;
 use snnc_compiler::graph::{Settings, build, instantiate};
 use snnc_compiler::resolve::resolve;
+use snnc_compiler::text::printable;
 use snnc_grammar::{Diagnostic, Edit, FileId, SourceMap, parse, print};
 use snnc_runtime::library::{Library, open};
 use snnc_runtime::train::checkpoint::replace;
@@ -26,28 +28,19 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
         }
     }
     let mut outcomes = Vec::new();
-    let mut accepted = args.baseline.clone();
     for (path, variant) in &targets {
-        let policy = Policy::of(Path::new(path), &args.deny, &args.allow)?;
-        let mut outcome = one(path, variant.as_deref(), &settings);
-        policy.apply(&mut outcome);
-        accepted = accepted.or(policy.baseline);
-        outcomes.push(outcome);
+        outcomes.push(found(path, variant.as_deref(), &settings, args)?);
     }
-    let base = args.write_baseline.clone().or(accepted.clone());
-    for outcome in &mut outcomes {
-        let name = |name: &str| base.as_ref().map_or_else(|| name.to_owned(), |b| baseline::relative(b, name));
-        fingerprints(&outcome.sources, &name, &mut outcome.findings);
+    if let Some(path) = &args.write_baseline {
+        let count = Baseline::of(path, &outcomes).write()?;
+        eprintln!("wrote {} ({count} findings)", path.display());
     }
     let mut notes = Vec::new();
-    if let Some(path) = &args.write_baseline {
-        let (text, count) = baseline::text(path, &outcomes)?;
-        replace(path, text.as_bytes()).map_err(Failure::failed)?;
-        eprintln!("wrote {} ({count} findings)", path.display());
-        accepted = Some(path.clone());
-    }
-    if let Some(path) = &accepted {
-        let stale = baseline::apply(path, &mut outcomes)?;
+    let baselines: BTreeSet<PathBuf> = outcomes.iter().filter_map(|o| o.baseline.clone()).collect();
+    for path in baselines {
+        let baseline = Baseline::read(&path)?;
+        outcomes.iter_mut().filter(|o| o.baseline.as_ref() == Some(&path)).for_each(|o| baseline.accept(o));
+        let stale = baseline.stale(&outcomes);
         if stale > 0 {
             let many = if stale == 1 { "entry of the baseline matches" } else { "entries of the baseline match" };
             notes.push(format!("{stale} {many} nothing any more; `--write-baseline {}` removes them", path.display()));
@@ -62,6 +55,16 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     worst(outcomes.iter().map(Outcome::result))
 }
 
+/// What is found in a file, and what its policy makes of it.
+fn found(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs) -> Result<Outcome, Failure> {
+    let policy = Policy::of(Path::new(path), &args.deny, &args.allow)?;
+    let mut outcome = one(path, variant, settings);
+    policy.apply(&mut outcome);
+    outcome.baseline = args.write_baseline.clone().or_else(|| args.baseline.clone()).or(policy.baseline);
+    fingerprints(&mut outcome);
+    Ok(outcome)
+}
+
 /// The files, and which variant of each.
 fn targets(paths: &[String]) -> Result<Vec<(String, Option<String>)>, Failure> {
     let mut targets = Vec::new();
@@ -69,6 +72,9 @@ fn targets(paths: &[String]) -> Result<Vec<(String, Option<String>)>, Failure> {
         let (file, variant) = model::split(path);
         if Path::new(file).is_dir() {
             let found = files(Path::new(file))?;
+            if let Some(variant) = variant {
+                return Err(Failure::Usage(format!("`{file}` is a folder, and has no variant `{variant}`")));
+            }
             if found.is_empty() {
                 return Err(Failure::Usage(format!("there is no `.snn` file in `{file}`")));
             }
@@ -130,17 +136,23 @@ fn one(path: &str, variant: Option<&str>, settings: &Settings) -> Outcome {
             findings.push(Finding { diagnostic, suppressed, fingerprint: String::new() });
         }
     }
-    Outcome { path: path.to_owned(), sources, findings, models, blocks }
+    Outcome { path: path.to_owned(), sources, findings, models, blocks, baseline: None }
 }
 
 /// Applies the remedies of a file's findings, and formats what it changed.
 fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs) -> Result<(), Failure> {
     let mut before: BTreeMap<PathBuf, String> = BTreeMap::new();
     let mut fixed = 0;
+    // What is accepted stays as it is.
+    let open = || -> Result<Outcome, Failure> {
+        let mut outcome = found(path, variant, settings, args)?;
+        if let Some(baseline) = outcome.baseline.clone().filter(|_| args.write_baseline.is_none()) {
+            Baseline::read(&baseline)?.accept(&mut outcome);
+        }
+        Ok(outcome)
+    };
     for _ in 0..ROUNDS {
-        let policy = Policy::of(Path::new(path), &args.deny, &args.allow)?;
-        let mut outcome = one(path, variant, settings);
-        policy.apply(&mut outcome);
+        let outcome = open()?;
         let edits = edits(&outcome, args.exact);
         if edits.is_empty() {
             break;
@@ -154,21 +166,22 @@ fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs)
             undo.push((place.clone(), source.text.to_string()));
             replace(&place, formatted(&source.name, &changed(&source.text, list)).as_bytes()).map_err(Failure::failed)?;
         }
-        let after = one(path, variant, settings);
+        let after = open()?;
         let broken = after.models.len() < outcome.models.len() || after.findings.iter().filter(|f| f.counts()).count() > errors;
         if broken {
             // What should mend it does not: leave the file as it was.
             for (place, text) in undo {
                 replace(&place, text.as_bytes()).map_err(Failure::failed)?;
             }
-            eprintln!("{path}: what is left is not mended by its usual remedy");
+            eprintln!("{}: what is left is not mended by its usual remedy", printable(path));
             break;
         }
         fixed += edits.values().map(Vec::len).sum::<usize>();
     }
     if fixed > 0 {
         let files: Vec<String> = before.keys().map(|p| p.display().to_string()).collect();
-        eprintln!("{path}: {fixed} place{} mended in {}", if fixed == 1 { "" } else { "s" }, files.join(", "));
+        let places = if fixed == 1 { "place" } else { "places" };
+        eprintln!("{}: {fixed} {places} mended in {}", printable(path), printable(&files.join(", ")));
     }
     Ok(())
 }

@@ -3,11 +3,11 @@
 use crate::args::{DiffArgs, DiffFormat, ModelArgs};
 use crate::model::{Loaded, load};
 use crate::{Failure, report};
-use serde_json::json;
+use serde_json::{Value, json};
 use snnc_compiler::check::Residue;
 use snnc_compiler::graph::{Graph, Node};
 use snnc_compiler::ops::Role;
-use snnc_compiler::text::grouped;
+use snnc_compiler::text::{grouped, printable};
 use snnc_runtime::energy::{Costs, Done, at_rate};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -141,7 +141,7 @@ pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
                 after.verdict,
                 if before.verdict == after.verdict { String::new() } else { format!(" (was {})", before.verdict) }
             );
-            println!("| | `{}` | `{}` | change |\n|---|---:|---:|---:|", args.a, args.b);
+            println!("| | {} | {} | change |\n|---|---:|---:|---:|", code(&args.a), code(&args.b));
             for [name, before, after, change] in &rows {
                 println!("| {name} | {before} | {after} | {change} |");
             }
@@ -158,8 +158,8 @@ pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
             if !changes.is_empty() {
                 println!("\n<details><summary>{} differ</summary>\n\n| node | before | after |\n|---|---|---|", nodes(changes.len()));
                 for c in changes.iter().take(SHOWN) {
-                    let cell = |x: &Option<String>| x.as_ref().map_or(String::new(), |x| format!("`{x}`"));
-                    println!("| `{}` | {} | {} |", c.path, cell(&c.before), cell(&c.after));
+                    let cell = |x: &Option<String>| x.as_ref().map_or(String::new(), |x| code(x));
+                    println!("| {} | {} | {} |", code(&c.path), cell(&c.before), cell(&c.after));
                 }
                 println!("\n</details>");
                 more(changes.len());
@@ -190,22 +190,58 @@ fn row(name: &str, before: String, after: String, numbers: Option<(f64, f64)>) -
     [name.to_owned(), before, after, change]
 }
 
-/// Nodes that are only in one version, or have another operator, shape, or number of parameters, in the order of the newer one.
+/// What a node is: operator, signal, parameters; and what its operator was told, by name.
+fn described(g: &Graph, n: &Node) -> (String, BTreeMap<String, String>) {
+    let trained = n.params.iter().map(|p| g.param(*p)).filter(|p| p.role == Role::Trained);
+    let parameters: u64 = trained.map(|p| p.elements() as u64).sum();
+    let counted = if parameters > 0 { format!(", {} parameters", grouped(parameters)) } else { String::new() };
+    let place = if n.encoder { ", encoder" } else { "" };
+    let mut arguments = BTreeMap::new();
+    flatten("", &serde_json::to_value(&n.op).unwrap_or_default(), &mut arguments);
+    let reads: Vec<&str> = n.inputs.iter().map(|i| g.node(*i).path.as_str()).collect();
+    arguments.insert("reads".into(), reads.join(", "));
+    (format!("{} {}{counted}{place}", n.op.word(), n.signal), arguments)
+}
+
+/// Every value in a tree, by the last name above it.
+fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| flatten(name, value, into)),
+        other => {
+            into.insert(name.to_owned(), other.to_string());
+        }
+    }
+}
+
+/// Nodes that are only in one version, or differ, in the order of the newer one.
 fn changes(a: &Graph, b: &Graph) -> Vec<Change> {
-    let text = |g: &Graph, n: &Node| {
-        let trained = n.params.iter().map(|p| g.param(*p)).filter(|p| p.role == Role::Trained);
-        let parameters: u64 = trained.map(|p| p.elements() as u64).sum();
-        let counted = if parameters > 0 { format!(", {} parameters", grouped(parameters)) } else { String::new() };
-        let place = if n.encoder { ", encoder" } else { "" };
-        format!("{} {}{counted}{place}", n.op.word(), n.signal)
-    };
-    let old: BTreeMap<&str, String> = a.nodes.iter().map(|n| (n.path.as_str(), text(a, n))).collect();
-    let new: BTreeMap<&str, String> = b.nodes.iter().map(|n| (n.path.as_str(), text(b, n))).collect();
-    let gone = a.nodes.iter().filter(|n| !new.contains_key(n.path.as_str()));
-    let gone = gone.map(|n| Change { path: n.path.clone(), before: old.get(n.path.as_str()).cloned(), after: None });
+    let old: BTreeMap<&str, _> = a.nodes.iter().map(|n| (n.path.as_str(), described(a, n))).collect();
+    let new: BTreeSet<&str> = b.nodes.iter().map(|n| n.path.as_str()).collect();
+    let gone = a.nodes.iter().filter(|n| !new.contains(n.path.as_str()));
+    let gone = gone.map(|n| Change { path: n.path.clone(), before: Some(described(a, n).0), after: None });
     let changed = b.nodes.iter().filter_map(|n| {
-        let (before, after) = (old.get(n.path.as_str()).cloned(), new.get(n.path.as_str()).cloned());
-        (before != after).then(|| Change { path: n.path.clone(), before, after })
+        let after = described(b, n);
+        let Some(before) = old.get(n.path.as_str()) else {
+            return Some(Change { path: n.path.clone(), before: None, after: Some(after.0) });
+        };
+        if *before == after {
+            return None;
+        }
+        // Of the arguments, those that differ.
+        let text = |this: &(String, BTreeMap<String, String>), other: &BTreeMap<String, String>| {
+            let differ = this.1.iter().filter(|(k, v)| other.get(*k) != Some(v)).map(|(k, v)| format!("{k} = {v}"));
+            std::iter::once(this.0.clone()).chain(differ).collect::<Vec<_>>().join(", ")
+        };
+        Some(Change { path: n.path.clone(), before: Some(text(before, &after.1)), after: Some(text(&after, &before.1)) })
     });
     changed.chain(gone).collect()
+}
+
+/// A text as code in a cell of a table.
+fn code(text: &str) -> String {
+    let text = printable(text).replace('|', "\\|");
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest + 1);
+    let space = if longest > 0 { " " } else { "" };
+    format!("{fence}{space}{text}{space}{fence}")
 }

@@ -31,11 +31,14 @@ pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     for entry in std::fs::read_dir(path).map_err(cannot)? {
         let entry = entry.map_err(cannot)?;
         let own = entry.path();
-        // Links are not followed: they may lead in a circle.
+        // Links to folders are not followed: they may lead in a circle.
         let kind = entry.file_type().map_err(cannot)?;
         if kind.is_dir() && !own.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.') || n == "target") {
             found.extend(files(&own)?);
-        } else if kind.is_file() && own.extension().is_some_and(|e| e == "snn") {
+        } else if own.extension().is_some_and(|e| e == "snn") && own.is_file() {
+            if own.to_str().is_none() {
+                return Err(Failure::Usage(format!("the name of `{}` is not UTF-8", own.display())));
+            }
             found.push(own);
         }
     }

@@ -6,17 +6,17 @@ use serde_json::json;
 use snnc_compiler::check::How;
 use snnc_compiler::ops::{Multiplication, Role};
 use snnc_compiler::text::grouped;
-use snnc_runtime::energy::Costs;
+use snnc_runtime::energy::{Costs, Done, at_rate};
 use std::collections::HashMap;
 
 pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
     let graph = loaded.checked.graph();
     let mut rows = Vec::new();
-    let (mut encoder, mut residues, mut acs) = (0u64, 0u64, 0u64);
     let (mut maps, mut products) = (0u64, 0u64);
     let dense = graph.dense();
     let findings = loaded.checked.findings();
+    let energy = at_rate(&loaded.checked, args.rate);
     let inference = loaded.checked.inference();
     let how: HashMap<&str, How> =
         inference.nodes.iter().zip(&loaded.checked.plan().nodes).map(|(node, plan)| (node.path.as_str(), plan.how)).collect();
@@ -24,22 +24,9 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
         let node = graph.node(id);
         let parameters: u64 =
             node.params.iter().map(|p| graph.param(*p)).filter(|p| p.role == Role::Trained).map(|p| p.elements() as u64).sum();
-        let work = graph.work(id);
         let kind = match how.get(node.path.as_str()) {
-            Some(How::Encoder) => {
-                encoder += work;
-                "MAC"
-            }
-            // What no fold removes multiplies at every place, weights or not.
-            Some(How::Residue) => {
-                let places = findings.residues.iter().filter(|r| r.path == node.path).map(|r| r.multiplications);
-                residues += work.max(places.sum());
-                "MAC"
-            }
-            _ => {
-                acs += work;
-                "AC"
-            }
+            Some(How::Encoder | How::Residue) => "MAC",
+            _ => "AC",
         };
         let all = dense[id.index()];
         if node.op.multiplies(&graph.input_signals(node)).contains(&Multiplication::Weights) {
@@ -50,9 +37,9 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
         let kind = if all > 0 { kind } else { "" };
         rows.push((node.path.clone(), node.op.word(), node.signal.to_string(), parameters, all, kind));
     }
-    let (macs, costs) = (encoder + residues, Costs::default());
-    let additions = acs as f64 * args.rate;
-    let energy = (macs as f64 * costs.mac + additions * costs.ac) * 1e-9;
+    let (macs, acs, costs) = (energy.operations(Done::Mac), energy.operations(Done::Ac), Costs::default());
+    let most = at_rate(&loaded.checked, 1.0).operations(Done::Ac);
+    let millijoule = energy.conventional(&costs);
     if args.report.format == Format::Json {
         let layers: Vec<_> = rows
             .iter()
@@ -64,8 +51,8 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
             "{:#}",
             json!({
                 "name": graph.name, "time": graph.time, "parameters": graph.trained(), "dense_operations": maps,
-                "dense_products": products, "published": facts(&loaded), "macs": macs, "dense_acs": acs, "rate": args.rate,
-                "acs": additions, "energy_mj": energy, "verdict": findings.verdict, "encoder_share": findings.encoder_share(), "layers": layers,
+                "dense_products": products, "published": facts(&loaded), "macs": macs, "dense_acs": most, "rate": args.rate,
+                "acs": acs, "other_multiplications": energy.others, "energy_mj": millijoule, "verdict": findings.verdict, "encoder_share": findings.encoder_share(), "layers": layers,
             })
         );
         return Ok(());
@@ -82,17 +69,18 @@ pub(crate) fn run(args: &SummaryArgs) -> Result<(), Failure> {
     println!("parameters  {}", grouped(graph.trained()));
     let also = if products > 0 { format!(", and {} in products of signals", grouped(products)) } else { String::new() };
     println!("dense       {} operations of weights per sample at T = {}{also}", grouped(maps), graph.time);
-    println!("encoder     {} MAC per sample", report::short(encoder as f64));
-    if residues > 0 {
-        println!("residues    {} MAC per sample", report::short(residues as f64));
+    let still = if graph.node(graph.input).signal.varies { "" } else { ", a still picture at every time step, as the papers count" };
+    println!("as MAC      {} per sample{still}", report::short(macs));
+    if energy.others > 0 {
+        println!("besides     {} multiplications of residues that are no layers, not charged", report::short(energy.others as f64));
     }
     println!(
-        "the rest    {} AC per sample at a firing rate of {:.0} % ({} at 100 %)",
-        report::short(additions),
+        "as AC       {} per sample at a firing rate of {:.0} % ({} at 100 %)",
+        report::short(acs),
         100.0 * args.rate,
-        report::short(acs as f64)
+        report::short(most)
     );
-    println!("energy      {} per sample ({} pJ per MAC, {} pJ per AC)", report::joules(energy), costs.mac, costs.ac);
+    println!("energy      {} per sample ({} pJ per MAC, {} pJ per AC)", report::joules(millijoule), costs.mac, costs.ac);
     if !facts(&loaded).is_empty() {
         println!(
             "published   {} (by its authors, not by us)",

@@ -2,6 +2,7 @@
 
 use super::eval::{Accuracies, accuracies};
 use crate::args::{Format, TrainArgs};
+use crate::report::quoted;
 use crate::{Failure, model};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -68,7 +69,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
         if human {
             println!("stopped and saved; go on with:\n  {again}");
         } else {
-            println!("{}", json!({ "event": "stopped", "folder": folder, "resume": again }));
+            println!("{}", json!({ "event": "stopped", "folder": folder.display().to_string(), "resume": again }));
         }
         return Ok(());
     }
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
             "{}",
             json!({
                 "event": "done", "test_accuracy": unfolded, "folded_test_accuracy": folded, "same_predictions": same, "seconds": seconds,
-                "verdict": loaded.checked.findings().verdict, "folder": folder,
+                "verdict": loaded.checked.findings().verdict, "folder": folder.display().to_string(),
             })
         );
         return Ok(());
@@ -95,7 +96,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
         Verdict::Violated => "what can be folded",
     };
     println!("folded             {:.2} %, {claim} ({same} of {pictures} predictions the same)", 100.0 * folded);
-    let (model, out) = (model_words(args), quoted(&folder.to_string_lossy()));
+    let (model, out) = (model_words(args), quoted(&folder));
     println!(
         "\nnext:\n  snnc predict {model} --weights {out} --sample 0\n  snnc eval {model} --weights {out}\n  snnc summary {model}\n  snnc check {model}"
     );
@@ -118,13 +119,7 @@ fn model_words(args: &TrainArgs) -> String {
 }
 
 fn resume_command(args: &TrainArgs, folder: &Path) -> String {
-    format!("snnc train {} -o {} --resume", model_words(args), quoted(&folder.to_string_lossy()))
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+:,@".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    format!("snnc train {} -o {} --resume", model_words(args), quoted(folder))
 }
 
 /// A bar on a terminal, a line for every epoch elsewhere, JSON lines if asked.

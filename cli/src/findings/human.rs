@@ -2,7 +2,7 @@
 
 use super::{Model, Outcome, Suppressed};
 use crate::report;
-use snnc_compiler::text::grouped;
+use snnc_compiler::text::{grouped, printable};
 use snnc_grammar::Diagnostic;
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(crate) fn summary(outcomes: &[Outcome], notes: &[String]) {
     for o in outcomes {
         if o.models.is_empty() && o.findings.is_empty() {
             let blocks = format!("library, {} block{}", o.blocks, if o.blocks == 1 { "" } else { "s" });
-            rows.push(vec![o.path.clone(), blocks, String::new(), String::new(), String::new()]);
+            rows.push(vec![printable(&o.path), blocks, String::new(), String::new(), String::new()]);
         }
         for Model { checked, .. } in &o.models {
             let findings = checked.findings();
@@ -32,7 +32,7 @@ pub(crate) fn summary(outcomes: &[Outcome], notes: &[String]) {
                 (n, m) => format!("{n} ({} multiplications admitted)", report::short(m as f64)),
             };
             rows.push(vec![
-                format!("{}#{}", o.path, checked.graph().name),
+                format!("{}#{}", printable(&o.path), checked.graph().name),
                 findings.verdict.to_string(),
                 grouped(checked.graph().trained()),
                 format!("{:.2} %", 100.0 * findings.encoder_share()),
@@ -55,7 +55,7 @@ pub(crate) fn summary(outcomes: &[Outcome], notes: &[String]) {
         }
     }
     for note in notes {
-        println!("\n{note}");
+        println!("\n{}", printable(note));
     }
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn summary(outcomes: &[Outcome], notes: &[String]) {
 fn admitted(o: &Outcome, model: &Model) {
     let mut places: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
     for r in model.checked.findings().residues.iter().filter(|r| r.admitted) {
-        places.entry((r.rule, o.sources.place(r.span))).or_default().push(&r.path);
+        places.entry((r.rule, printable(&o.sources.place(r.span)))).or_default().push(&r.path);
     }
     for ((rule, place), paths) in places {
         let plural = if paths.len() == 1 { "" } else { "s" };

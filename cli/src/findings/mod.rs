@@ -11,8 +11,10 @@ use crate::Failure;
 use crate::report;
 use sha2::{Digest, Sha256};
 use snnc_compiler::check::Checked;
-use snnc_grammar::{Diagnostic, Severity, SourceMap, Span};
-use std::collections::HashMap;
+use snnc_compiler::text::hex;
+use snnc_grammar::{Diagnostic, FileId, Severity, SourceMap, Span};
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 /// Why a finding does not fail the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +56,20 @@ pub(crate) struct Outcome {
     pub(crate) findings: Vec<Finding>,
     pub(crate) models: Vec<Model>,
     pub(crate) blocks: usize,
+    /// The baseline that holds for it.
+    pub(crate) baseline: Option<PathBuf>,
 }
 
 impl Outcome {
     /// The findings that are shown and may fail the check.
     pub(crate) fn open(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|f| f.suppressed.is_none())
+    }
+
+    /// The name of one of its sources, however it was typed: as seen from the folder of its policy or repository.
+    pub(crate) fn name(&self, file: FileId) -> String {
+        let folder = self.baseline.as_deref().map(|b| b.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
+        self.sources.get(file).map_or_else(String::new, |s| settled(&s.name, folder))
     }
 
     /// Whether the check fails, and how.
@@ -81,25 +91,41 @@ pub(crate) fn worst(results: impl Iterator<Item = Result<(), Failure>>) -> Resul
     worst
 }
 
+/// A path as seen from the nearest folder above it with a policy or a repository, or else from this one, or from here; the
+/// library's own names as they are.
+fn settled(name: &str, other: Option<&Path>) -> String {
+    let Ok(path) = Path::new(name).canonicalize() else { return name.to_owned() };
+    let root = path.ancestors().skip(1).find(|f| [policy::FILE, ".git"].iter().any(|mark| f.join(mark).exists())).map(Path::to_owned);
+    let root = root.or_else(|| other.and_then(|o| o.canonicalize().ok())).or_else(|| std::env::current_dir().ok()?.canonicalize().ok());
+    let root = root.unwrap_or_default();
+    let shared = root.components().zip(path.components()).take_while(|(a, b)| a == b).count();
+    let up = root.components().skip(shared).map(|_| "..".into());
+    let down = path.components().skip(shared).map(|c| c.as_os_str().to_string_lossy());
+    up.chain(down).collect::<Vec<Cow<'_, str>>>().join("/")
+}
+
 /// Numbers the findings of a file so that a number stays while other lines come and go: a hash of the code, the file, and the
-/// text of the line without its spaces, with the place among equal ones behind it.
-pub(crate) fn fingerprints(sources: &SourceMap, name: &dyn Fn(&str) -> String, findings: &mut [Finding]) {
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    for finding in findings {
-        let span = finding.diagnostic.span();
-        let source = sources.get(span.file);
-        let line = source.and_then(|s| {
-            let start = s.text.get(..span.start as usize)?.rfind('\n').map_or(0, |n| n + 1);
-            s.text.get(start..)?.lines().next()
-        });
-        let words = line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
-        let file = source.map(|s| name(&s.name)).unwrap_or_default();
-        let text = format!("{}\0{file}\0{words}", finding.diagnostic.code);
-        let hash = snnc_compiler::text::hex(&Sha256::digest(text.as_bytes()));
-        let count = seen.entry(hash.clone()).or_insert(0);
-        *count += 1;
-        finding.fingerprint = format!("{}:{count}", &hash[..16]);
+/// text of the line without its spaces, with the line's place among equal ones behind it.
+pub(crate) fn fingerprints(outcome: &mut Outcome) {
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut numbers = Vec::new();
+    for finding in &outcome.findings {
+        let (code, span) = (finding.diagnostic.code, finding.diagnostic.span());
+        let text = outcome.sources.get(span.file).map_or("", |s| &s.text);
+        let start = text.get(..span.start as usize).and_then(|t| t.rfind('\n')).map_or(0, |n| n + 1);
+        let line = words(text.get(start..).and_then(|t| t.lines().next()).unwrap_or_default());
+        let before = text.get(..start).unwrap_or_default().lines().filter(|l| words(l) == line).count();
+        // Several on one line are numbered from left to right.
+        let left = |f: &&Finding| {
+            let other = f.diagnostic.span();
+            f.diagnostic.code == code && other.file == span.file && (start..span.start as usize).contains(&(other.start as usize))
+        };
+        let left = outcome.findings.iter().filter(left).count();
+        let hash = hex(&Sha256::digest(format!("{code}\0{}\0{line}", outcome.name(span.file)).as_bytes()));
+        let more = if left > 0 { format!(".{}", left + 1) } else { String::new() };
+        numbers.push(format!("{}:{}{more}", &hash[..16], before + 1));
     }
+    outcome.findings.iter_mut().zip(numbers).for_each(|(finding, number)| finding.fingerprint = number);
 }
 
 /// Line and column of an offset, both from 1; columns count characters.

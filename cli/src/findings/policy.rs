@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 /// The name of the file.
-const FILE: &str = "snnc.toml";
+pub(super) const FILE: &str = "snnc.toml";
+
+/// `*` stands for part of one name, `**` for any folders.
+const MATCHING: glob::MatchOptions =
+    glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
 
 /// As it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -40,12 +44,23 @@ enum Wanted {
     Any,
 }
 
+/// A rule that is denied or allowed.
+#[derive(Debug)]
+struct Word {
+    /// A code, or `warnings`.
+    code: String,
+    /// Denied, not allowed.
+    deny: bool,
+    /// On the command line, which has the last word.
+    argument: bool,
+    /// Where that is asked.
+    by: String,
+}
+
 /// What holds for a folder.
 #[derive(Debug, Default)]
 pub(crate) struct Policy {
-    /// Codes, or `warnings`, with where that is asked.
-    deny: Vec<(String, String)>,
-    allow: Vec<(String, String)>,
+    words: Vec<Word>,
     rules: Vec<Rule>,
     /// The folder and the text of the file.
     file: Option<(PathBuf, String)>,
@@ -59,24 +74,26 @@ impl Policy {
     /// # Errors
     /// A file that cannot be read, or asks for something that there is not.
     pub(crate) fn of(path: &Path, deny: &[String], allow: &[String]) -> Result<Policy, Failure> {
-        let start = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let found = start.canonicalize().ok().filter(|_| path.exists());
+        let found = above(path).canonicalize().ok().filter(|_| path.exists());
         let file = found.and_then(|folder| folder.ancestors().map(|f| f.join(FILE)).find(|f| f.is_file()));
         let mut policy = file.as_deref().map_or_else(|| Ok(Policy::default()), Policy::read)?;
-        let given = |list: &[String], option: &str| -> Result<Vec<(String, String)>, Failure> {
-            let code = |text: &String| code(text, option == "--allow").map(|c| (c, format!("`{option} {text}`"))).map_err(Failure::Usage);
-            list.iter().map(code).collect()
-        };
-        let (deny, allow) = (given(deny, "--deny")?, given(allow, "--allow")?);
-        if let Some((both, _)) = deny.iter().find(|(d, _)| allow.iter().any(|(a, _)| a == d)) {
+        for (list, deny, option) in [(deny, true, "--deny"), (allow, false, "--allow")] {
+            for text in list {
+                let code = code(text, !deny).map_err(Failure::Usage)?;
+                policy.words.push(Word { code, deny, argument: true, by: format!("`{option} {text}`") });
+            }
+        }
+        if let Some(both) = policy.both(true) {
             return Err(Failure::Usage(format!("`{both}` is both denied and allowed")));
         }
-        // The command line has the last word.
-        policy.deny.retain(|(d, _)| !allow.iter().any(|(a, _)| a == d));
-        policy.allow.retain(|(a, _)| !deny.iter().any(|(d, _)| a == d));
-        policy.deny.extend(deny);
-        policy.allow.extend(allow);
         Ok(policy)
+    }
+
+    /// What is both denied and allowed in the same place.
+    fn both(&self, argument: bool) -> Option<&str> {
+        let mut words = self.words.iter().filter(|w| w.deny && w.argument == argument);
+        let other = |a: &&Word| self.words.iter().any(|b| !b.deny && b.argument == argument && b.code == a.code);
+        words.find(other).map(|w| w.code.as_str())
     }
 
     fn read(path: &Path) -> Result<Policy, Failure> {
@@ -95,14 +112,17 @@ impl Policy {
             let message = e.message().lines().next().unwrap_or_default().to_owned();
             refuse(e.span().unwrap_or(0..text.len().min(1)), message, help)
         })?;
-        let list = |list: &[Spanned<String>], allowed: bool| -> Result<Vec<(String, String)>, Failure> {
-            let code = |word: &Spanned<String>| {
-                let code = code(word.get_ref(), allowed).map_err(|e| refuse(word.span(), e, "`snnc explain` lists all codes"))?;
-                Ok((code, format!("`{FILE}`")))
-            };
-            list.iter().map(code).collect()
-        };
-        let (deny, allow) = (list(&written.deny, false)?, list(&written.allow, true)?);
+        let mut policy = Policy::default();
+        for (list, deny) in [(&written.deny, true), (&written.allow, false)] {
+            for word in list {
+                let code = code(word.get_ref(), !deny).map_err(|e| refuse(word.span(), e, "`snnc explain` lists all codes"))?;
+                policy.words.push(Word { code, deny, argument: false, by: format!("`{FILE}`") });
+                if let Some(both) = policy.both(false) {
+                    return Err(refuse(word.span(), format!("`{both}` is both denied and allowed"), "remove one of them"));
+                }
+            }
+        }
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         for rule in &written.model {
             for pattern in &rule.files {
                 if let Err(e) = glob::Pattern::new(pattern.get_ref()) {
@@ -112,42 +132,51 @@ impl Policy {
                         "write `deploy/*.snn`",
                     ));
                 }
+                // A pattern with a typo would ask nothing of anything.
+                let whole = format!("{}/{}", glob::Pattern::escape(&folder.to_string_lossy()), plain(pattern.get_ref()));
+                if glob::glob_with(&whole, MATCHING).is_ok_and(|mut found| found.next().is_none()) {
+                    let message = format!("`{}` matches no file", pattern.get_ref());
+                    return Err(refuse(pattern.span(), message, "patterns are seen from this folder; `**` stands for any folders"));
+                }
             }
             if let Some(share) = rule.encoder_share.as_ref().filter(|s| !(0.0..=1.0).contains(s.get_ref())) {
                 return Err(refuse(share.span(), format!("`encoder_share` is {}, not between 0 and 1", share.get_ref()), help));
             }
         }
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         let baseline = written.baseline.map(|b| folder.join(b));
-        Ok(Policy { deny, allow, rules: written.model, file: Some((folder, text)), baseline })
+        Ok(Policy { rules: written.model, file: Some((folder, text)), baseline, ..policy })
     }
 
     /// Applies the policy to what was found in a file.
     pub(crate) fn apply(&self, outcome: &mut Outcome) {
         self.ask(outcome);
-        let named = |list: &[(String, String)], d: &Diagnostic| {
-            let warning = d.severity == Severity::Warning;
-            list.iter().rev().find(|(code, _)| code == d.code || (warning && code == "warnings")).map(|(_, by)| by.clone())
-        };
         for finding in &mut outcome.findings {
             let d = &mut finding.diagnostic;
-            if let Some(by) = named(&self.deny, d) {
-                if d.severity != Severity::Error {
-                    d.message = format!("{}, which {by} denies", d.message);
-                }
-                (d.severity, finding.suppressed) = (Severity::Error, None);
-            } else if named(&self.allow, d).is_some() && finding.suppressed.is_none() {
-                finding.suppressed = Some(Suppressed::Allowed);
+            let warning = d.severity == Severity::Warning;
+            let about = self.words.iter().filter(|w| w.code == d.code || (warning && w.code == "warnings"));
+            // The command line before the file, a code before all warnings, and what denies before what allows.
+            let Some(word) = about.max_by_key(|w| (w.argument, w.code == d.code, w.deny)) else { continue };
+            if !word.deny {
+                finding.suppressed.get_or_insert(Suppressed::Allowed);
+                continue;
             }
+            if d.severity != Severity::Error {
+                d.message = format!("{}, which {} denies", d.message, word.by);
+            }
+            (d.severity, finding.suppressed) = (Severity::Error, None);
         }
     }
 
     /// What the rules for this file ask of its models.
     fn ask(&self, outcome: &mut Outcome) {
         let Some((folder, text)) = &self.file else { return };
-        let Ok(path) = Path::new(&outcome.path).canonicalize() else { return };
+        // A link is what it is called, not what it leads to.
+        let path = Path::new(&outcome.path);
+        let Some((above, name)) = above(path).canonicalize().ok().zip(path.file_name()) else { return };
+        let path = above.join(name);
         let Ok(relative) = path.strip_prefix(folder) else { return };
-        let matches = |rule: &&Rule| rule.files.iter().any(|p| glob::Pattern::new(p.get_ref()).is_ok_and(|p| p.matches_path(relative)));
+        let pattern = |p: &Spanned<String>| glob::Pattern::new(plain(p.get_ref()));
+        let matches = |rule: &&Rule| rule.files.iter().any(|p| pattern(p).is_ok_and(|p| p.matches_path_with(relative, MATCHING)));
         let rules: Vec<&Rule> = self.rules.iter().filter(matches).collect();
         if rules.is_empty() {
             return;
@@ -185,6 +214,16 @@ impl Policy {
     }
 }
 
+/// The folder that a path names its file in.
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A pattern without what stands for this folder.
+fn plain(pattern: &str) -> &str {
+    pattern.trim_start_matches("./")
+}
+
 /// A path as seen from here.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().and_then(|d| d.canonicalize()).ok();
@@ -199,14 +238,27 @@ fn code(word: &str, allowed: bool) -> Result<String, String> {
     }
     let known: Vec<&str> = pages().map(|(c, _)| c).collect();
     // A rule's own name means the rule, where other stages have codes of the same name.
-    let found = known.iter().find(|k| **k == short || **k == format!("check::{short}"));
-    let Some(found) = found.or_else(|| known.iter().find(|k| k.rsplit("::").next() == Some(short))) else {
-        let hint = nearest(short, known.iter().map(|k| k.rsplit("::").next().unwrap_or(k)).chain(known.iter().copied()));
-        return Err(format!("there is no rule `{word}`{}", hint.map_or(String::new(), |n| format!("; did you mean `{n}`?"))));
+    let exact = known.iter().copied().find(|k| *k == short || *k == format!("check::{short}"));
+    let same: Vec<&str> = known.iter().filter(|k| k.rsplit("::").next() == Some(short)).copied().collect();
+    let found = match (exact, same.as_slice()) {
+        (Some(found), _) | (None, &[found]) => found,
+        (None, []) => {
+            let hint = nearest(short, known.iter().map(|k| k.rsplit("::").next().unwrap_or(k)).chain(known.iter().copied()));
+            return Err(format!("there is no rule `{word}`{}", hint.map_or(String::new(), |n| format!("; did you mean `{n}`?"))));
+        }
+        (None, several) => {
+            let several: Vec<String> = several.iter().map(|k| format!("`{k}`")).collect();
+            return Err(format!("`{word}` may be {}; write the whole code", several.join(" or ")));
+        }
     };
     // What stops the compiler leaves nothing to check.
-    if allowed && !["check::", "policy::", "build::unused"].iter().any(|p| found.starts_with(p)) {
+    if allowed && !acceptable(found) {
         return Err(format!("`{found}` cannot be allowed: without it there is no model to check"));
     }
     Ok((*found).to_owned())
+}
+
+/// Whether there is something to check although this was found.
+pub(super) fn acceptable(code: &str) -> bool {
+    ["check::", "policy::", "build::unused"].iter().any(|p| code.starts_with(p))
 }

@@ -13,12 +13,14 @@ const PLAIN: [&str; 98] = [
 ];
 
 /// What the whitelist says of an instruction.
-pub(super) fn entry(mnemonic: &str) -> Option<Entry> {
+pub(super) fn entry(mnemonic: &str, operands: &str) -> Option<Entry> {
     let flow = match mnemonic {
         "b" | "br" => Flow::Jump,
         "bl" | "blr" => Flow::Call,
         // Traps are for what cannot happen: an array's bound, a number that is none.
-        "ret" | "udf" | "brk" => Flow::End,
+        "udf" | "brk" => Flow::End,
+        // To the caller, not to an address from elsewhere.
+        "ret" => return operands.is_empty().then_some(Entry::Plain(Flow::End)),
         "cbz" | "cbnz" | "tbz" | "tbnz" => Flow::Branch,
         _ if mnemonic.starts_with("b.") => Flow::Branch,
         _ if PLAIN.contains(&mnemonic) => Flow::On,

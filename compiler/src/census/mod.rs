@@ -4,7 +4,9 @@
 //!
 //! Code is followed from each function's first byte through all branches, so constants between instructions are never
 //! mistaken for code, nor code for constants. A jump that is computed, a call of anything but a function of the same
-//! image, and code that runs past its function's end are findings too: after the census nothing else can run.
+//! image, and code that runs past its function's end are findings too: after the census nothing else can run, unless code that was
+//! written to deceive changes the address that it returns to in memory. Against that, and against another division into regions, a
+//! file's code is compared with what a certificate derives (`snnc census --certificate`).
 
 mod aarch64;
 mod x86_64;
@@ -141,7 +143,7 @@ impl std::error::Error for CensusError {}
 /// If the architecture has no whitelist, or a function does not lie in the bytes.
 pub fn census(functions: &[Symbol], bytes: &[u8], triple: &str) -> Result<Census, CensusError> {
     let error = |e: capstone::Error| CensusError(e.to_string());
-    let (decoder, lookup): (Capstone, fn(&str) -> Option<Entry>) = if triple.starts_with("x86_64") {
+    let (decoder, lookup): (Capstone, fn(&str, &str) -> Option<Entry>) = if triple.starts_with("x86_64") {
         (Capstone::new().x86().mode(arch::x86::ArchMode::Mode64).build().map_err(error)?, x86_64::entry)
     } else if triple.starts_with("aarch64") {
         (Capstone::new().arm64().mode(arch::arm64::ArchMode::Arm).build().map_err(error)?, aarch64::entry)
@@ -161,7 +163,7 @@ pub fn census(functions: &[Symbol], bytes: &[u8], triple: &str) -> Result<Census
 
 struct Walk<'a> {
     decoder: Capstone,
-    lookup: fn(&str) -> Option<Entry>,
+    lookup: fn(&str, &str) -> Option<Entry>,
     bytes: &'a [u8],
     starts: BTreeSet<usize>,
     findings: Vec<Finding>,
@@ -197,7 +199,7 @@ impl Walk<'_> {
                 let operands = instruction.op_str().unwrap_or_default();
                 let text = format!("{mnemonic} {operands}");
                 *function.instructions.entry(mnemonic.to_owned()).or_default() += 1;
-                let flow = match (self.lookup)(mnemonic) {
+                let flow = match (self.lookup)(mnemonic, operands) {
                     Some(Entry::Plain(flow)) => flow,
                     Some(Entry::Multiplies(how)) => {
                         function.multiplications += 1;

@@ -18,13 +18,16 @@ const PLAIN: [&str; 105] = [
 const BRANCHES: [&str; 16] = ["ja", "jae", "jb", "jbe", "je", "jg", "jge", "jl", "jle", "jne", "jno", "jnp", "jns", "jo", "jp", "js"];
 
 /// What the whitelist says of an instruction.
-pub(super) fn entry(mnemonic: &str) -> Option<Entry> {
+pub(super) fn entry(mnemonic: &str, operands: &str) -> Option<Entry> {
     let vector = mnemonic.strip_prefix('v').unwrap_or(mnemonic);
     let flow = match mnemonic {
         "jmp" => Flow::Jump,
         "call" => Flow::Call,
         // Traps are for what cannot happen: an array's bound, a number that is none.
-        "ret" | "ud2" => Flow::End,
+        "ud2" => Flow::End,
+        // To the caller: nothing else is pushed than the frame's address.
+        "ret" => return operands.is_empty().then_some(Entry::Plain(Flow::End)),
+        "push" | "pop" if operands != "rbp" => return None,
         _ if BRANCHES.contains(&mnemonic) => Flow::Branch,
         _ if PLAIN.contains(&vector) => Flow::On,
         _ => return multiplies(vector).map(Entry::Multiplies),

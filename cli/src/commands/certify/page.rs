@@ -8,5 +8,6 @@ pub(super) fn html(certificate: &Certificate) -> Result<String, serde_json::Erro
     let data = serde_json::to_string(certificate)?.replace('<', "\\u003c");
     let name = certificate.subject.name.replace('&', "&amp;").replace('<', "&lt;");
     let title = format!("{name} is {}", certificate.verdict);
-    Ok(include_str!("page.html").replacen("TITLE", &title, 1).replacen("DATA", &data, 1))
+    // The title comes first, and may hold any word: the data are put in before it.
+    Ok(include_str!("page.html").replacen("DATA", &data, 1).replacen("TITLE", &title, 1))
 }

@@ -1,7 +1,7 @@
 //! Rates and energy by layer as a picture that reads in print and in the dark.
 
 use crate::report;
-use snnc_compiler::text::grouped;
+use snnc_compiler::text::{grouped, printable};
 use snnc_runtime::energy::{Costs, Done, Energy, Layer};
 use std::fmt::Write;
 
@@ -158,5 +158,5 @@ pub(super) fn html(energy: &Energy, costs: &Costs, title: &str, svg: &str) -> St
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    printable(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

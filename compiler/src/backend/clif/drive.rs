@@ -301,6 +301,11 @@ impl Writer<'_, '_> {
         let ctx = self.ctx;
         if all {
             self.call(|b| matches!(b, Body::Reset), &[ctx])?;
+        } else {
+            // Tables over the time steps end with the last.
+            let done = self.load(context::NEXT);
+            let left = self.b.ins().icmp_imm_s(IntCC::UnsignedLessThan, done, self.plant.program.time as i64);
+            self.insist(left);
         }
         let steps = self.constant(if all { self.plant.program.time as i64 } else { 1 });
         self.call(|b| matches!(b, Body::Enter), &[ctx, input, samples, steps])?;

@@ -263,13 +263,18 @@ fn digest(program: &Program) -> u64 {
 
 /// Writes the distance from a call to its callee.
 fn resolve(bytes: &mut [u8], at: usize, to: usize, kind: Reloc, addend: i64) -> Result<(), CodeError> {
-    let far = |_| CodeError("a call reaches too far".into());
+    let too_far = || CodeError("a call reaches too far".into());
+    let far = |_| too_far();
     let distance = to as i64 + addend - at as i64;
     let field = bytes.get_mut(at..at + 4).ok_or_else(|| CodeError("a call outside the code".into()))?;
     let word = match kind {
         Reloc::X86CallPCRel4 => i32::try_from(distance).map_err(far)? as u32,
         Reloc::Arm64Call => {
             let words = i32::try_from(distance >> 2).map_err(far)?;
+            // 26 bits, with a sign.
+            if !(-(1 << 25)..1 << 25).contains(&words) {
+                return Err(too_far());
+            }
             u32::from_le_bytes([field[0], field[1], field[2], field[3]]) & 0xfc00_0000 | words as u32 & 0x03ff_ffff
         }
         other => return Err(CodeError(format!("the code is not position-independent: {other:?}"))),
