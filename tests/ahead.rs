@@ -208,7 +208,7 @@ fn what_cannot_be_built_or_looked_at_says_why() {
     says(run, &args(&["-o", "runs/a/model.safetensors"]), 2, &["cannot write into `runs/a/model.safetensors`"]);
     says(run, &args(&["-o", "/proc/nowhere"]), 2, &["cannot write into `/proc/nowhere`"]);
     says(run, &["build", "quickstart/digits", "--weights", "runs/a", "-o", &at], 2, &["do not fit `Digits`"]);
-    says(run, &["build", "dsr/vgg11_dvs", "--weights", "runs/a", "-o", &at], 2, &["do not fit `DsrVgg11Dvs`"]);
+    says(run, &["build", "dsr/vgg11_dvs", "--weights", "runs/a", "-o", &at], 2, &["do not fit `DsrVgg11DvsIf`"]);
     fs::write(
         t.path().join("bad.snn"),
         "model Bad {\n    time T = 2\n    input x: analog[C = 2]\n    neuron lif = LIF(tau = 3.0)\n    encoder { e = x |> linear(C -> C = 4) }\n    \

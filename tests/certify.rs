@@ -31,8 +31,8 @@ fn a_certificate_counts_what_can_be_counted_by_hand() {
     let totals = |name: &str| c["totals"][name].as_u64().unwrap();
     // The input is the same at all steps: its convolution is computed once. 3 * 9 weights and a bias for 8 * 64 places.
     assert_eq!(totals("encoder_macs"), 8 * 64 * 28);
-    // 8 * 9 weights and a bias for 8 * 64 places and 4 steps; and at each step a head of 8 * 10 weights for up to 64 spikes, and 10 biases.
-    assert_eq!(totals("accumulates"), 4 * 8 * 64 * 73 + 4 * (8 * 10 * 64 + 10));
+    // 8 weights for 8 * 64 places, each over the 22 * 22 taps of 8 + 8 + 8 that lie within a side, less its ends; a bias; 4 steps; and at each step a head of 8 * 10 weights for up to 64 spikes, and 10 biases.
+    assert_eq!(totals("accumulates"), 4 * (8 * 8 * 22 * 22 + 8 * 64) + 4 * (8 * 10 * 64 + 10));
     // Two layers of neurons: one comparison, and one halving, for each and every step.
     assert_eq!(totals("comparisons"), 2 * 4 * 8 * 64);
     assert_eq!(totals("shifts"), 2 * 4 * 8 * 64);
@@ -191,4 +191,39 @@ fn weights_are_part_of_it() {
     says(t.path(), &[&["build", "quickstart/digits", "--weights", "a", "-o", "out"], &small[..]].concat(), 0, &[]);
     let hash = Command::new("sha256sum").arg(t.path().join("out/digits.weights")).output().unwrap();
     assert!(String::from_utf8_lossy(&hash.stdout).starts_with(c["hashes"]["folded_weights"].as_str().unwrap()));
+}
+
+#[test]
+fn a_file_stands_for_its_first_variant_which_check_looks_at() {
+    let t = TempDir::new().unwrap();
+    let model = MODEL.replace("model M {\n", "require strict\n\nmodel M {\n    param t: float = 3.0\n").replace("tau = 2.0", "tau = t");
+    fs::write(t.path().join("m.snn"), format!("{model}\nvariant Four = M(t = 4.0)\nvariant Two = M(t = 2.0)\n")).unwrap();
+    says(t.path(), &["check", "m.snn"], 0, &["m.snn#Four", "m.snn#Two"]);
+    says(t.path(), &["certify", "m.snn"], 0, &["Four (T = 4) is strict"]);
+    // The model that no variant is can be named, and is what it is.
+    says(t.path(), &["check", "m.snn#M"], 1, &["check::leak"]);
+    says(t.path(), &["certify", "m.snn#M"], 1, &["M (T = 4) is violated"]);
+    says(t.path(), &["build", "m.snn#M", "--weights", "nowhere", "-o", "out"], 1, &["error: M is violated, and nothing was written"]);
+}
+
+#[test]
+fn additions_at_zeros_around_pictures_are_none() {
+    let t = TempDir::new().unwrap();
+    for (kernel, stride, pad, size) in [(3, 1, 1, 8), (5, 2, 2, 9), (4, 3, 1, 10), (7, 1, 3, 4), (2, 2, 0, 8)] {
+        let conv = format!("conv(C = 8, kernel = {kernel}, stride = {stride}, pad = {pad}, bias = false)");
+        let model = MODEL.replace("W = 8]", &format!("W = {size}]")).replace("H = 8", &format!("H = {size}"));
+        fs::write(
+            t.path().join("m.snn"),
+            model.replace("r = s |> conv(C = 8, kernel = 3, pad = 1) |> batchnorm(C)", &format!("r = s |> {conv}")),
+        )
+        .unwrap();
+        let text = says(t.path(), &["certify", "m.snn", "--format", "json"], 0, &[]);
+        let c: Value = serde_json::from_str(&text).unwrap();
+        let count = c["executed"].as_array().unwrap().iter().find(|e| e["path"] == "r.conv").unwrap()["count"].as_u64().unwrap();
+        let (size, pad) = (i64::from(size), i64::from(pad));
+        let places = (size + 2 * pad - kernel) / stride + 1;
+        let inside = |p: i64, k: i64| (0..size).contains(&(p * stride + k - pad));
+        let side = (0..places).flat_map(|p| (0..kernel).map(move |k| (p, k))).filter(|(p, k)| inside(*p, *k)).count() as u64;
+        assert_eq!(count, 4 * 8 * 8 * side * side, "{conv} on {size}");
+    }
 }

@@ -479,7 +479,7 @@ fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
     let mut wrong = CONVERT;
     wrong[2] = "dsr";
     let args: Vec<&str> = wrong.into_iter().chain(["changed.safetensors", "out.safetensors"]).collect();
-    says(t.path(), &args, 2, &["the layout `dsr` does not name the parameters of `SpikingformerCifarPublished`; `spikingformer` does"]);
+    says(t.path(), &args, 2, &["the layout `dsr` does not name the parameters of `Spikingformer4x256Published`; `spikingformer` does"]);
     wrong[2] = "torch";
     let args: Vec<&str> = wrong.into_iter().chain(["changed.safetensors", "out.safetensors"]).collect();
     says(t.path(), &args, 2, &["there is no layout `torch`; there are: dsr, gac, mixer-snn, spikingformer"]);

@@ -90,7 +90,8 @@ pub(crate) enum Command {
     /// Compile ahead of time: an object file and a C header, for programs that know nothing of snnc.
     #[command(after_help = "Examples:\n  snnc build quickstart/digits --weights runs/digits -o build\n  \
                             snnc build quickstart/digits --weights runs/digits -o build --target aarch64 --embed\n\n\
-                            Writes NAME.o, NAME.h, NAME.weights (unless --embed) and NAME_example.c. The code allocates nothing and calls nothing.")]
+                            Writes NAME.o, NAME.h, NAME.weights (unless --embed) and NAME_example.c. The code allocates nothing and calls nothing.\n\
+                            A network that is violated is not built. Exit code: 0 built, 1 violated, 2 it could not be built.")]
     Build(BuildArgs),
     /// Look at every instruction in an object file that `snnc build` wrote.
     #[command(after_help = "Examples:\n  snnc census build/digits.o\n  snnc census build/digits.o --certificate digits.json\n\n\

@@ -44,7 +44,10 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
     let result = (|| -> Result<(Package, Checked), Vec<Diagnostic>> {
         let file = open(&mut sources, path).map_err(|e| vec![e])?;
         let package = resolve(&mut sources, file, &Library)?;
-        let instance = instantiate(&mut sources, &package, variant, &settings)?;
+        // Of a model with variants, they are what `check` looks at: the first of them stands for the file.
+        let first = package.models.first().map(|m| &m.name.name);
+        let first = package.variants.iter().find(|v| Some(&v.model.callee.name) == first).map(|v| v.name.name.as_str());
+        let instance = instantiate(&mut sources, &package, variant.or(first), &settings)?;
         let checked = check(build(&package, &instance)?);
         Ok((package, checked))
     })();

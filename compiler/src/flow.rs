@@ -228,6 +228,13 @@ impl Window {
         Some(padded.checked_sub(self.kernel[i])? / self.stride[i] + 1)
     }
 
+    /// How many of the window's places along axis `i` lie within an operand of this extent, at place `p` of the result.
+    pub fn reached(&self, i: usize, p: usize, size: usize) -> usize {
+        let first = p * self.stride[i];
+        let end = (first + self.kernel[i]).min(self.pad[0] + size);
+        end.saturating_sub(first.max(self.pad[0]))
+    }
+
     /// Maps every place to itself.
     pub fn pointwise(&self) -> bool {
         *self == Window::POINT

@@ -3,7 +3,7 @@
 
 use crate::artifact::ArtifactError;
 use crate::data::Dataset;
-use crate::energy::{self, Done};
+use crate::energy::{self, Done, Layer};
 use crate::session::{Inference, inference_program};
 use crate::weights::Weights;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
@@ -231,7 +231,7 @@ pub struct Measured {
     pub data: String,
     /// Samples of its test set.
     pub samples: usize,
-    /// Additions per inference of one sample.
+    /// Additions per inference of one sample: of each layer's worst case the part that its operand's firing rate is, and all biases.
     pub accumulates: f64,
     /// Firing rate of what each layer reads.
     pub rates: Vec<(String, f64)>,
@@ -418,24 +418,9 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
         hash.update(&bytes);
         folded_weights = Some(hex(&hash.finalize()));
     }
-    let measured = match (input.weights, input.data) {
-        (Some(weights), Some((data, samples))) => {
-            let energy = energy::measure(checked, weights, data, samples).map_err(|e| match e {
-                energy::EnergyError::Session(e) => ArtifactError::Session(e),
-                energy::EnergyError::Rates { reason, path, .. } => ArtifactError::Object { path, reason },
-            })?;
-            let spiking = energy.layers.iter().filter(|l| l.done == Done::Ac);
-            Some(Measured {
-                data: data.name.to_owned(),
-                samples: samples.min(data.test.labels.len()),
-                accumulates: energy.operations(Done::Ac),
-                rates: spiking.map(|l| (l.path.clone(), l.rate)).collect(),
-            })
-        }
-        _ => None,
-    };
     let written = written(input, checked.plan());
     let executed = executed(&folded);
+    let measured = measured(input, &folded, &executed)?;
     let prepare: Vec<Prepared> = folded
         .graph
         .params
@@ -500,6 +485,28 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
         measured,
         code: Code { triple: image.triple.clone(), flags: input.target.flags(), batch: image.batch, bytes: image.bytes.len(), census },
     })
+}
+
+/// What spikes cause on data: of every operation, its part of the worst case that the firing rate of its operand is, and all biases.
+fn measured(input: &Input<'_>, folded: &Folded, executed: &[Executed]) -> Result<Option<Measured>, ArtifactError> {
+    let (Some(weights), Some((data, samples))) = (input.weights, input.data) else { return Ok(None) };
+    let energy = energy::measure(input.checked, weights, data, samples).map_err(|e| match e {
+        energy::EnergyError::Session(e) => ArtifactError::Session(e),
+        energy::EnergyError::Rates { reason, path, .. } => ArtifactError::Object { path, reason },
+    })?;
+    let spiking: Vec<&Layer> = energy.layers.iter().filter(|l| l.done == Done::Ac).collect();
+    let additions = |layer: &&Layer| {
+        let (node, done) = folded.graph.nodes.iter().zip(executed).find(|(_, e)| e.path == layer.path)?;
+        let steps = if node.signal.varies { folded.graph.time as u64 } else { 1 };
+        let biases = biases(node, node.signal.elements() as u64 * steps) as f64;
+        Some((done.count as f64 - biases) * layer.rate + biases)
+    };
+    Ok(Some(Measured {
+        data: data.name.to_owned(),
+        samples: samples.min(data.test.labels.len()),
+        accumulates: spiking.iter().filter_map(additions).sum(),
+        rates: spiking.iter().map(|l| (l.path.clone(), l.rate)).collect(),
+    }))
 }
 
 fn written(input: &Input<'_>, plan: &FoldPlan) -> Vec<Written> {
@@ -569,9 +576,9 @@ fn executed(folded: &Folded) -> Vec<Executed> {
             _ if !node.encoder && is_shift(node, graph) => ("shift", each),
             How::Encoder => ("encoder", graph.work(id).max(each)),
             How::Accumulate | How::AccumulateCount(_) => {
-                // A bias is added once, whatever is counted.
-                let bias = if node.params.len() > 1 { each } else { 0 };
-                (how_word(*how), (graph.work(id) - bias).saturating_mul(bound).saturating_add(bias))
+                let around = node.op.around(&graph.input_signals(node), &node.signal).saturating_mul(steps);
+                let weights = graph.work(id) - around - biases(node, each);
+                (how_word(*how), weights.saturating_mul(bound).saturating_add(biases(node, each)))
             }
             How::AndCount | How::MaskedAccumulate => (how_word(*how), graph.work(id)),
             How::Residue => ("residue", graph.work(id).max(each)),
@@ -586,6 +593,11 @@ fn executed(folded: &Folded) -> Vec<Executed> {
         list.push(Executed { path: node.path.clone(), operator: node.op.word().into(), how: how.into(), count, bound, shifts });
     }
     list
+}
+
+/// Biases that a map adds: once for each of its results, whatever is counted.
+fn biases(node: &Node, each: u64) -> u64 {
+    if node.params.len() > 1 { each } else { 0 }
 }
 
 fn is_shift(node: &Node, graph: &Graph) -> bool {

@@ -17,7 +17,10 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     let target = target.map_err(|e| Failure::Usage(e.0))?;
     let loaded = model::load(&args.model)?;
     // What is violated is not built: the header would say so, and nobody would read it.
-    report::show(&loaded.sources, &loaded.checked.findings().diagnostics)?;
+    if let Err(failure) = report::show(&loaded.sources, &loaded.checked.findings().diagnostics) {
+        eprintln!("error: {} is {}, and nothing was written", loaded.checked.graph().name, loaded.checked.findings().verdict);
+        return Err(failure);
+    }
     let graph = loaded.checked.graph();
     let weights = Weights::read(&model_file(&args.trained.weights), graph, None).map_err(Failure::failed)?;
     let options = Options { target, batch: args.batch as usize, name: args.name.clone(), embed: args.embed };

@@ -206,9 +206,10 @@ fn human(c: &Certificate) {
         "pool" => "convolutions that look through the pool before them",
         _ => "counts of pools, added as often as they say",
     };
-    let size = |n: u64| if n > 0 { bytes(u128::from(n)) } else { "no other way".to_owned() };
+    let size = |n: u64| bytes(u128::from(n));
+    let other = |n: u64| if n > 0 { size(n) } else { "no other way".to_owned() };
     let folds = folds.iter().map(|(fold, (places, weights, bytes, instead))| {
-        vec![meaning(fold).to_owned(), places.to_string(), number(*weights), size(*bytes), size(*instead)]
+        vec![meaning(fold).to_owned(), places.to_string(), number(*weights), size(*bytes), other(*instead)]
     });
     let folds: Vec<Vec<String>> = folds.collect();
     if !folds.is_empty() {

@@ -109,6 +109,16 @@ impl Operator for Conv {
         (out.elements() as u64).saturating_mul(terms.saturating_add(u64::from(self.bias)))
     }
 
+    fn around(&self, inputs: &[Signal], out: &Signal) -> u64 {
+        let extents = |i: usize| ["H", "W"].get(i).map_or((1, 1), |n| (inputs[0].size(n).unwrap_or(1), out.size(n).unwrap_or(1)));
+        let (all, inside) = (0..2).fold((1u64, 1u64), |(all, inside), i| {
+            let (size, places) = extents(i);
+            let reached = (0..places).map(|p| self.window.reached(i, p, size) as u64).sum::<u64>();
+            (all.saturating_mul((places * self.window.kernel[i]) as u64), inside.saturating_mul(reached))
+        });
+        (all - inside).saturating_mul((self.channels_in * self.channels) as u64)
+    }
+
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let (x, w, b) = (e.inputs[0], e.params[0], e.params.get(1));
         let at = Places::of(e.signals[0]);

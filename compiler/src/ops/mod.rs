@@ -241,6 +241,11 @@ pub trait Operator: Sized + Clone {
         0
     }
 
+    /// How many of those meet zeros that are put around the operand: no spike is ever there.
+    fn around(&self, _inputs: &[Signal], _out: &Signal) -> u64 {
+        0
+    }
+
     /// Whether it can run one time step at a time.
     fn streams(&self) -> bool {
         true
@@ -337,6 +342,10 @@ macro_rules! operators {
             /// See [`Operator::work`].
             pub fn work(&self, inputs: &[Signal], out: &Signal) -> u64 {
                 match self { $(Op::$name(o) => o.work(inputs, out),)* }
+            }
+            /// See [`Operator::around`].
+            pub fn around(&self, inputs: &[Signal], out: &Signal) -> u64 {
+                match self { $(Op::$name(o) => o.around(inputs, out),)* }
             }
             /// See [`Operator::streams`].
             pub fn streams(&self) -> bool {
