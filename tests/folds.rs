@@ -397,6 +397,53 @@ fn the_offered_cost_is_the_cost() {
     assert!(more > 0 && help(&without, "leak").contains(&format!(", {more} more multiplications in the encoder")), "{more}");
 }
 
+const SPIKES: &str = "model M {\n time T = 4\n input x: analog[C = 8, H = 3, W = 2]\n neuron lif = IF(threshold = 0.3)\n \
+     encoder { e = x |> linear(C -> C) }\n s = e |> lif\n";
+
+#[test]
+fn factors_behind_a_view_and_before_a_composed_map_are_not_lost() {
+    for rest in [
+        "output s |> linear(C -> C) |> merge(H, W -> N) |> mean(N) |> linear(C -> C = 5) |> mean(T)",
+        "output s |> linear(C -> C) |> merge(H, W -> N) |> batchnorm(C) |> linear(C -> C = 5) |> mean(N) |> mean(T)",
+        "output (s |> linear(C -> C) |> merge(H, W -> N)) * 3.0 |> linear(C -> C = 5) |> mean(N) |> mean(T)",
+        "output s |> linear(C -> C) |> merge(H, W -> N) |> mean(N, T) |> linear(C -> C = 5)",
+        "a = s |> linear(C -> C) |> merge(H, W -> N) |> mean(N) |> linear(C -> C = 6)\n output a |> lif |> linear(C -> C = 5) |> mean(T)",
+        "output s |> conv(C = 8, kernel = 1) |> merge(H, W -> N) |> mean(N) |> linear(C -> C = 5) |> mean(T)",
+        "a = s |> linear(C -> C = 4) |> merge(H, W -> N) |> batchnorm(C)\n b = a + (s |> linear(C -> C = 4) |> merge(H, W -> N))\n fold(compose)\n \
+         c = b |> linear(C -> C = 3)\n output c |> mean(N) |> mean(T)",
+    ] {
+        let checked = checked_text(&format!("{SPIKES} {rest}\n}}"), &Settings::default());
+        assert!(checked.findings().residues.is_empty(), "{rest}: {:?}", checked.findings().residues);
+        for seed in 1..4 {
+            agrees(&checked, seed);
+            crate::agreement::agrees(&checked, seed);
+        }
+    }
+}
+
+#[test]
+fn maps_to_time_steps() {
+    let text = |input: &str, rest: &str| {
+        format!(
+            "model M {{\n time T = 4\n input x: {input}\n neuron lif = IF(threshold = 0.3)\n {rest} |> linear(C -> C = 5) |> mean(T)\n}}"
+        )
+    };
+    for (input, rest) in [
+        ("analog[C = 2, W = 6]", "encoder { e = x |> linear(C -> C) }\n s = e |> lif\n output s |> mean(T) |> linear(W -> T) |> lif"),
+        (
+            "analog[C = 2, W = 6]",
+            "encoder { e = x |> linear(C -> C) }\n s = e |> lif\n output s |> mean(T) |> linear(W -> T) |> batchnorm(C) |> lif",
+        ),
+    ] {
+        let checked = checked_text(&text(input, rest), &Settings::default());
+        assert!(checked.findings().residues.is_empty(), "{rest}: {:?}", checked.findings().residues);
+        for seed in 1..4 {
+            agrees(&checked, seed);
+            crate::agreement::agrees(&checked, seed);
+        }
+    }
+}
+
 /// A published network of the zoo, with the folds that `--fix --exact` writes in the place of its `allow`s.
 pub(crate) fn mended_text(path: &str, variant: Option<&str>, settings: &Settings) -> String {
     let published = snnc_zoo::model(path).unwrap();

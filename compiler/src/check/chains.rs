@@ -1,6 +1,6 @@
 //! Chains of linear maps between one spike source and one reader: one map, if its weights are no more than the parts'.
 
-use super::{Context, How, MAX_STEPS};
+use super::{Context, Destination, How, MAX_STEPS};
 use crate::flow::Window;
 use crate::graph::Fold;
 use crate::ops::Linearity;
@@ -49,9 +49,10 @@ pub(crate) fn source(cx: &Context<'_>, id: NodeId) -> Option<NodeId> {
         }
         match node.op.linearity() {
             Linearity::Map { .. } => return Some(at),
+            // What a factor between the maps would do behind them, nothing does any more: the first map must take it.
             Linearity::Affine | Linearity::Sum(_) => match cx.plan[at.index()].factor {
-                Some(factor) if factor.stays() => return None,
-                _ => at = *node.inputs.first()?,
+                None | Some(Destination::Before(_)) => at = *node.inputs.first()?,
+                Some(_) => return None,
             },
             Linearity::Identity => at = *node.inputs.first()?,
             Linearity::View if window.pointwise() && !cx.graph.moves(node, &axis) => at = *node.inputs.first()?,
@@ -86,7 +87,9 @@ impl Chains {
         let chain = self.whole(cx, stands)?;
         let size = ["H", "W"].map(|n| cx.graph.node(operand).signal.size(n).unwrap_or(1));
         let room = window.pointwise() || cx.graph.node(stands).op.widened(window).is_some();
-        if output_axis != input_axis || !room || chain.length >= MAX_STEPS {
+        // A map to time steps is one of its own: no other has them for its result.
+        let to_time = matches!(cx.graph.node(id).op.linearity(), Linearity::Map { output_axis, .. } if output_axis == "T");
+        if output_axis != input_axis || to_time || !room || chain.length >= MAX_STEPS {
             return None;
         }
         let own = cx.graph.param(*cx.graph.node(id).params.first()?);

@@ -89,6 +89,7 @@ fn before(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
                 }
             }
             Linearity::Identity => {}
+            Linearity::View if factor.axes.iter().all(|a| !cx.graph.moves(node, a)) => {}
             Linearity::None | Linearity::View | Linearity::Add | Linearity::Each => return None,
         }
         at = *node.inputs.first()?;

@@ -80,7 +80,8 @@ impl Folder<'_> {
         let op = mapped(&node.op, params.len() > 1, &map.output_axis, map.outputs);
         let op = op.widened(map.window).unwrap_or(op);
         let new = self.push(id, op, vec![input], params, false);
-        if self.nodes[new.index()].signal.size(&map.output_axis).is_some() {
+        // Time steps are no axis of a signal.
+        if map.output_axis == "T" || self.nodes[new.index()].signal.size(&map.output_axis).is_some() {
             return new;
         }
         // A convolution's channels stay called so; composed with a map to another axis they are renamed behind it.

@@ -82,11 +82,14 @@ pub fn fold(checked: &Checked) -> Folded {
     for id in graph.ids() {
         folder.node(id);
     }
-    debug_assert!(folder.steps.is_empty(), "a map that takes factors was not folded");
+    // A wrong result would be worse than none.
+    assert!(folder.steps.is_empty(), "a map that takes factors was not folded");
+    assert!(folder.carries[graph.output.index()].is_empty(), "the output loses a factor");
     let Folder { nodes, params, prepare, how, map, .. } = folder;
     let folded =
         Graph { nodes, params, input: map[graph.input.index()], output: map[graph.output.index()], contracts: vec![], ..graph.clone() };
     crate::graph::verify(&folded, "fold");
+    assert_eq!(folded.node(folded.output).signal.axes, graph.node(graph.output).signal.axes, "folding changes the output");
     Folded { graph: folded, prepare, originals: graph.params.clone(), how }
 }
 
@@ -189,7 +192,10 @@ impl Folder<'_> {
         }
         let (new, carry) = match (node.op.linearity(), plan.how, plan.factor) {
             // Composed into the map that stands for the chain.
-            (Linearity::Map { .. }, How::Compose(_), _) => (inputs[0], Carry::default()),
+            (Linearity::Map { .. }, How::Compose(_), _) => {
+                assert!(carry.is_empty(), "`{}` loses a factor", node.path);
+                (inputs[0], Carry::default())
+            }
             (Linearity::Map { input_axis, output_axis, .. }, how, _) if how != How::Encoder => {
                 (self.linear_map(id, inputs[0], &carry, &input_axis, &output_axis), Carry::default())
             }
@@ -220,7 +226,7 @@ impl Folder<'_> {
                 let worth = Carry { scale: carry.scale, shift: None }.then(factor, None).then(table, None);
                 let worth = worth.scale.unwrap_or(Expr::Const(1.0));
                 let input = self.select(id, inputs[0], worth);
-                debug_assert!(carry.shift.is_none(), "`{}` selects what is shifted", node.path);
+                assert!(carry.shift.is_none(), "`{}` selects what is shifted", node.path);
                 (self.push(id, sum_of(&node.op), vec![input], vec![], true), Carry::default())
             }
             _ if node.op.selection() == Selection::Neuron && !node.encoder => {
@@ -234,7 +240,7 @@ impl Folder<'_> {
                 (self.push(id, node.op.clone(), inputs, vec![], true), carry)
             }
             _ => {
-                debug_assert!(carry.is_empty(), "`{}` loses a factor", node.path);
+                assert!(carry.is_empty(), "`{}` loses a factor", node.path);
                 (self.push(id, node.op.clone(), inputs, node.params.clone(), true), Carry::default())
             }
         };
