@@ -42,7 +42,10 @@ fn the_page_of_a_large_model_is_small_and_quick() {
     let dom = browse(&browser, t.path(), "b.html", &["--dump-dom"]);
     let ready = number(&dom, "data-ready=\"");
     assert!(ready < 2000, "ready after {ready} ms");
-    assert!(dom.contains("mixer[23]  19") && dom.contains("65,647,304 parameters"), "the drawing is not there");
+    assert!(
+        dom.contains("mixer[23]") && dom.contains("19 operations") && dom.contains("65,647,304 parameters"),
+        "the drawing is not there"
+    );
     // Everything opened: all operations are drawn.
     fs::write(t.path().join("open.html"), text.replace("document.body.dataset.ready", "$(\"more\").click();\ndocument.body.dataset.ready"))
         .unwrap();
@@ -99,7 +102,49 @@ fn a_click_shows_source_kind_and_fold() {
     )
     .unwrap();
     let dom = browse(&browser, t.path(), "closed.html", &["--dump-dom"]);
-    assert!(!dom.contains("data-path=\"e.linear\"") && dom.contains("e  1"));
+    assert!(!dom.contains("data-path=\"e.linear\"") && dom.contains(">1 operation<"));
+}
+
+/// Looks along every edge: sets `data-faults` to how many run through a box or a title, or upwards; and to how many boxes lie on
+/// others or have no kind's colour.
+const LOOK: &str = "
+const boxes = [...document.querySelectorAll('.node rect, .group.closed rect, .group:not(.closed) text')].map((e) => e.getBBox());
+let faults = 0;
+for (const path of document.querySelectorAll('.edge')) {
+  let last = -1e9;
+  for (let at = 0; at <= path.getTotalLength(); at += 1) {
+    const p = path.getPointAtLength(at);
+    if (p.y < last - 0.01 || boxes.some((b) => p.x > b.x + 0.5 && p.x < b.x + b.width - 0.5 && p.y > b.y + 0.5 && p.y < b.y + b.height - 0.5)) { faults++; break; }
+    last = p.y;
+  }
+}
+const nodes = [...document.querySelectorAll('.node rect')].map((e) => e.getBBox());
+for (const e of document.querySelectorAll('.node rect')) if (getComputedStyle(e).fill === 'rgb(0, 0, 0)') faults++;
+nodes.forEach((a, i) => nodes.slice(i + 1).forEach((b) => { if (a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height) faults++; }));
+document.body.dataset.faults = faults;
+document.body.dataset.edges = document.querySelectorAll('.edge').length;
+";
+
+#[test]
+fn no_edge_runs_through_a_box_or_a_title_or_upwards() {
+    let Some(browser) = tool("chromium") else { return };
+    let t = TempDir::new().unwrap();
+    let models =
+        ["quickstart/digits", "quickstart/digits_attention", "spikingformer/imagenet", "mixer/mlp_spe#MlpSpeT", "gac/msresnet_cifar"];
+    for model in models {
+        says(t.path(), &["certify", model, "-o", "p.html"], 0, &[]);
+        let text = fs::read_to_string(t.path().join("p.html")).unwrap();
+        for opened in [false, true] {
+            let script = if opened { "$(\"more\").click();\n" } else { "" }.to_owned() + LOOK;
+            let page = text.replace("document.body.dataset.ready", &(script + "document.body.dataset.ready"));
+            fs::write(t.path().join("look.html"), page).unwrap();
+            let dom = browse(&browser, t.path(), "look.html", &["--dump-dom"]);
+            assert!(number(&dom, "data-edges=\"") > 3, "{model}");
+            assert_eq!(number(&dom, "data-faults=\""), 0, "{model}, opened: {opened}");
+            // What feeds a group that feeds it stands in two boxes.
+            assert!(model != "quickstart/digits" || dom.contains("s (1 of 2)"));
+        }
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub(super) fn html(certificate: &Certificate) -> Result<String, serde_json::Erro
     let data = serde_json::to_string(certificate)?.replace('<', "\\u003c");
     let name = certificate.subject.name.replace('&', "&amp;").replace('<', "&lt;");
     let title = format!("{name} is {}", certificate.verdict);
-    // The title comes first, and may hold any word: the data are put in before it.
-    Ok(include_str!("page.html").replacen("DATA", &data, 1).replacen("TITLE", &title, 1))
+    let script = [include_str!("drawing.js"), include_str!("page.js")].concat();
+    // From the last to the first: what is put in may hold any word.
+    Ok(include_str!("page.html").replacen("SCRIPT", script.trim_end(), 1).replacen("DATA", &data, 1).replacen("TITLE", &title, 1))
 }
