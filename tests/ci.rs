@@ -107,6 +107,17 @@ fn github_annotations_stand_on_one_line_each() {
     let head = "::error file=deploy/a.snn,line=4,endLine=4,col=18,endColumn=32,title=snnc%3A%3Acheck%3A%3Aleak::the membrane leaks";
     assert!(lines[0].starts_with(head), "{}", lines[0]);
     assert!(lines[0].contains("%0Adeploy/a.snn:8:14: applied here%0Ahelp: "), "{}", lines[0]);
+    // However the file is named, it is the repository's, and it is looked at once.
+    let whole = t.path().join("deploy/a.snn").display().to_string();
+    for paths in [["./deploy/../deploy", "deploy/a.snn"], [&whole, "deploy/a.snn#A"]] {
+        let text = says(t.path(), &["check", paths[0], paths[1], "--format", "github"], 1, &[]);
+        let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("::")).collect();
+        assert!(lines.len() == 4 && lines.iter().all(|l| l.starts_with("::error file=deploy/a.snn,")), "{lines:?}");
+    }
+    let log = sarif(t.path(), &[&whole, "./deploy"], 1);
+    let results = log["runs"][0]["results"].as_array().unwrap();
+    let place = &results[0]["locations"][0]["physicalLocation"]["artifactLocation"];
+    assert_eq!((results.len(), place["uri"].as_str(), place["uriBaseId"].as_str()), (4, Some("deploy/a.snn"), Some("SRCROOT")));
 }
 
 #[test]
@@ -221,10 +232,29 @@ fn fixes_leave_a_file_that_is_clean_and_formatted() {
     let dyadic = ADMITTED.replace("3.0", "2.0").replace("    allow(leak, count = 1, \"as published\")\n", "");
     let product = dyadic.replace("    output s |>", "    p = e * e |> lif\n    output s + p |> lif |>");
     fs::write(t.path().join("b.snn"), &product).unwrap();
-    says(t.path(), &["check", "b.snn", "--fix"], 1, &["real_product"]);
+    says(t.path(), &["check", "b.snn", "--fix"], 1, &["real_product", "b.snn: nothing is mended: of 1 finding, none has a remedy"]);
     assert_eq!(fs::read_to_string(t.path().join("b.snn")).unwrap(), product);
     // A built-in file is nobody's to change.
     says(t.path(), &["check", "mixer/mlp_spe", "--fix"], 0, &[]);
+}
+
+#[test]
+fn a_fix_takes_away_what_nothing_needs_any_more() {
+    let t = TempDir::new().unwrap();
+    let text = ADMITTED.replace(
+        "    allow(leak, count = 1, \"as published\")\n",
+        "    // first\n    allow(unfoldable_scale, count = 1, \"no more\") // here\n    allow(leak, count = 3, \"as published\")\n",
+    );
+    fs::write(t.path().join("b.snn"), &text).unwrap();
+    says(t.path(), &["check", "b.snn", "--fix", "--exact"], 0, &["2 places mended", "admitted"]);
+    let fixed = fs::read_to_string(t.path().join("b.snn")).unwrap();
+    assert!(fixed.contains("// first\n") && fixed.contains("// here\n") && !fixed.contains("unfoldable_scale"), "{fixed}");
+    assert!(fixed.contains("allow(leak, count = 1, \"as published\")"), "{fixed}");
+    // More than was admitted is for people to decide.
+    let few = ADMITTED.replace("count = 1", "count = 0");
+    fs::write(t.path().join("b.snn"), &few).unwrap();
+    says(t.path(), &["check", "b.snn", "--fix"], 1, &["check::allow_count", "write `count = 1`"]);
+    assert_eq!(fs::read_to_string(t.path().join("b.snn")).unwrap(), few);
 }
 
 fn project(path: &str) -> String {

@@ -5,6 +5,7 @@ use snnc_compiler::check::{Checked, How, check};
 use snnc_compiler::fold::{fold, prepare};
 use snnc_compiler::graph::Settings;
 use snnc_compiler::ops::Role;
+use snnc_compiler::types::ParamId;
 use snnc_runtime::reference;
 use snnc_tests::{Numbers, build_text, checked_text, distance, small_zoo};
 
@@ -34,8 +35,11 @@ pub(crate) fn random_parameters(checked: &Checked, seed: u64) -> Vec<ArrayD<f64>
 
 /// Logits before and after folding agree, and so does every neuron's number of spikes.
 pub(crate) fn agrees(checked: &Checked, seed: u64) {
+    agrees_with(checked, &random_parameters(checked, seed), seed);
+}
+
+fn agrees_with(checked: &Checked, params: &[ArrayD<f64>], seed: u64) {
     let graph = checked.graph();
-    let params = random_parameters(checked, seed);
     let signal = &graph.node(graph.input).signal;
     let mut shape = vec![2];
     shape.extend(signal.varies.then_some(graph.time));
@@ -43,13 +47,16 @@ pub(crate) fn agrees(checked: &Checked, seed: u64) {
     let mut numbers = Numbers(seed ^ 77);
     let batch = ArrayD::from_shape_simple_fn(IxDyn(&shape), || numbers.uniform() * 4.0 - 2.0);
     let input = reference::arrange(graph, batch);
-    let before = reference::run(graph, &params, &input, None, false);
+    let before = reference::run(graph, params, &input, None, false);
     let folded = fold(checked);
     let axes = |i: usize| folded.graph.params[i].axes.iter().map(|a| (a.name.clone(), a.size)).collect::<Vec<_>>();
     let new: Vec<_> = folded.prepare.iter().enumerate().map(|(i, e)| prepare(e, &|id| params[id.index()].clone(), &axes(i))).collect();
     let after = reference::run(&folded.graph, &new, &input, None, false);
     assert_eq!(before.spikes, after.spikes, "spikes differ after folding");
     let list = |a: &ArrayD<f64>| a.iter().copied().collect::<Vec<_>>();
+    for (i, values) in new.iter().enumerate() {
+        assert!(folded.held(ParamId::new(i), values).is_ok(), "{} leaves f32", folded.graph.params[i].path);
+    }
     let off = distance(&list(&after.logits), &list(&before.logits), 1e-3);
     assert!(off < 1e-9, "logits are off by {off:e}");
     let fires = before.spikes.is_empty() || before.spikes.iter().any(|(_, s)| s.iter().any(|n| *n > 0));
@@ -105,6 +112,18 @@ fn a_scale_goes_into_the_neuron() {
     for neuron in ["lif", "sub", "ifn"] {
         strict(&format!("y = s |> batchnorm(C, H) |> {neuron} |> mean(H, W) |> linear(C -> C = 3)"));
         strict(&format!("y = s |> linear(C -> C) |> batchnorm(H, W) |> {neuron} |> mean(H, W) |> linear(C -> C = 3)"));
+    }
+}
+
+#[test]
+fn every_channel_keeps_its_scale_however_large_the_others_are() {
+    let checked = model("y = s |> batchnorm(C) |> lif |> mean(H, W) |> linear(C -> C = 3)");
+    for scales in [[1e13, 1.5, -1e-13, 0.0], [-1e20, 1e-20, 1.5, 1e-45], [1.5, -1.5, 1e-12, 1e-12]] {
+        let mut params = random_parameters(&checked, 1);
+        let at = |name: &str| checked.graph().params.iter().position(|p| p.path.ends_with(name)).unwrap();
+        params[at("batchnorm.weight")] = ndarray::arr1(&scales).into_dyn();
+        params[at("batchnorm.bias")] = ndarray::arr1(&[0.1, 1.5, -0.2, 0.7]).into_dyn();
+        agrees_with(&checked, &params, 1);
     }
 }
 
@@ -395,6 +414,32 @@ fn the_offered_cost_is_the_cost() {
     };
     let more = encoder(&with) - encoder(&without);
     assert!(more > 0 && help(&without, "leak").contains(&format!(", {more} more multiplications in the encoder")), "{more}");
+}
+
+#[test]
+fn a_leak_behind_a_map_of_a_sum_is_offered_both_folds() {
+    let text = |time: &str, compose: &str| {
+        format!(
+            "model M {{\n time T = 4\n input x: analog[C = 3]\n {time} neuron lif = LIF(tau = 3.0)\n neuron two = LIF(tau = 2.0)\n encoder {{ e = x |> linear(C -> C = 8) }}\n \
+             s = e |> two\n d = (s |> linear(C -> C) |> two |> linear(C -> C)) + (s |> linear(C -> C))\n {compose} h = d |> linear(C -> C = 8) |> lif\n \
+             output h + (d |> two) |> linear(C -> C = 10) |> mean(T)\n}}"
+        )
+    };
+    let help = |time: &str, compose: &str| {
+        let checked = checked_text(&text(time, compose), &Settings::default());
+        checked.findings().residues.iter().find(|r| r.rule == "leak").unwrap().help.clone()
+    };
+    let both = checked_text(&text("fold(time)\n", "fold(compose)\n"), &Settings::default());
+    assert!(both.findings().residues.is_empty());
+    agrees(&both, 1);
+    let cost = both.plan().extra_weights();
+    let (plain, alone) = (help("", ""), help("fold(time)\n", ""));
+    let with =
+        format!("`fold(time)` before the statement together with `fold(compose)` before that of `h.linear`: {cost} more weights in all");
+    assert!(plain.contains(&with), "{plain}");
+    assert!(alone.contains(&format!("(with `fold(compose)` before that of `h.linear` too it can: {cost} more weights in all)")), "{alone}");
+    // Composed already, the other alone is offered.
+    assert!(help("", "fold(compose)\n").contains("`fold(time)` before the statement: "));
 }
 
 const SPIKES: &str = "model M {\n time T = 4\n input x: analog[C = 8, H = 3, W = 2]\n neuron lif = IF(threshold = 0.3)\n \

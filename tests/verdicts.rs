@@ -99,3 +99,23 @@ fn an_allow_with_another_count_is_an_error() {
     assert_eq!(found.help.as_deref(), Some("write `count = 26`"));
     assert_eq!(checked.findings().verdict, Verdict::Violated);
 }
+
+#[test]
+fn an_allow_before_a_neuron_holds_wherever_it_fires() {
+    let text = |first: &str, second: &str| {
+        format!(
+            "block Two(s: spike[C], lif: neuron) -> spike[C] {{\n yield s |> linear(C -> C) |> lif |> linear(C -> C) |> lif\n}}\nmodel M {{\n time T = 4\n input x: analog[C = 3]\n \
+             {first} neuron lif = LIF(tau = 3.0)\n {second} neuron other = LIF(tau = 3.0)\n encoder {{ e = x |> linear(C -> C = 8) }}\n s = e |> lif |> Two(lif)\n \
+             output s |> linear(C -> C) |> other |> linear(C -> C = 10) |> mean(T)\n}}"
+        )
+    };
+    let admitted = |first: &str, second: &str| {
+        let checked = snnc_tests::checked_text(&text(first, second), &Settings::default());
+        let codes: Vec<&str> = checked.findings().diagnostics.iter().map(|d| d.code).collect();
+        (checked.findings().residues.iter().filter(|r| r.admitted).count(), codes.join(" "))
+    };
+    assert_eq!(admitted("", ""), (0, "check::leak check::leak".into()));
+    assert_eq!(admitted("allow(leak, count = 3, \"why\")\n", ""), (3, "check::leak".into()));
+    assert_eq!(admitted("allow(leak, count = 3, \"why\")\n", "allow(leak, count = 1, \"why\")\n"), (4, String::new()));
+    assert_eq!(admitted("", "allow(leak, count = 3, \"why\")\n"), (1, "check::allow_count check::leak".into()));
+}

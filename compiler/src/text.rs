@@ -13,6 +13,11 @@ pub fn grouped(n: u64) -> String {
     out
 }
 
+/// 1 weight, 2,048 weights: the number with a noun, which takes an s.
+pub fn several(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(n), if n == 1 { "" } else { "s" })
+}
+
 /// 512 B, 1.5 MB
 pub fn bytes(n: u128) -> String {
     let (mut x, mut units) = (n as f64, ["B", "KB", "MB", "GB", "TB", "PB"].into_iter());

@@ -64,6 +64,15 @@ impl Item {
             Item::Recipe(i) => i.span,
         }
     }
+
+    /// The statements of a model or block.
+    pub fn body(&self) -> Option<&[Stmt]> {
+        match self {
+            Item::Model(m) => Some(&m.body),
+            Item::Block(b) => Some(&b.body),
+            _ => None,
+        }
+    }
 }
 
 /// `use blocks::mixer::{TokenBlock, ChannelBlock}`.

@@ -1,6 +1,6 @@
 //! Remedies that a machine can apply: what a stage proposes, and the text it becomes.
 
-use crate::ast::{Arg, Call, Expr, ExprKind, Item, Stmt, StmtKind};
+use crate::ast::{Arg, Args, Call, Expr, ExprKind, Item, Mark, Stmt, StmtKind};
 use crate::source::{FileId, SourceMap, Span};
 
 /// A change to a source that mends a finding.
@@ -36,6 +36,13 @@ pub enum Remedy {
         /// The mark.
         mark: String,
     },
+    /// A smaller count in an `allow`; without places it goes.
+    Admit {
+        /// The arguments of the `allow`.
+        allow: Span,
+        /// Places that it admits.
+        count: usize,
+    },
 }
 
 /// New text for a range of a source.
@@ -54,13 +61,14 @@ impl Remedy {
             Remedy::Before { stage: at, .. }
             | Remedy::Argument { call: at, .. }
             | Remedy::Axes { call: at, .. }
-            | Remedy::Mark { at, .. } => at.file,
+            | Remedy::Mark { at, .. }
+            | Remedy::Admit { allow: at, .. } => at.file,
         }
     }
 
     /// The network computes the same before and after.
     pub fn exact(&self) -> bool {
-        matches!(self, Remedy::Mark { .. })
+        matches!(self, Remedy::Mark { .. } | Remedy::Admit { .. })
     }
 
     /// What it does, for people.
@@ -70,6 +78,8 @@ impl Remedy {
             Remedy::Argument { name, value, .. } => format!("write `{name} = {value}`"),
             Remedy::Axes { axes, .. } => format!("normalise over {}, the output axis of the map before", axes.join(", ")),
             Remedy::Mark { mark, .. } => format!("write `{mark}` before the statement; the results stay the same"),
+            Remedy::Admit { count: 0, .. } => "remove it".into(),
+            Remedy::Admit { count, .. } => format!("write `count = {count}`"),
         }
     }
 
@@ -104,18 +114,34 @@ impl Remedy {
             }
             Remedy::Mark { at, mark } => {
                 let module = crate::parse(sources, at.file).ok()?;
-                let bodies = module.items.iter().filter_map(|item| match item {
-                    Item::Model(m) => Some(m.body.as_slice()),
-                    Item::Block(b) => Some(b.body.as_slice()),
-                    _ => None,
-                });
-                let start = bodies.filter_map(|body| around(body, *at)).next()?.span.start;
+                let start = module.items.iter().filter_map(Item::body).find_map(|body| around(body, *at))?.span.start;
                 let line = sources.text(Span { start: 0, end: start, ..*at });
                 let indent: String = line.chars().rev().take_while(|c| *c == ' ').collect();
                 Some(Edit { span: Span { start, end: start, ..*at }, text: format!("{mark}\n{indent}") })
             }
+            Remedy::Admit { allow, count: 0 } => {
+                let before = sources.text(Span { start: 0, end: allow.start, ..*allow });
+                let start = before.trim_end().strip_suffix("allow")?.len();
+                let text = &sources.get(allow.file)?.text;
+                let blank = text[allow.end as usize..].len() - text[allow.end as usize..].trim_start().len();
+                let end = allow.end + u32::try_from(blank).ok()?;
+                Some(Edit { span: Span { start: u32::try_from(start).ok()?, end, ..*allow }, text: String::new() })
+            }
+            Remedy::Admit { allow, count } => {
+                let module = crate::parse(sources, allow.file).ok()?;
+                let args = module.items.iter().filter_map(Item::body).flatten().find_map(|s| admits(s, *allow))?;
+                let value =
+                    args.list.iter().find_map(|a| if let Arg::Named(n, e) = a { (n.name == "count").then_some(e.span) } else { None });
+                Some(Edit { span: value?, text: count.to_string() })
+            }
         }
     }
+}
+
+/// The arguments of the `allow` at this place.
+fn admits(stmt: &Stmt, allow: Span) -> Option<&Args> {
+    let own = stmt.marks.iter().find_map(|m| if let Mark::Allow(args) = m { (args.span == allow).then_some(args) } else { None });
+    own.or_else(|| stmt.bodies().into_iter().flatten().find_map(|s| admits(s, allow)))
 }
 
 /// The innermost statement around a place.

@@ -609,8 +609,8 @@ fn is_shift(node: &Node, graph: &Graph) -> bool {
 fn multiplies(expr: &Expr) -> bool {
     match expr {
         Expr::Mul(..) | Expr::Div(..) | Expr::Sqrt(_) | Expr::Then(..) => true,
-        Expr::Add(a, b) | Expr::Sub(a, b) => multiplies(a) || multiplies(b),
-        Expr::Sign(a, _) | Expr::Magnitude(a, _) | Expr::Sum(a, _) | Expr::Rename(a, ..) => multiplies(a),
+        Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Sign(a, b) | Expr::Magnitude(a, b) => multiplies(a) || multiplies(b),
+        Expr::Sum(a, _) | Expr::Rename(a, ..) => multiplies(a),
         Expr::Const(_) | Expr::List(..) | Expr::Ones(_) | Expr::Param(..) => false,
     }
 }

@@ -9,7 +9,7 @@ use crate::{Failure, model};
 use snnc_compiler::check::check;
 use snnc_compiler::graph::{Settings, build, instantiate};
 use snnc_compiler::resolve::resolve;
-use snnc_compiler::text::printable;
+use snnc_compiler::text::{printable, several};
 use snnc_grammar::{Diagnostic, Edit, FileId, SourceMap, parse, print};
 use snnc_runtime::library::{Library, open};
 use snnc_runtime::train::checkpoint::replace;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     }
     if let Some(path) = &args.write_baseline {
         let count = Baseline::of(path, &outcomes).write()?;
-        eprintln!("wrote {} ({count} findings)", path.display());
+        eprintln!("wrote {} ({})", path.display(), several(count as u64, "finding"));
     }
     let mut notes = Vec::new();
     let baselines: BTreeSet<PathBuf> = outcomes.iter().filter_map(|o| o.baseline.clone()).collect();
@@ -85,6 +85,14 @@ fn targets(paths: &[String]) -> Result<Vec<(String, Option<String>)>, Failure> {
             targets.push((file.to_owned(), variant.map(str::to_owned)));
         }
     }
+    // Each file once, however often and by whatever name it is given; a whole file stands for its variants.
+    let of = |path: &str| Path::new(path).canonicalize().unwrap_or_else(|_| PathBuf::from(path));
+    let whole: BTreeSet<PathBuf> = targets.iter().filter(|(_, variant)| variant.is_none()).map(|(path, _)| of(path)).collect();
+    let mut seen = BTreeSet::new();
+    targets.retain(|(path, variant)| {
+        let place = of(path);
+        (variant.is_none() || !whole.contains(&place)) && seen.insert((place, variant.clone()))
+    });
     Ok(targets)
 }
 
@@ -143,6 +151,7 @@ fn one(path: &str, variant: Option<&str>, settings: &Settings) -> Outcome {
 fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs) -> Result<(), Failure> {
     let mut before: BTreeMap<PathBuf, String> = BTreeMap::new();
     let mut fixed = 0;
+    let mut stays = None;
     // What is accepted stays as it is.
     let open = || -> Result<Outcome, Failure> {
         let mut outcome = found(path, variant, settings, args)?;
@@ -173,15 +182,23 @@ fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs)
             for (place, text) in undo {
                 replace(&place, text.as_bytes()).map_err(Failure::failed)?;
             }
-            eprintln!("{}: what is left is not mended by its usual remedy", printable(path));
+            stays = Some("what is left is not mended by its usual remedy".to_owned());
             break;
         }
         fixed += edits.values().map(Vec::len).sum::<usize>();
     }
     if fixed > 0 {
         let files: Vec<String> = before.keys().map(|p| p.display().to_string()).collect();
-        let places = if fixed == 1 { "place" } else { "places" };
-        eprintln!("{}: {fixed} {places} mended in {}", printable(path), printable(&files.join(", ")));
+        let places = several(fixed as u64, "place");
+        eprintln!("{}: {places} mended in {}", printable(path), printable(&files.join(", ")));
+    } else if stays.is_none() {
+        stays = Some(open()?.findings.iter().filter(|f| f.counts()).count()).filter(|n| *n > 0).map(|n| {
+            let what = if args.exact { "a remedy that leaves the results as they are" } else { "a remedy that can be applied here" };
+            format!("nothing is mended: of {}, none has {what}", several(n as u64, "finding"))
+        });
+    }
+    if let Some(why) = stays {
+        eprintln!("{}: {why}", printable(path));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Annotations for GitHub Actions (<https://docs.github.com/actions/reference/workflow-commands-for-github-actions>).
 
-use super::{Outcome, human, position};
+use super::{Outcome, human, position, seen};
 use snnc_grammar::Severity;
 
 /// One command a line for every finding that is open, and the table behind them.
@@ -17,7 +17,7 @@ pub(crate) fn report(outcomes: &[Outcome], notes: &[String]) {
             if let (Some(label), Some(source)) = (d.labels.first(), o.sources.get(d.span().file)) {
                 let ((line, column), (end_line, end_column)) =
                     (position(&source.text, label.span.start), position(&source.text, label.span.end));
-                properties.push(format!("file={}", property(&source.name)));
+                properties.push(format!("file={}", property(&seen(&source.name))));
                 properties.push(format!("line={line},endLine={end_line}"));
                 // Columns are only taken within one line.
                 if line == end_line {

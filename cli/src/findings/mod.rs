@@ -97,9 +97,22 @@ fn settled(name: &str, other: Option<&Path>) -> String {
     let Ok(path) = Path::new(name).canonicalize() else { return name.to_owned() };
     let root = path.ancestors().skip(1).find(|f| [policy::FILE, ".git"].iter().any(|mark| f.join(mark).exists())).map(Path::to_owned);
     let root = root.or_else(|| other.and_then(|o| o.canonicalize().ok())).or_else(|| std::env::current_dir().ok()?.canonicalize().ok());
-    let root = root.unwrap_or_default();
-    let shared = root.components().zip(path.components()).take_while(|(a, b)| a == b).count();
-    let up = root.components().skip(shared).map(|_| "..".into());
+    seen_from(&root.unwrap_or_default(), &path)
+}
+
+/// The name of a source as seen from the folder of the workflow, or from here; as it is, if it is no file or not under that.
+pub(crate) fn seen(name: &str) -> String {
+    let Ok(path) = Path::new(name).canonicalize() else { return name.to_owned() };
+    let workspace = std::env::var_os("GITHUB_WORKSPACE").and_then(|w| PathBuf::from(w).canonicalize().ok());
+    let here = std::env::current_dir().and_then(|d| d.canonicalize()).ok();
+    let folder = workspace.into_iter().chain(here).find(|f| path.starts_with(f));
+    folder.map_or_else(|| path.to_string_lossy().into_owned(), |f| seen_from(&f, &path))
+}
+
+/// A path as seen from a folder, both without links.
+fn seen_from(folder: &Path, path: &Path) -> String {
+    let shared = folder.components().zip(path.components()).take_while(|(a, b)| a == b).count();
+    let up = folder.components().skip(shared).map(|_| "..".into());
     let down = path.components().skip(shared).map(|c| c.as_os_str().to_string_lossy());
     up.chain(down).collect::<Vec<Cow<'_, str>>>().join("/")
 }

@@ -117,6 +117,7 @@ fn region(text: &str, span: Span) -> Value {
 
 /// Files below the folder are relative to it; a library's file is none of them.
 fn uri(name: &str) -> Value {
+    let name = super::seen(name);
     let escaped: String = name
         .bytes()
         .map(|b| if b.is_ascii_alphanumeric() || b"-._~/".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") })

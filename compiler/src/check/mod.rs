@@ -18,6 +18,7 @@ pub use time::Ramp;
 use crate::flow::Window;
 use crate::graph::{Fold, Graph};
 use crate::ops::{Linearity, Multiplication, Selection};
+use crate::text::several;
 use crate::types::{Kind, NodeId, Signal};
 use serde::Serialize;
 use snnc_grammar::{Diagnostic, Remedy, Span};
@@ -562,11 +563,14 @@ fn admit(graph: &Graph, residues: &mut [Residue], diagnostics: &mut Vec<Diagnost
         let (message, label) = match used {
             0 => (format!("nothing here needs `allow({})`", allow.rule), "admits nothing".to_owned()),
             _ => (
-                format!("`allow({})` expects {} places, but admits {used}", allow.rule, allow.count),
-                format!("{used} places after expansion"),
+                format!("`allow({})` expects {}, but admits {used}", allow.rule, several(allow.count as u64, "place")),
+                format!("{} after expansion", several(used as u64, "place")),
             ),
         };
-        let help = if used == 0 { "remove it".to_owned() } else { format!("write `count = {used}`") };
-        diagnostics.push(Diagnostic::error("check::allow_count", allow.span, message, label).help(help));
+        let remedy = Remedy::Admit { allow: allow.span, count: used };
+        let mut finding = Diagnostic::error("check::allow_count", allow.span, message, label).help(remedy.says());
+        // Admitting more is for people to decide.
+        finding.remedies.extend((used < allow.count).then_some(remedy));
+        diagnostics.push(finding);
     }
 }

@@ -1,12 +1,12 @@
 //! What folds that must be asked for would do: for a residue that one would remove, its cost; for one that was asked for and
 //! does nothing, a warning.
 
-use super::{Context, How, Residue, compose, time};
+use super::{Context, How, Ramp, Residue, compose, time};
 use crate::graph::{Fold, Graph};
-use crate::text::grouped;
+use crate::text::several;
 use crate::types::NodeId;
 use snnc_grammar::{Diagnostic, Label, Remedy, Severity, Span};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The most places in the source for which an offer is worked out.
 const MAX_PLACES: usize = 32;
@@ -29,31 +29,63 @@ pub(super) fn offer(cx: &Context<'_>, residues: &mut [Residue]) {
                 refuse(residues, &group, Fold::Compose, &format!("`{}` is on the way, and {why}", cx.graph.node(value).path));
             }
         } else if let Some(weights) = compose::cost(cx.graph, &nodes) {
-            let what = " for the terms of the sum";
-            group.iter().for_each(|i| mark(&mut residues[*i], Fold::Compose, span, weights, what));
+            group.iter().for_each(|i| mark(&mut residues[*i], Fold::Compose, span, &more(weights)));
         }
     }
 }
 
 fn leak(cx: &Context<'_>, residues: &mut [Residue], group: &[usize], nodes: &[NodeId], span: Span) {
-    if time::asked(cx.graph, nodes[0]) {
-        let blocked = nodes.iter().find_map(|id| time::blocker(cx, *id));
-        blocked.into_iter().for_each(|why| refuse(residues, group, Fold::Time, &why));
+    let asked = time::asked(cx.graph, nodes[0]);
+    if asked && let Some(why) = nodes.iter().find_map(|id| time::blocker(cx, *id)) {
+        let also = together(cx, residues, nodes).map(|(also, more)| format!(" (with {also} too it can: {more})"));
+        refuse(residues, group, Fold::Time, &format!("{why}{}", also.unwrap_or_default()));
+    }
+    if asked {
         return;
     }
     let ramps = time::plan(cx, |id| nodes.binary_search(&id).is_ok() || time::asked(cx.graph, id));
     // Half of it is no remedy.
     if nodes.iter().all(|id| ramps.contains_key(id)) {
         let held = cx.graph.ids().filter_map(|id| Some((id, cx.plan[id.index()].ramp?))).collect();
-        let weights = |ramps| time::extra(cx, ramps).iter().map(|(_, n)| n).sum::<u64>();
         let encoder = match time::encoder_extra(cx, &ramps).saturating_sub(time::encoder_extra(cx, &held)) {
             0 => String::new(),
-            more => format!(", {} more multiplications in the encoder", grouped(more)),
+            more => format!(", {} in the encoder", several(more, "more multiplication")),
         };
-        let what = format!(" for the {} time steps{encoder}", cx.graph.time);
-        let weights = weights(&ramps).saturating_sub(weights(&held));
-        group.iter().for_each(|i| mark(&mut residues[*i], Fold::Time, span, weights, &what));
+        let weights = tables(cx, &ramps).saturating_sub(tables(cx, &held));
+        let cost = format!("{} for the {} time steps{encoder}", more(weights), cx.graph.time);
+        group.iter().for_each(|i| mark(&mut residues[*i], Fold::Time, span, &cost));
+    } else if let Some((also, more)) = together(cx, residues, nodes) {
+        let help = format!("; or, for the same results, `fold(time)` before the statement together with {also}: {more}");
+        group.iter().for_each(|i| residues[*i].help.push_str(&help));
     }
+}
+
+/// Where these leaks can go into tables once maps of real values are composed: which maps, and what both cost.
+fn together(cx: &Context<'_>, residues: &[Residue], leaky: &[NodeId]) -> Option<(String, String)> {
+    let real = residues.iter().filter(|r| r.rule == "real_operand").map(|r| r.node);
+    let maps: Vec<NodeId> = real.filter(|id| cx.graph.asked(cx.graph.node(*id), Fold::Compose).is_none()).collect();
+    let (spelt, done) = compose::spelt_out(cx.graph, &maps);
+    let (last, others) = done.split_last()?;
+    let (cx, _) = super::decided(&spelt, &BTreeMap::new());
+    let leaky: BTreeSet<&str> = leaky.iter().map(|id| residues.iter().find(|r| r.node == *id).map_or("", |r| r.path.as_str())).collect();
+    let named = |id: NodeId| leaky.contains(spelt.node(id).path.as_str());
+    let ramps = time::plan(&cx, |id| named(id) || time::asked(&spelt, id));
+    let all = ramps.keys().filter(|id| named(**id)).count() == leaky.len();
+    let also = match others.len() {
+        0 => format!("`fold(compose)` before that of `{}`", last.0),
+        n => format!("`fold(compose)` before those of `{}` and {}", last.0, several(n as u64, "other map")),
+    };
+    let weights = done.iter().map(|(_, weights)| weights).sum::<u64>() + tables(&cx, &ramps);
+    all.then(|| (also, format!("{} in all", more(weights))))
+}
+
+/// The weights that tables add.
+fn tables(cx: &Context<'_>, ramps: &BTreeMap<NodeId, Ramp>) -> u64 {
+    time::extra(cx, ramps).iter().map(|(_, n)| n).sum()
+}
+
+fn more(weights: u64) -> String {
+    if weights == 0 { "no more weights".to_owned() } else { several(weights, "more weight") }
 }
 
 /// Says why what was asked for is not done.
@@ -64,9 +96,9 @@ fn refuse(residues: &mut [Residue], group: &[usize], fold: Fold, why: &str) {
     group.iter().for_each(|i| residues[*i].help.clone_from(&help));
 }
 
-fn mark(residue: &mut Residue, fold: Fold, at: Span, weights: u64, what: &str) {
-    let (name, more) = (fold.name(), if weights == 0 { "no".to_owned() } else { grouped(weights) });
-    residue.help.push_str(&format!("; or, for the same results, `fold({name})` before the statement: {more} more weights{what}"));
+fn mark(residue: &mut Residue, fold: Fold, at: Span, cost: &str) {
+    let name = fold.name();
+    residue.help.push_str(&format!("; or, for the same results, `fold({name})` before the statement: {cost}"));
     residue.remedies.push(Remedy::Mark { at, mark: format!("fold({name})") });
 }
 

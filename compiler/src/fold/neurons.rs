@@ -21,21 +21,20 @@ impl Folder<'_> {
         }
         let mut axes: Vec<Axis> = signal.axes.iter().filter(|a| names.contains(&a.name)).cloned().collect();
         let signed = carry.scale.is_some();
-        // Where |a| < 2^-40 of the largest the operand counts for nothing: the sign is 0, and the scale 1.
         let scale = carry.scale.clone().unwrap_or(Expr::Const(1.0));
-        let sign = scale.clone().sign(2f64.powi(-40));
-        let size = scale.magnitude(2f64.powi(-40));
+        let shift = carry.shift.clone().unwrap_or(Expr::Const(0.0));
+        let threshold = n.fires_expr(&node.params) / Expr::Const(n.drive());
+        // What the quotients below have above their bar: where they would be too large, the operand is too small to count.
+        let constants = (threshold.clone() * threshold + shift.clone() * shift.clone()).sqrt();
+        let sign = scale.clone().sign(constants.clone());
+        let size = scale.magnitude(constants);
         let unit = size.clone() * Expr::Const(n.drive());
         let reset = match n.reset {
             Reset::Hard(r) => Expr::Const(r),
             Reset::Soft => n.threshold_expr(&node.params),
         };
-        let values = [
-            ("threshold", n.fires_expr(&node.params) / unit.clone()),
-            ("bias", carry.shift.clone().unwrap_or(Expr::Const(0.0)) / size),
-            ("sign", sign),
-            ("reset", reset / unit),
-        ];
+        let values =
+            [("threshold", n.fires_expr(&node.params) / unit.clone()), ("bias", shift / size), ("sign", sign), ("reset", reset / unit)];
         let mut neuron = n.clone();
         let mut table = None;
         if let Some(ramp) = self.plan[id.index()].ramp {

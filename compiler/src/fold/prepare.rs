@@ -4,6 +4,11 @@
 use crate::types::ParamId;
 use ndarray::{Array2, ArrayD, Axis as At, IxDyn};
 
+/// The part of a constant below which a scale counts for nothing beside it: their quotient, 2^40 times as large under
+/// `fold(time)`, must stay in the range of f32. A current would have to be 2^62 times its weights' size to be seen beside
+/// the constant.
+const NOTHING: f64 = 1.0 / (1u128 << 86) as f64;
+
 /// An array with named axes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expr {
@@ -25,10 +30,10 @@ pub enum Expr {
     Div(Box<Expr>, Box<Expr>),
     /// √a
     Sqrt(Box<Expr>),
-    /// -1, 0 or 1; 0 where |a| is below this part of the largest |a|.
-    Sign(Box<Expr>, f64),
-    /// |a|, or 1 where |a| is below this part of the largest |a|.
-    Magnitude(Box<Expr>, f64),
+    /// The sign of a, -1 or 1; 0 where a is [`NOTHING`] beside b.
+    Sign(Box<Expr>, Box<Expr>),
+    /// |a|; 1 where a is [`NOTHING`] beside b.
+    Magnitude(Box<Expr>, Box<Expr>),
     /// The weight of a map behind a map, `[out, mid, kh, kw]` behind `[mid, in, kh, kw]`, each without the axes it does not
     /// have; the window of the first steps this far from one place of the second's to the next.
     /// W\[w\] = Σ_{s u + v = w} Σ_mid next\[u\] first\[v\].
@@ -58,13 +63,13 @@ impl Expr {
     }
 
     /// See [`Expr::Sign`].
-    pub fn sign(self, near_zero: f64) -> Expr {
-        Expr::Sign(Box::new(self), near_zero)
+    pub fn sign(self, beside: Expr) -> Expr {
+        Expr::Sign(Box::new(self), Box::new(beside))
     }
 
     /// See [`Expr::Magnitude`].
-    pub fn magnitude(self, near_zero: f64) -> Expr {
-        Expr::Magnitude(Box::new(self), near_zero)
+    pub fn magnitude(self, beside: Expr) -> Expr {
+        Expr::Magnitude(Box::new(self), Box::new(beside))
     }
 
     /// See [`Expr::Then`].
@@ -115,11 +120,11 @@ impl Expr {
                 first.axes(names);
                 names.retain(|n| n != "mid");
             }
-            Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) | Expr::Div(a, b) => {
+            Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) | Expr::Div(a, b) | Expr::Sign(a, b) | Expr::Magnitude(a, b) => {
                 a.axes(names);
                 b.axes(names);
             }
-            Expr::Sqrt(a) | Expr::Sign(a, _) | Expr::Magnitude(a, _) => a.axes(names),
+            Expr::Sqrt(a) => a.axes(names),
             Expr::Sum(a, axes) => {
                 let mut own = Vec::new();
                 a.axes(&mut own);
@@ -186,16 +191,8 @@ fn eval(expr: &Expr, originals: Originals<'_>) -> Named {
         Expr::Mul(a, b) => both(a, b, originals, |x, y| x * y),
         Expr::Div(a, b) => both(a, b, originals, |x, y| x / y),
         Expr::Sqrt(a) => each(eval(a, originals), f64::sqrt),
-        Expr::Sign(a, part) => {
-            let a = eval(a, originals);
-            let least = largest(&a) * part;
-            each(a, |x| if x.abs() <= least { 0.0 } else { x.signum() })
-        }
-        Expr::Magnitude(a, part) => {
-            let a = eval(a, originals);
-            let least = largest(&a) * part;
-            each(a, |x| if x.abs() <= least { 1.0 } else { x.abs() })
-        }
+        Expr::Sign(a, b) => both(a, b, originals, |a, b| if is_nothing(a, b) { 0.0 } else { a.signum() }),
+        Expr::Magnitude(a, b) => both(a, b, originals, |a, b| if is_nothing(a, b) { 1.0 } else { a.abs() }),
         Expr::Sum(a, axes) => {
             let mut a = eval(a, originals);
             for axis in axes {
@@ -214,8 +211,8 @@ fn eval(expr: &Expr, originals: Originals<'_>) -> Named {
     }
 }
 
-fn largest(a: &Named) -> f64 {
-    a.data.iter().fold(0.0, |m, x| x.abs().max(m))
+fn is_nothing(a: f64, b: f64) -> bool {
+    a.abs() <= b.abs() * NOTHING
 }
 
 fn each(mut a: Named, f: impl Fn(f64) -> f64) -> Named {

@@ -40,7 +40,7 @@ pub fn build(package: &Package, instance: &Instance) -> Result<Graph, Vec<Diagno
         params: Vec::new(),
         allows: Vec::new(),
         folds: Vec::new(),
-        neuron_folds: Vec::new(),
+        neuron_marks: BTreeMap::new(),
         contracts: Vec::new(),
         errors: Vec::new(),
         time: 0,
@@ -208,8 +208,8 @@ pub(super) struct Builder<'a> {
     params: Vec<Param>,
     allows: Vec<Allow>,
     folds: Vec<Asked>,
-    /// The `fold`s around the definition of a neuron; they hold wherever it is applied.
-    neuron_folds: Vec<(Span, Vec<usize>)>,
+    /// What stands before the definition of a neuron, `allow`s and `fold`s; it holds wherever the neuron is applied.
+    neuron_marks: BTreeMap<Span, (Vec<usize>, Vec<usize>)>,
     contracts: Vec<Contract>,
     pub(super) errors: Vec<Diagnostic>,
     pub(super) time: usize,
@@ -405,6 +405,7 @@ impl Builder<'_> {
             params.push(id);
         }
         let id = NodeId::new(self.nodes.len());
+        let (allows, folds) = named.and_then(|(_, at)| self.neuron_marks.get(&at).cloned()).unwrap_or_default();
         self.nodes.push(Node {
             op,
             inputs,
@@ -414,17 +415,11 @@ impl Builder<'_> {
             span,
             calls: self.at.calls.clone(),
             encoder: self.at.encoder,
-            allows: self.at.allows.clone(),
-            folds: self.folds_of(named.map(|(_, at)| at)),
+            allows: allows.iter().chain(&self.at.allows).copied().collect(),
+            folds: folds.iter().chain(&self.at.folds).copied().collect(),
             defined: named.map(|(_, at)| at),
         });
         Ok(id)
-    }
-
-    /// The `fold`s around this place, and around the definition of what is applied.
-    fn folds_of(&self, defined: Option<Span>) -> Vec<usize> {
-        let own = self.neuron_folds.iter().filter(|(at, _)| Some(*at) == defined).flat_map(|(_, folds)| folds);
-        own.chain(&self.at.folds).copied().collect()
     }
 
     /// The path, with `#2`, `#3` … if it is taken.

@@ -35,6 +35,10 @@ impl Builder<'_> {
                     self.errors.push(e);
                 }
             }
+            if let StmtKind::Neuron(_, value) = &stmt.kind {
+                let own = (self.at.allows[kept.0..].to_vec(), self.at.folds[kept.1..].to_vec());
+                self.neuron_marks.entry(value.span).or_insert(own);
+            }
             if let Err(e) = self.statement(stmt, frame) {
                 self.errors.push(e);
             }
@@ -75,9 +79,6 @@ impl Builder<'_> {
                 {
                     let message = format!("there is a neuron `{}` already", name.name);
                     return Err(Diagnostic::error("resolve::duplicate", name.span, message, "again here").label(*first, "first here"));
-                }
-                if !self.at.folds.is_empty() && self.neuron_folds.iter().all(|(at, _)| *at != value.span) {
-                    self.neuron_folds.push((value.span, self.at.folds.clone()));
                 }
                 let neuron = self.expr(value, frame).and_then(|v| match v {
                     Value::Neuron(n, _) => Ok(Value::Neuron(n, value.span)),
