@@ -190,6 +190,56 @@ fn hex(x: f64) -> String {
 }
 
 #[test]
+fn the_page_about_c_is_true() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/c.md")).unwrap();
+    let t = TempDir::new().unwrap();
+    build(t.path(), &["--embed"]);
+    let header = fs::read_to_string(t.path().join("digits.h")).unwrap();
+    for row in page.lines().filter(|l| l.starts_with("| `int ") || l.starts_with("| `void ")) {
+        let signature = row.split('`').nth(1).unwrap().replace("NAME", "digits");
+        assert!(header.contains(&format!("{signature};")), "{signature}");
+    }
+    // Samples as `predict` writes them, and its classes.
+    let samples = t.path().join("samples.f32").display().to_string();
+    let args = [
+        "predict",
+        "quickstart/digits",
+        "--set",
+        "dim=6",
+        "--set",
+        "depths=[1]",
+        "--weights",
+        "runs/a",
+        "--sample",
+        "7",
+        "--sample",
+        "0..5",
+    ];
+    let said = says(trained(), &[&args[..], &["--write", &samples]].concat(), 0, &["digits 7: ", "digits 4: "]);
+    let wanted: Vec<usize> = said.lines().map(|l| l.split_once(": ").unwrap().1.split(' ').next().unwrap().parse().unwrap()).collect();
+    let program = page.split_once("```c\n").unwrap().1.split_once("```").unwrap().0;
+    fs::write(t.path().join("steps.c"), program).unwrap();
+    let floats = fs::read(&samples).unwrap();
+    assert_eq!(floats.len(), 6 * 64 * 4);
+    for source in ["steps.c", "digits_example.c"] {
+        assert_eq!(classes(&feed(&mut Command::new(cc("cc", t.path(), source, &[])), &floats)), wanted, "{source}");
+    }
+    for (range, word) in [
+        ("5..5", "there is nothing in it"),
+        ("x", "`x` is no index"),
+        ("300..400", "there is no 359"),
+        ("0..18446744073709551615", "there is no 359"),
+    ] {
+        says(
+            trained(),
+            &["predict", "quickstart/digits", "--weights", "runs/a", "--set", "dim=6", "--set", "depths=[1]", "--sample", range],
+            2,
+            &[word],
+        );
+    }
+}
+
+#[test]
 fn what_cannot_be_built_or_looked_at_says_why() {
     let t = TempDir::new().unwrap();
     let at = t.path().display().to_string();

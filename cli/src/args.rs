@@ -1,6 +1,7 @@
 //! The arguments of all commands.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Compiler for spiking neural networks: checks that inference multiplies nothing, trains, runs.
@@ -63,7 +64,7 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Classify pictures with the folded network.
     #[command(after_help = "Examples:\n  snnc predict quickstart/digits --weights runs/digits eight.png\n  \
-                            snnc predict quickstart/digits --weights runs/digits --sample 0 --sample 1")]
+                            snnc predict quickstart/digits --weights runs/digits --sample 0..10 --write samples.f32")]
     Predict(PredictArgs),
     /// One step on a batch: logits, loss, spikes, gradients, running statistics, for comparing with another framework.
     #[command(after_help = "Example:\n  snnc trace mixer/mlp_spe_published --set dim=12 --layout mixer-snn --weights W.safetensors \
@@ -381,11 +382,22 @@ pub(crate) struct PredictArgs {
     /// PNG or JPEG files; brought to the model's size and channels, 0 to 1.
     #[arg(required_unless_present = "sample")]
     pub(crate) images: Vec<PathBuf>,
-    /// Take this picture of the test set of the model's data, too.
-    #[arg(long, value_name = "INDEX")]
-    pub(crate) sample: Vec<usize>,
+    /// Take this picture of the test set of the model's data, too, or all from one up to another: `3`, `0..100`.
+    #[arg(long, value_name = "INDEX|A..B", value_parser = indices)]
+    pub(crate) sample: Vec<Range<usize>>,
+    /// Write the inputs as raw floats, as the example of `snnc build` reads them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) report: ReportArgs,
+}
+
+fn indices(text: &str) -> Result<Range<usize>, String> {
+    let number = |text: &str| text.parse::<usize>().map_err(|_| format!("`{text}` is no index"));
+    match text.split_once("..") {
+        Some((from, to)) => Some(number(from)?..number(to)?).filter(|r| !r.is_empty()).ok_or_else(|| "there is nothing in it".into()),
+        None => number(text).map(|i| i..i.saturating_add(1)),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -224,7 +224,10 @@ pub struct Inspected {
 /// [`build`], or for another architecture than it says.
 pub fn inspect(path: &str, bytes: &[u8]) -> Result<Inspected, ArtifactError> {
     let wrong = |reason: String| ArtifactError::Object { path: path.to_owned(), reason };
-    let file = object::File::parse(bytes).map_err(|e| wrong(format!("{e} (is it cut short?)")))?;
+    let file = object::File::parse(bytes).map_err(|e| {
+        let elf = bytes.starts_with(b"\x7fELF");
+        wrong(if elf { format!("{e} (is it cut short?)") } else { "it is no ELF file".into() })
+    })?;
     let section = file.section_by_name(NOTE).ok_or_else(|| wrong(format!("it has no section `{NOTE}`")))?;
     let text = section.data().map_err(|e| wrong(e.to_string()))?;
     let note: Note = serde_json::from_slice(text).map_err(|e| wrong(format!("its section `{NOTE}` cannot be read: {e}")))?;
@@ -361,7 +364,7 @@ impl Facts<'_> {
         };
         define("BATCH", self.image.batch, "samples that a context has room for");
         define("TIME", graph.time, "time steps");
-        define("INPUT", elements, &format!("floats of a sample: {axes}, the last axis together"));
+        define("INPUT", elements, &format!("floats of a sample: {axes}, of which the last axis lies together"));
         define("CLASSES", graph.classes(), "floats of a sample's logits");
         define("ALIGN", self.image.align as usize, "bytes");
         define("CONTEXT_BYTES", self.image.context, "addresses and numbers of a context");
@@ -370,9 +373,13 @@ impl Facts<'_> {
         let mut line = |text: &str| {
             let _ = writeln!(out, "{text}");
         };
-        if graph.node(graph.input).signal.kind == Kind::Spike {
-            line("\n/* The input is spikes: every value must be 0 or 1. */");
-        }
+        let spikes = graph.node(graph.input).signal.kind == Kind::Spike;
+        let range = if spikes {
+            "The input is spikes: every value must be 0 or 1."
+        } else {
+            "Values are those that the network was trained on; of pictures, as `snnc predict` reads them, 0 to 1."
+        };
+        line(&format!("\n/* {range} */"));
         line("\n/* Connects a context with its memory and weights. 0, or 1 if the weights are those of another program. */");
         line(&format!("int {name}_init(void *context, void *memory, const void *weights);\n"));
         line("/* Runs all time steps on some samples [samples][INPUT] and writes logits [samples][CLASSES].");

@@ -7,7 +7,7 @@ use snnc_compiler::lower::Watch;
 use snnc_runtime::data::Dataset;
 use snnc_runtime::pictures;
 use snnc_runtime::session::Inference;
-use snnc_runtime::train::checkpoint::model_file;
+use snnc_runtime::train::checkpoint::{model_file, replace};
 use snnc_runtime::weights::Weights;
 
 pub(crate) fn run(args: &PredictArgs) -> Result<(), Failure> {
@@ -25,13 +25,20 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), Failure> {
         data.fits(graph).map_err(Failure::failed)?;
         let count = data.test.labels.len();
         let mut pixels = Vec::new();
-        for &index in &args.sample {
-            if index >= count {
-                return Err(Failure::Usage(format!("`{}` has {count} test pictures; there is no {index}", data.name)));
+        for range in &args.sample {
+            if range.end > count {
+                let wanted = range.start.max(count);
+                return Err(Failure::Usage(format!("`{}` has {count} test pictures; there is no {wanted}", data.name)));
             }
+        }
+        for index in args.sample.iter().flat_map(Clone::clone) {
             data.gather(&data.test, &[index], 0.0, 0, 0, &mut pixels);
             inputs.push((format!("{} {index}", data.name), pixels.clone(), Some(data.test.labels[index])));
         }
+    }
+    if let Some(path) = &args.write {
+        let raw: Vec<u8> = inputs.iter().flat_map(|(_, pixels, _)| pixels.iter().flat_map(|x| x.to_le_bytes())).collect();
+        replace(path, &raw).map_err(Failure::failed)?;
     }
     let mut session = Inference::new(&loaded.checked, &weights, 1, Watch::Spikes).map_err(Failure::failed)?;
     for (name, pixels, label) in inputs {

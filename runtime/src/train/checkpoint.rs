@@ -248,16 +248,17 @@ fn write(beside: &Path, graph: &Graph, weights: &Weights, moments: &[(String, Ve
     let optimizer = to_bytes(&tensors).map_err(damaged)?;
     let json = serde_json::to_vec_pretty(state).map_err(|e| damaged(e.to_string()))?;
     for (name, bytes) in [(MODEL, model), (OPTIMIZER, optimizer), (STATE, json)] {
-        put(&beside.join(name), &bytes)?;
+        let file = beside.join(name);
+        put(&file, &bytes).map_err(failed("write", &file))?;
     }
     sync(beside)
 }
 
 /// Writes a file and waits until it is on the disk.
-fn put(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    let mut file = File::create(path).map_err(failed("write", path))?;
-    file.write_all(bytes).map_err(failed("write", path))?;
-    file.sync_all().map_err(failed("sync", path))
+fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 fn sync(folder: &Path) -> Result<(), CheckpointError> {
@@ -278,13 +279,14 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let beside = path.with_file_name(format!(".{name}.writing-{}", std::process::id()));
+    // What goes wrong goes wrong for the file that was named.
     let done = put(&beside, bytes).and_then(|()| {
         if let Ok(old) = fs::metadata(path) {
-            fs::set_permissions(&beside, old.permissions()).map_err(failed("set the permissions of", &beside))?;
+            fs::set_permissions(&beside, old.permissions())?;
         }
-        Ok(())
+        fs::rename(&beside, path)
     });
-    let done = done.and_then(|()| fs::rename(&beside, path).map_err(failed("rename into place", path)));
+    let done = done.map_err(failed("write", path));
     if done.is_err() {
         let _ = fs::remove_file(&beside);
     }
