@@ -170,7 +170,7 @@ fn rules_are_denied_and_allowed() {
     says(t.path(), &["check", "b.snn"], 0, &["admitted"]);
     says(t.path(), &["check", "b.snn", "--deny", "leak"], 1, &["leak` denies", "admitted: as published"]);
     let all = ["check", "deploy", "--allow", "check::leak", "--allow", "real_operand", "--allow", "snnc::check::unfoldable_scale"];
-    says(t.path(), &all, 0, &["4 findings allowed by the policy", "violated"]);
+    says(t.path(), &all, 0, &["4 findings allowed by `--allow` or the policy", "violated"]);
     says(t.path(), &["check", "deploy", "--allow", "leak"], 1, &["real_operand"]);
     says(t.path(), &["check", "b.snn", "--deny", "leek"], 2, &["there is no rule `leek`; did you mean `leak`?"]);
     says(t.path(), &["check", "b.snn", "--allow", "syntax::unexpected"], 2, &["cannot be allowed"]);
@@ -201,14 +201,16 @@ fn a_folder_has_a_policy() {
     says(&t.path().join("deploy"), &["check", "a.snn"], 0, &["4 findings in the baseline"]);
     // Mistakes in it.
     for (text, word) in [
-        ("denny = []\n", "unknown field `denny`"),
+        ("denny = []\n", "unknown key `denny`"),
         ("deny = [\"leek\"]\n", "did you mean `leak`?"),
         ("deny = \n", "policy::file"),
         ("[[model]]\nfiles = [\"*\"]\nverdict = \"stict\"\n", "unknown variant `stict`"),
         ("[[model]]\nfiles = [\"a***b\"]\n", "is no pattern"),
         ("[[model]]\nfiles = [\"*\"]\nencoder_share = 7\n", "not between 0 and 1"),
-        ("[[model]]\nverdict = \"strict\"\n", "missing field `files`"),
+        ("[[model]]\nverdict = \"strict\"\n", "missing key `files`"),
         ("deny = [\"\\u0000\"]\n", "there is no rule"),
+        ("deny = 3\n", "wrong type: integer `3`, expected a list"),
+        ("[[model]]\nfiles = [\"*\"]\nencoder_share = \"x\"\n", "expected a number"),
     ] {
         policy(text);
         says(t.path(), &["check", "b.snn"], 2, &[word, "policy::file", "snnc.toml"]);

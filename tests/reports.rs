@@ -157,7 +157,22 @@ fn a_diff_says_what_changed() {
     says(t.path(), &["diff", "a.snn", "c.snn"], 0, &["2 nodes differ", "~ s.lif", "tau = 2.0", "tau = 3.0"]);
     fs::copy(t.path().join("a.snn"), t.path().join("p|q`.snn")).unwrap();
     says(t.path(), &["diff", "p|q`.snn", "a.snn", "--format", "markdown"], 0, &["| | `` p\\|q`.snn `` | `a.snn` | change |"]);
-    says(t.path(), &["diff", "c.snn", "a.snn"], 0, &["no residue `leak` any more at r.lif", "strict"]);
+    // Versions of one network are told apart by their files; folds are named with what they add: 8 x 8 x 9 weights three times more.
+    fs::write(t.path().join("d.snn"), model.replace("    neuron lif = LIF(tau = 2.0)", "    fold(time)\n    neuron lif = LIF(tau = 3.0)"))
+        .unwrap();
+    let said = says(t.path(), &["diff", "a.snn", "d.snn"], 0, &["new `fold(time)` at `r.conv`: 1,728 weights"]);
+    assert!(said.lines().next().unwrap().split_whitespace().eq(["a.snn", "d.snn", "change"]), "{said}");
+    let row = said.lines().find(|l| l.starts_with("weights added by folds")).unwrap();
+    assert!(row.split_whitespace().skip(4).eq(["0", "1,728", "+1,728"]), "{row}");
+    says(t.path(), &["diff", "d.snn", "a.snn", "--format", "markdown"], 0, &["- no more `fold(time)` at `r.conv`: 1,728 weights"]);
+    let wide = says(
+        t.path(),
+        &["diff", "quickstart/digits", "quickstart/digits_rate", "--format", "markdown"],
+        0,
+        &["lists all)\n\n</details>\n"],
+    );
+    assert!(wide.ends_with("</details>\n"), "{wide}");
+    says(t.path(), &["diff", "c.snn", "a.snn"], 0, &["no residue `leak` any more at `r.lif`", "strict"]);
     says(t.path(), &["diff", "a.snn", "nowhere.snn"], 2, &["nowhere.snn"]);
     says(
         t.path(),

@@ -163,12 +163,15 @@ impl Weights {
         let mut problems = Vec::new();
         let mut values = Vec::new();
         let expected: HashSet<&String> = entries.iter().flat_map(Entry::all).collect();
-        let others: Vec<&str> = tensors.keys().filter(|n| !expected.contains(n)).map(String::as_str).collect();
+        // Published checkpoints keep trailing axes of extent 1 where we keep none, and the other way round.
+        let squeeze = |shape: &[usize]| shape.iter().copied().filter(|s| *s != 1).collect::<Vec<_>>();
+        let others: Vec<&String> = tensors.keys().filter(|n| !expected.contains(n)).collect();
         for (param, entry) in graph.params.iter().zip(entries) {
             let Entry { names, shape, .. } = entry;
             let mut there = entry.all().filter_map(|n| tensors.get(n).map(|t| (n, t)));
             let Some((name, tensor)) = there.next() else {
-                let near = snnc_compiler::value::nearest(&names[0], others.iter().copied());
+                let like = others.iter().filter(|n| squeeze(&tensors[**n].shape) == squeeze(shape)).map(|n| n.as_str());
+                let near = snnc_compiler::value::nearest(&names[0], like);
                 problems.push(match near {
                     Some(near) => format!("missing: {} (there is {near})", names[0]),
                     None => format!("missing: {}", names[0]),
@@ -178,8 +181,6 @@ impl Weights {
             if let Some((other, _)) = there.find(|(_, t)| t.data != tensor.data) {
                 problems.push(format!("{name} and {other} are names of one tensor, but differ"));
             }
-            // Published checkpoints keep trailing axes of extent 1 where we keep none, and the other way round.
-            let squeeze = |shape: &[usize]| shape.iter().copied().filter(|s| *s != 1).collect::<Vec<_>>();
             if squeeze(&tensor.shape) != squeeze(shape) {
                 problems.push(format!("{name} has shape {:?}, not {shape:?}", tensor.shape));
             } else if tensor.integer && param.role != Role::Batches {

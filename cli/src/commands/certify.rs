@@ -157,11 +157,18 @@ fn human(c: &Certificate) {
     add("additions of values, where there is a spike", t.masked_accumulates, "if all neurons fired at all steps");
     add("selections by a spike", t.selections, "");
     add("changes of exponents", t.shifts, "factors and leaks of 2^-k");
-    add("multiplications of the encoder", t.encoder_macs, &format!("{:.2} % of all operations as written", 100.0 * t.encoder_share));
+    let still = c.written.iter().any(|w| w.reads.is_empty() && !w.signal.contains("[T"));
+    let once = if still { "once for all time steps; " } else { "" };
+    add("multiplications of the encoder", t.encoder_macs, &format!("{once}{:.2} % of all operations as written", 100.0 * t.encoder_share));
     add("multiplications of residues", t.residue_multiplications, &format!("at {} places, admitted or not", t.residues));
     print!("{}", report::table(&["operations per inference of one sample", "count", ""], &rows));
     if let Some(m) = &c.measured {
-        println!("\non {} pictures of `{}`: {} additions of weights per picture", m.samples, m.data, report::short(m.accumulates));
+        println!(
+            "\non {} pictures of `{}`: {} additions of weights per picture, at the mean firing rates",
+            m.samples,
+            m.data,
+            report::short(m.accumulates)
+        );
     }
     let mut destinations: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for w in &c.written {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use snnc_compiler::check::Residue;
 use snnc_compiler::graph::{Graph, Node};
 use snnc_compiler::ops::Role;
-use snnc_compiler::text::{grouped, printable};
+use snnc_compiler::text::{grouped, printable, several};
 use snnc_runtime::energy::{Costs, Done, at_rate};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +21,7 @@ struct Numbers {
     parameters: u64,
     residues: u64,
     admitted: u64,
+    extra_weights: u64,
     encoder_share: f64,
     macs: f64,
     acs: f64,
@@ -37,6 +38,7 @@ impl Numbers {
             parameters: graph.trained(),
             residues: findings.residues.len() as u64,
             admitted: findings.admitted(),
+            extra_weights: loaded.checked.plan().extra_weights(),
             encoder_share: findings.encoder_share(),
             macs: energy.operations(Done::Mac),
             acs: energy.operations(Done::Ac),
@@ -65,30 +67,57 @@ pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
     let gone: Vec<_> = old.difference(&new).collect();
     let count = |n: u64| grouped(n);
     let percent = |x: f64| format!("{:.2} %", 100.0 * x);
-    let rows: Vec<[String; 4]> = [
-        row("verdict", before.verdict.clone(), after.verdict.clone(), None),
-        row("time steps", count(before.time), count(after.time), None),
-        row("parameters", count(before.parameters), count(after.parameters), Some((before.parameters as f64, after.parameters as f64))),
-        row("residues", count(before.residues), count(after.residues), None),
-        row(
-            "admitted multiplications",
-            count(before.admitted),
-            count(after.admitted),
-            Some((before.admitted as f64, after.admitted as f64)),
-        ),
-        row("encoder", percent(before.encoder_share), percent(after.encoder_share), None),
-        row("MAC", report::short(before.macs), report::short(after.macs), Some((before.macs, after.macs))),
-        row("AC", report::short(before.acs), report::short(after.acs), Some((before.acs, after.acs))),
-        row("energy", report::joules(before.energy), report::joules(after.energy), Some((before.energy, after.energy))),
-    ]
-    .into();
-    let (from, to) = (&a.checked.graph().name, &b.checked.graph().name);
+    let counted =
+        |name: &str, of: fn(&Numbers) -> u64| row(name, count(of(&before)), count(of(&after)), difference(of(&before), of(&after)));
+    let measured = |name: &str, of: fn(&Numbers) -> f64, text: fn(f64) -> String| {
+        row(name, text(of(&before)), text(of(&after)), relative(of(&before), of(&after)))
+    };
+    let points = 100.0 * (after.encoder_share - before.encoder_share);
+    let rows: Vec<[String; 4]> = vec![
+        row("verdict", before.verdict.clone(), after.verdict.clone(), "changed".into()),
+        counted("time steps", |n| n.time),
+        row("parameters", count(before.parameters), count(after.parameters), relative(before.parameters as f64, after.parameters as f64)),
+        counted("weights added by folds", |n| n.extra_weights),
+        counted("residues", |n| n.residues),
+        counted("admitted multiplications", |n| n.admitted),
+        row("encoder", percent(before.encoder_share), percent(after.encoder_share), format!("{points:+.2} points")),
+        measured("MAC", |n| n.macs, report::short),
+        measured("AC", |n| n.acs, report::short),
+        measured("energy", |n| n.energy, report::joules),
+    ];
+    // Two versions of one network are told apart by what was typed.
+    let names = (&a.checked.graph().name, &b.checked.graph().name);
+    let (from, to) = if names.0 == names.1 { (&args.a, &args.b) } else { names };
+    let folds = |l: &Loaded| -> BTreeMap<(String, String), u64> {
+        l.checked.plan().choices.iter().filter(|c| c.weights > 0).map(|c| ((c.fold.clone(), c.path.clone()), c.weights)).collect()
+    };
+    let (old_folds, new_folds) = (folds(&a), folds(&b));
+    let mut told: Vec<String> = Vec::new();
+    told.extend(appeared.iter().map(|(rule, path)| format!("new residue `{rule}` at {}", code(path))));
+    told.extend(gone.iter().map(|(rule, path)| format!("no residue `{rule}` any more at {}", code(path))));
+    let (added, dropped): (Vec<_>, Vec<_>) = (
+        new_folds.iter().filter(|(k, _)| !old_folds.contains_key(*k)).collect(),
+        old_folds.iter().filter(|(k, _)| !new_folds.contains_key(*k)).collect(),
+    );
+    let list = |of: &[(&(String, String), &u64)], what: &str| -> Vec<String> {
+        let say = |((fold, path), weights): &(&(String, String), &u64)| {
+            format!("{what} `fold({fold})` at {}: {}", code(path), several(**weights, "weight"))
+        };
+        let rest = of.len().saturating_sub(SHOWN);
+        of.iter()
+            .take(SHOWN)
+            .map(say)
+            .chain((rest > 0).then(|| format!("{what} folds at {} more", several(rest as u64, "place"))))
+            .collect()
+    };
+    told.extend(list(&added, "new"));
+    told.extend(list(&dropped, "no more"));
     match args.format {
         DiffFormat::Json => {
             let side = |n: &Numbers| {
                 json!({
                     "verdict": n.verdict, "time": n.time, "parameters": n.parameters, "residues": n.residues,
-                    "admitted_multiplications": n.admitted, "encoder_share": n.encoder_share, "macs": n.macs, "acs": n.acs,
+                    "admitted_multiplications": n.admitted, "extra_weights": n.extra_weights, "encoder_share": n.encoder_share, "macs": n.macs, "acs": n.acs,
                     "energy_mj": n.energy,
                 })
             };
@@ -104,16 +133,12 @@ pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
         }
         DiffFormat::Human => {
             let cells: Vec<Vec<String>> = rows.iter().map(|r| r.to_vec()).collect();
-            print!("{}", report::table(&["", from, to, "change"], &cells));
-            if !appeared.is_empty() || !gone.is_empty() {
+            print!("{}", report::table(&["", &printable(from), &printable(to), "change"], &cells));
+            println!("\n{}", basis(args.rate));
+            if !told.is_empty() {
                 println!();
             }
-            for (rule, path) in &appeared {
-                println!("new residue `{rule}` at {path}");
-            }
-            for (rule, path) in &gone {
-                println!("no residue `{rule}` any more at {path}");
-            }
+            told.iter().for_each(|line| println!("{line}"));
             if changes.is_empty() {
                 println!("\nno node differs");
             } else {
@@ -137,7 +162,8 @@ pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
                 _ => "✅",
             };
             println!(
-                "### {sign} `{to}` is {}{}\n",
+                "### {sign} `{}` is {}{}\n",
+                names.1,
                 after.verdict,
                 if before.verdict == after.verdict { String::new() } else { format!(" (was {})", before.verdict) }
             );
@@ -145,56 +171,61 @@ pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
             for [name, before, after, change] in &rows {
                 println!("| {name} | {before} | {after} | {change} |");
             }
-            println!("\nAC and energy at a firing rate of {:.0} %, 4.6 pJ per MAC and 0.9 pJ per AC (45 nm).", 100.0 * args.rate);
-            if !appeared.is_empty() || !gone.is_empty() {
+            println!("\n{}", basis(args.rate));
+            if !told.is_empty() {
                 println!();
             }
-            for (rule, path) in &appeared {
-                println!("- new residue `{rule}` at `{path}`");
-            }
-            for (rule, path) in &gone {
-                println!("- no residue `{rule}` any more at `{path}`");
-            }
+            told.iter().for_each(|line| println!("- {line}"));
             if !changes.is_empty() {
                 println!("\n<details><summary>{} differ</summary>\n\n| node | before | after |\n|---|---|---|", nodes(changes.len()));
                 for c in changes.iter().take(SHOWN) {
                     let cell = |x: &Option<String>| x.as_ref().map_or(String::new(), |x| code(x));
                     println!("| {} | {} | {} |", code(&c.path), cell(&c.before), cell(&c.after));
                 }
-                println!("\n</details>");
                 more(changes.len());
+                println!("\n</details>");
             }
         }
     }
     Ok(())
 }
 
+fn basis(rate: f64) -> String {
+    let rate = 100.0 * rate;
+    format!(
+        "AC and energy at a firing rate of {rate:.0} %, 4.6 pJ per MAC and 0.9 pJ per AC (45 nm), a still picture encoded at every time step."
+    )
+}
+
 fn more(count: usize) {
     if count > SHOWN {
-        println!("\nand {} more (--format json lists all)", count - SHOWN);
+        println!("\nand {} more (`snnc diff --format json` lists all)", count - SHOWN);
     }
 }
 
 fn nodes(count: usize) -> String {
-    format!("{count} node{}", if count == 1 { "" } else { "s" })
+    several(count as u64, "node")
 }
 
-fn row(name: &str, before: String, after: String, numbers: Option<(f64, f64)>) -> [String; 4] {
-    let change = match numbers {
-        Some((a, b)) if a == b => String::new(),
-        Some((a, b)) if a > 0.0 => format!("{:+.2} %", 100.0 * (b / a - 1.0)),
-        Some(_) => "new".to_owned(),
-        None if before == after => String::new(),
-        None => "changed".to_owned(),
-    };
+/// A line of the table; where both are the same, nothing changed.
+fn row(name: &str, before: String, after: String, change: String) -> [String; 4] {
+    let change = if before == after { String::new() } else { change };
     [name.to_owned(), before, after, change]
+}
+
+fn difference(before: u64, after: u64) -> String {
+    format!("{}{}", if after > before { "+" } else { "-" }, grouped(after.abs_diff(before)))
+}
+
+fn relative(before: f64, after: f64) -> String {
+    if before > 0.0 { format!("{:+.2} %", 100.0 * (after / before - 1.0)) } else { "new".to_owned() }
 }
 
 /// What a node is: operator, signal, parameters; and what its operator was told, by name.
 fn described(g: &Graph, n: &Node) -> (String, BTreeMap<String, String>) {
     let trained = n.params.iter().map(|p| g.param(*p)).filter(|p| p.role == Role::Trained);
     let parameters: u64 = trained.map(|p| p.elements() as u64).sum();
-    let counted = if parameters > 0 { format!(", {} parameters", grouped(parameters)) } else { String::new() };
+    let counted = if parameters > 0 { format!(", {}", several(parameters, "parameter")) } else { String::new() };
     let place = if n.encoder { ", encoder" } else { "" };
     let mut arguments = BTreeMap::new();
     flatten("", &serde_json::to_value(&n.op).unwrap_or_default(), &mut arguments);
@@ -207,6 +238,10 @@ fn described(g: &Graph, n: &Node) -> (String, BTreeMap<String, String>) {
 fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(fields) => fields.iter().for_each(|(name, value)| flatten(name, value, into)),
+        Value::Array(axes) if !axes.is_empty() && axes.iter().all(|a| a["name"].is_string() && a["size"].is_u64()) => {
+            let axes: Vec<String> = axes.iter().map(|a| format!("{} = {}", a["name"].as_str().unwrap_or_default(), a["size"])).collect();
+            into.insert(name.to_owned(), format!("[{}]", axes.join(", ")));
+        }
         other => {
             into.insert(name.to_owned(), other.to_string());
         }

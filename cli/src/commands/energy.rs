@@ -5,9 +5,9 @@ mod plot;
 use crate::args::{EnergyArgs, Format};
 use crate::{Failure, model, report};
 use serde_json::json;
-use snnc_compiler::text::grouped;
+use snnc_compiler::text::{grouped, printable};
 use snnc_runtime::data::Dataset;
-use snnc_runtime::energy::{Costs, Done, Energy, given, measure};
+use snnc_runtime::energy::{Costs, Done, Energy, Layer, given, measure};
 use snnc_runtime::train::checkpoint::{model_file, replace};
 use snnc_runtime::weights::Weights;
 
@@ -22,7 +22,10 @@ pub(crate) fn run(args: &EnergyArgs) -> Result<(), Failure> {
     let graph = loaded.checked.graph();
     let costs = Costs { mac: args.mac_pj, ac: args.ac_pj, word: args.word_pj };
     let (energy, source) = match (&args.rates, &args.weights) {
-        (Some(file), _) => (given(&loaded.checked, file).map_err(Failure::failed)?, format!("rates of {}", file.display())),
+        (Some(file), _) => (
+            given(&loaded.checked, file).map_err(Failure::failed)?,
+            format!("rates of {}", printable(&file.file_name().unwrap_or_default().to_string_lossy())),
+        ),
         (None, Some(weights)) => {
             let name = match &args.data {
                 Some(name) => name.clone(),
@@ -33,7 +36,7 @@ pub(crate) fn run(args: &EnergyArgs) -> Result<(), Failure> {
             let weights = Weights::read(&model_file(weights), graph, None).map_err(Failure::failed)?;
             let samples = args.samples.map_or(usize::MAX, |n| n as usize).min(data.test.labels.len());
             let energy = measure(&loaded.checked, &weights, &data, samples).map_err(Failure::failed)?;
-            (energy, format!("rates measured on {samples} pictures of `{name}`"))
+            (energy, format!("rates measured on {samples} pictures of {name}"))
         }
         (None, None) => return Err(Failure::Usage("give `--weights W` (rates are measured) or `--rates FILE`".into())),
     };
@@ -71,30 +74,56 @@ pub(crate) fn run(args: &EnergyArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The heads of the table's columns; all energies have the unit of the largest.
+fn head(energy: &Energy, costs: &Costs) -> Vec<String> {
+    let (unit, _) = unit(energy, costs);
+    ["layer", "dense operations", "rate", "done", "as"].map(str::to_owned).into_iter().chain([format!("energy, {unit}")]).collect()
+}
+
+fn rows(energy: &Energy, costs: &Costs) -> Vec<Vec<String>> {
+    let (_, size) = unit(energy, costs);
+    let row = |l: &Layer| {
+        let (done, rate) = match l.done {
+            Done::Mac => ("MAC", String::new()),
+            Done::Ac if l.bound > 1 => ("AC", format!("{:.2} % × {}", 100.0 * l.rate, l.bound)),
+            Done::Ac => ("AC", format!("{:.2} %", 100.0 * l.rate)),
+        };
+        let operations = grouped(l.operations().round() as u64);
+        vec![l.path.clone(), grouped(l.dense), rate, operations, done.to_owned(), format!("{:.3}", size * l.energy(costs))]
+    };
+    energy.layers.iter().map(row).collect()
+}
+
+/// The unit of all layers' energies, and how many of it a millijoule is.
+fn unit(energy: &Energy, costs: &Costs) -> (&'static str, f64) {
+    let most = energy.layers.iter().map(|l| l.energy(costs)).fold(0.0, f64::max);
+    [("mJ", 1.0), ("µJ", 1e3)].into_iter().find(|(_, size)| most * size >= 0.1).unwrap_or(("nJ", 1e6))
+}
+
+/// What the numbers do not say of themselves.
+fn notes(energy: &Energy) -> Vec<String> {
+    let mut notes = vec!["Operations are counted as the papers do: a still picture is encoded at every time step.".to_owned()];
+    if energy.layers.iter().any(|l| l.bound > 1) {
+        notes.push("A rate × n is that of counts of up to n spikes, each of which is an addition.".to_owned());
+    }
+    notes
+}
+
 fn human(verdict: &str, energy: &Energy, costs: &Costs, source: &str) {
-    let rows: Vec<Vec<String>> = energy
-        .layers
-        .iter()
-        .map(|l| {
-            let (done, rate) = match l.done {
-                Done::Mac => ("MAC", String::new()),
-                Done::Ac => ("AC", format!("{:.2} %", 100.0 * l.rate)),
-            };
-            let operations = report::short(l.operations());
-            vec![l.path.clone(), grouped(l.dense), rate, operations, done.to_owned(), report::joules(l.energy(costs))]
-        })
-        .collect();
-    print!("{}", report::table(&["layer", "dense operations", "rate", "done", "as", "energy"], &rows));
+    let head = head(energy, costs);
+    let heads: Vec<&str> = head.iter().map(String::as_str).collect();
+    print!("{}", report::table(&heads, &rows(energy, costs)));
     println!("\n{verdict}");
-    println!("rates       {source}");
+    println!("rates       {}", source.trim_start_matches("rates "));
     let (macs, acs) = (energy.operations(Done::Mac), energy.operations(Done::Ac));
     println!("operations  {} MAC, {} AC per sample", report::short(macs), report::short(acs));
     println!("energy      {} per sample ({} pJ per MAC, {} pJ per AC)", report::joules(energy.conventional(costs)), costs.mac, costs.ac);
     let others = if energy.others > 0 { format!(", {} other multiplications", report::short(energy.others as f64)) } else { String::new() };
     println!(
-        "with more   {} per sample with {} neuron updates{others} and memory ({} pJ per word of 32 bits)",
+        "with all    {} per sample: also {} neuron updates{others} and memory ({} pJ per word of 32 bits)",
         report::joules(energy.whole(costs)),
         report::short(energy.updates as f64),
         costs.word
     );
+    println!("\n{}", notes(energy).join("\n"));
 }

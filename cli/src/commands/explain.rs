@@ -14,14 +14,18 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         return Ok(());
     };
     let short = code.trim_start_matches("snnc::");
-    if let Some(text) = page(short) {
-        println!("snnc::{short}\n\n{}", text.trim());
+    let known: Vec<&str> = pages().map(|(c, _)| c).collect();
+    // The last word is enough where no other code has it.
+    let ends: Vec<&str> = known.iter().copied().filter(|k| k.rsplit("::").next() == Some(short)).collect();
+    let full = if let [one] = ends[..] { one } else { short };
+    if let Some(text) = page(full) {
+        println!("snnc::{full}\n\n{}", text.trim());
         return Ok(());
     }
-    let known: Vec<&str> = pages().map(|(c, _)| c).collect();
-    let same_end = known.iter().copied().find(|k| k.rsplit("::").next() == Some(short));
-    let hint = same_end
-        .or_else(|| nearest(short, known.iter().copied()))
-        .map_or_else(|| "`snnc explain` lists all codes".to_owned(), |near| format!("did you mean `{near}`?"));
+    let hint = match (&ends[..], nearest(short, known.iter().copied())) {
+        ([_, ..], _) => format!("there are `{}`", ends.join("`, `")),
+        ([], Some(near)) => format!("did you mean `{near}`?"),
+        ([], None) => "`snnc explain` lists all codes".to_owned(),
+    };
     Err(Failure::Usage(format!("there is no code `{code}`; {hint}")))
 }

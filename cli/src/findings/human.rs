@@ -49,7 +49,7 @@ pub(crate) fn summary(outcomes: &[Outcome], notes: &[String]) {
         }
     }
     let count = |why: Suppressed| outcomes.iter().flat_map(|o| &o.findings).filter(|f| f.suppressed == Some(why.clone())).count();
-    for (n, why) in [(count(Suppressed::Allowed), "allowed by the policy"), (count(Suppressed::Baseline), "in the baseline")] {
+    for (n, why) in [(count(Suppressed::Allowed), "allowed by `--allow` or the policy"), (count(Suppressed::Baseline), "in the baseline")] {
         if n > 0 {
             println!("\n{n} finding{} {why}", if n == 1 { "" } else { "s" });
         }

@@ -57,6 +57,17 @@ struct Word {
     by: String,
 }
 
+/// What the reader of the file says, in the words of its format.
+fn worded(message: &str) -> String {
+    let words = [("invalid type: ", "wrong type: "), ("a sequence", "a list"), ("f64", "a number"), ("path string", "the name of a file")];
+    let words = words.into_iter().chain([
+        ("unknown variant", "unknown verdict"),
+        ("unknown field", "unknown key"),
+        ("missing field", "missing key"),
+    ]);
+    words.fold(message.to_owned(), |message, (from, to)| message.replace(from, to))
+}
+
 /// What holds for a folder.
 #[derive(Debug, Default)]
 pub(crate) struct Policy {
@@ -109,7 +120,7 @@ impl Policy {
         };
         let help = "a policy has `deny`, `allow`, `baseline`, and `[[model]]` with `files`, `verdict`, `encoder_share`; see docs/ci.md";
         let written: Written = toml::from_str(&text).map_err(|e| {
-            let message = e.message().lines().next().unwrap_or_default().to_owned();
+            let message = worded(e.message().lines().next().unwrap_or_default());
             refuse(e.span().unwrap_or(0..text.len().min(1)), message, help)
         })?;
         let mut policy = Policy::default();

@@ -77,7 +77,7 @@ fn result(o: &Outcome, finding: &Finding, codes: &[&str]) -> Value {
     if let Some(why) = &finding.suppressed {
         let (kind, text) = match why {
             Suppressed::Source => ("inSource", d.labels.iter().find_map(|l| l.text.strip_prefix("admitted: ")).unwrap_or("allow")),
-            Suppressed::Allowed => ("external", "allowed by the policy"),
+            Suppressed::Allowed => ("external", "allowed by `--allow` or the policy"),
             Suppressed::Baseline => ("external", "stands in the baseline"),
         };
         value["suppressions"] = json!([{ "kind": kind, "justification": text }]);

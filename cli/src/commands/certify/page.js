@@ -75,7 +75,7 @@ function overview() {
     ["additions of weights, if all neurons fired at all steps", T.accumulates], ["comparisons", T.comparisons], ["ANDs of spikes with spikes", T.and_counts],
     ["additions of values where there may be a spike", T.masked_accumulates], ["selections by a spike", T.selections], ["changes of exponents", T.shifts],
     ["multiplications of the encoder", T.encoder_macs], ["multiplications of residues", T.residue_multiplications],
-    ...(C.measured ? [[`additions of weights on ${C.measured.samples} pictures of ${C.measured.data}, mean`, Math.round(C.measured.accumulates)]] : []),
+    ...(C.measured ? [[`additions of weights on ${C.measured.samples} pictures of ${C.measured.data}, at the mean firing rates`, Math.round(C.measured.accumulates)]] : []),
   ]);
   const residues = C.written.filter((w) => w.residue);
   element("h2", side, {}, residues.length ? several(residues.length, "residue") : "No residues");

@@ -1,7 +1,7 @@
 //! Rates and energy by layer as a picture that reads in print and in the dark.
 
 use crate::report;
-use snnc_compiler::text::{grouped, printable};
+use snnc_compiler::text::printable;
 use snnc_runtime::energy::{Costs, Done, Energy, Layer};
 use std::fmt::Write;
 
@@ -29,7 +29,11 @@ pub(super) fn svg(energy: &Energy, costs: &Costs, title: &str) -> String {
     let _ = writeln!(out, "<rect class=\"paper\" width=\"{WIDTH}\" height=\"{height}\"/>");
     let _ = writeln!(out, "<text class=\"title\" x=\"{LEFT}\" y=\"24\">{}</text>", escape(title));
     let rate = |l: &Layer| if l.done == Done::Ac { 100.0 * l.rate } else { 0.0 };
-    panel(&mut out, energy, TOP, "firing rate of what is read, %", &rate, &|l| format!("{}: {:.2} %", l.path, rate(l)));
+    let told = |l: &Layer| match l.done {
+        Done::Ac => format!("{}: {:.2} %", l.path, rate(l)),
+        Done::Mac => format!("{}: multiplies, whatever it reads", l.path),
+    };
+    panel(&mut out, energy, TOP, "firing rate of what is read, %", &rate, &told);
     let joules = |l: &Layer| l.energy(costs);
     let said = |l: &Layer| {
         let done = if l.done == Done::Mac { "MAC" } else { "AC" };
@@ -81,7 +85,8 @@ fn panel(out: &mut String, energy: &Energy, top: f64, name: &str, value: &dyn Fn
         at += unit;
     }
     let mut group = "";
-    let mut free = 0.0;
+    // Names stand in two rows, where there is room.
+    let mut free = [0.0; 2];
     for (i, layer) in energy.layers.iter().enumerate() {
         let x = LEFT + step * i as f64;
         let height = PANEL * value(layer) / full;
@@ -97,18 +102,13 @@ fn panel(out: &mut String, energy: &Energy, top: f64, name: &str, value: &dyn Fn
         let own = layer.path.split('.').next().unwrap_or_default();
         if own != group {
             group = own;
-            // A name where there is room for it; a mark in any case.
             let _ = writeln!(out, "<line class=\"line\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{bottom}\" y2=\"{}\"/>", bottom + 6.0);
-            if x >= free {
-                let wide = 7.0 * group.chars().count() as f64;
-                let (x, anchor) = if x + wide > WIDTH - RIGHT { (WIDTH - RIGHT, "end") } else { (x + 2.0, "start") };
-                let _ = writeln!(
-                    out,
-                    "<text class=\"soft\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
-                    bottom + 18.0,
-                    escape(group)
-                );
-                free = x + wide + 10.0;
+            let wide = 7.0 * group.chars().count() as f64;
+            let start = (x + 2.0).min(WIDTH - RIGHT - wide);
+            if let Some(row) = free.iter().position(|free| start >= *free) {
+                let y = bottom + 18.0 + 14.0 * row as f64;
+                let _ = writeln!(out, "<text class=\"soft\" x=\"{start:.1}\" y=\"{y}\">{}</text>", escape(group));
+                free[row] = start + wide + 8.0;
             }
         }
     }
@@ -131,29 +131,23 @@ fn number(x: f64, unit: f64) -> String {
 /// The picture with a table behind it.
 pub(super) fn html(energy: &Energy, costs: &Costs, title: &str, svg: &str) -> String {
     let mut rows = String::new();
-    for l in &energy.layers {
-        let (done, rate) = if l.done == Done::Mac { ("MAC", String::new()) } else { ("AC", format!("{:.2} %", 100.0 * l.rate)) };
-        let _ = writeln!(
-            rows,
-            "<tr><td>{}<td>{}<td>{rate}<td>{}<td>{done}<td>{}",
-            escape(&l.path),
-            grouped(l.dense),
-            report::short(l.operations()),
-            report::joules(l.energy(costs))
-        );
+    for row in super::rows(energy, costs) {
+        let _ = writeln!(rows, "<tr><td>{}", row.iter().map(|cell| escape(cell)).collect::<Vec<_>>().join("<td>"));
     }
+    let head = super::head(energy, costs).join("<th>");
     let style = ":root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; background: light-dark(#ffffff, #0d1117); color: light-dark(#1f2328, #e6edf3); max-width: 64rem; margin: 2rem auto; padding: 0 1rem } \
                  table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums } \
                  td, th { padding: 0.15rem 0.6rem; border-bottom: 1px solid #8884; text-align: right } td:first-child, th:first-child { text-align: left } \
                  svg { width: 100%; height: auto }";
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>{}</title>\n\
-         <style>{style}</style>\n{svg}<p>With {} neuron updates and memory ({} pJ per word of 32 bits): {} per sample.\n<table>\n\
-         <tr><th>layer<th>dense operations<th>rate<th>done<th>as<th>energy\n{rows}</table>\n</html>\n",
+         <style>{style}</style>\n{svg}<p>With {} neuron updates and memory ({} pJ per word of 32 bits): {} per sample. {}\n<table>\n\
+         <tr><th>{head}\n{rows}</table>\n</html>\n",
         escape(title),
         report::short(energy.updates as f64),
         costs.word,
         report::joules(energy.whole(costs)),
+        escape(&super::notes(energy).join(" ")),
     )
 }
 
