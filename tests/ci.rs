@@ -204,7 +204,7 @@ fn a_folder_has_a_policy() {
         ("denny = []\n", "unknown key `denny`"),
         ("deny = [\"leek\"]\n", "did you mean `leak`?"),
         ("deny = \n", "policy::file"),
-        ("[[model]]\nfiles = [\"*\"]\nverdict = \"stict\"\n", "unknown variant `stict`"),
+        ("[[model]]\nfiles = [\"*\"]\nverdict = \"stict\"\n", "unknown verdict `stict`"),
         ("[[model]]\nfiles = [\"a***b\"]\n", "is no pattern"),
         ("[[model]]\nfiles = [\"*\"]\nencoder_share = 7\n", "not between 0 and 1"),
         ("[[model]]\nverdict = \"strict\"\n", "missing key `files`"),

@@ -6,6 +6,7 @@
 
 use crate::types::{Axis, ParamId, STEPS, Signal, index};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 index!(
     /// A tensor of a [`Flow`].
@@ -473,6 +474,9 @@ pub struct Flow {
     /// The label of tensors to come.
     #[serde(skip)]
     pub label: String,
+    /// The sources among the tensors.
+    #[serde(skip)]
+    pub(crate) sources: HashMap<Source, FlowId>,
 }
 
 impl Flow {
@@ -494,8 +498,12 @@ impl Flow {
 
     /// A given tensor, added once.
     pub fn source(&mut self, source: Source, dims: Dims) -> FlowId {
-        let known = self.tensors.iter().position(|t| t.def == Def::Source(source));
-        known.map_or_else(|| self.push(Def::Source(source), dims), FlowId::new)
+        if let Some(id) = self.sources.get(&source) {
+            return *id;
+        }
+        let id = self.push(Def::Source(source), dims);
+        self.sources.insert(source, id);
+        id
     }
 
     /// A map whose dims are the join of its inputs'.

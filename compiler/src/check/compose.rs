@@ -47,11 +47,16 @@ pub(super) fn spelt_out(graph: &Graph, maps: &[NodeId]) -> (Graph, Vec<(String, 
     (spelling.finish(), done)
 }
 
-/// Why a map cannot be spelt out: a value on the way to spikes, and what is wrong with it.
-pub(super) fn blocker(graph: &Graph, map: NodeId) -> Option<(NodeId, &'static str)> {
+/// Why one of these maps cannot be spelt out: a value on the way to spikes, and what is wrong with it.
+pub(super) fn blocker(graph: &Graph, maps: &[NodeId]) -> Option<(NodeId, &'static str)> {
     let mut spelling = Spelling::new(graph);
-    graph.ids().take(map.index()).for_each(|id| spelling.copy(id));
-    spelling.spell(map, &[map]).map_or(spelling.blocked, |_| None)
+    for id in graph.ids() {
+        if maps.contains(&id) && spelling.spell(id, &[id]).is_none() {
+            return spelling.blocked;
+        }
+        spelling.copy(id);
+    }
+    None
 }
 
 /// How many more weights the terms of these maps would have, if they all are chains behind spikes.
@@ -233,7 +238,7 @@ impl<'g> Spelling<'g> {
     /// A copy of a node with other operands.
     fn push(&mut self, old: NodeId, inputs: Vec<NodeId>, what: &str, root: NodeId, constants: bool) -> Option<NodeId> {
         if self.nodes.len() > self.graph.nodes.len() + MAX_NODES {
-            return None;
+            return self.stops(old, "has more terms than a network may be spelt out into");
         }
         let node = self.graph.node(old);
         let op = if constants { node.op.clone() } else { node.op.unshifted() };

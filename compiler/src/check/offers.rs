@@ -25,7 +25,7 @@ pub(super) fn offer(cx: &Context<'_>, residues: &mut [Residue]) {
             continue;
         }
         if nodes.iter().any(|id| cx.graph.asked(cx.graph.node(*id), Fold::Compose).is_some()) {
-            if let Some((value, why)) = nodes.iter().find_map(|id| compose::blocker(cx.graph, *id)) {
+            if let Some((value, why)) = compose::blocker(cx.graph, &nodes) {
                 refuse(residues, &group, Fold::Compose, &format!("`{}` is on the way, and {why}", cx.graph.node(value).path));
             }
         } else if let Some(weights) = compose::cost(cx.graph, &nodes) {

@@ -12,13 +12,18 @@ use crate::program::{Purpose, View};
 impl Fuser<'_> {
     /// Spikes of a recurrence, channels last, that some contraction over channels reads.
     pub(super) fn read_as_bits(&self, id: FlowId) -> bool {
-        self.fired_in_rows(id)
-            && self.ids().any(|reader| {
-                self.event_driven(reader) && {
-                    let operand = self.flow.get(reader).def.inputs()[0];
-                    operand == id || matches!(&self.flow.get(operand).def, Def::Concat { parts, .. } if parts.contains(&id))
-                }
-            })
+        self.visited.contains(&id) && self.fired_in_rows(id)
+    }
+
+    /// What event-driven contractions visit: their operands, and the parts of those.
+    pub(super) fn find_visited(&mut self) {
+        let operands: Vec<FlowId> = self.ids().filter(|id| self.event_driven(*id)).map(|id| self.flow.get(id).def.inputs()[0]).collect();
+        for operand in operands {
+            self.visited.insert(operand);
+            if let Def::Concat { parts, .. } = &self.flow.get(operand).def {
+                self.visited.extend(parts);
+            }
+        }
     }
 
     /// Spikes of a recurrence, channels last.

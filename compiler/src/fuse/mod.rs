@@ -13,10 +13,12 @@ mod views;
 use crate::flow::{Def, Dims, Flow, FlowId, Region, Sink, Source};
 use crate::kernel::Kernel;
 use crate::program::{Buffer, BufferId, Contract, Group, KernelId, Loop, Program, Purpose, View};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A map that would read more stored tensors than this is stored itself.
 const MAX_LEAVES: usize = 8;
+/// The most roots of one loop: registers are assigned in a time that grows with the square of its length.
+const MAX_ROOTS: usize = 64;
 /// Samples in one range of a loop.
 const SAMPLES: usize = 4;
 /// Elements in one range of a loop that does not run over samples.
@@ -35,6 +37,7 @@ pub enum Target {
 pub fn fuse(flow: &Flow, target: Target, time: usize) -> Program {
     let flow = views::with_copies(flow);
     let mut fuser = Fuser::new(&flow, target, time);
+    fuser.find_visited();
     fuser.choose_stored();
     fuser.schedule();
     fuser.emit()
@@ -69,6 +72,8 @@ struct Fuser<'a> {
     views: Vec<Option<View>>,
     /// Spikes that are also kept as bits.
     bits: HashMap<FlowId, View>,
+    /// What event-driven contractions read.
+    visited: HashSet<FlowId>,
 }
 
 impl<'a> Fuser<'a> {
@@ -87,6 +92,7 @@ impl<'a> Fuser<'a> {
             kernels: HashMap::new(),
             views: vec![None; n],
             bits: HashMap::new(),
+            visited: HashSet::new(),
         }
     }
 
@@ -294,7 +300,9 @@ impl<'a> Fuser<'a> {
         }
         let joined = (first..self.items.len()).find(|i| match &self.items[*i] {
             Item::Loop { space: s, roots } => {
-                *s == space && roots.iter().any(|r| reads.contains(r) || self.reads(*r).iter().any(|x| reads.contains(x)))
+                *s == space
+                    && roots.len() + members.len() <= MAX_ROOTS
+                    && roots.iter().any(|r| reads.contains(r) || self.reads(*r).iter().any(|x| reads.contains(x)))
             }
             Item::Contract(_) => false,
         });
