@@ -3,6 +3,7 @@
 
 mod agreement;
 mod census;
+mod cuda;
 mod diagnostics;
 mod fixtures;
 mod folds;

@@ -40,9 +40,14 @@ pub fn ranges(l: &Loop, batch: usize) -> usize {
 /// Lays out memory for up to `batch` samples. Sources, states, results and what is computed once keep their places; the
 /// others share theirs, the largest placed first, each at the lowest place that is free while it lives.
 pub fn plan(program: &Program, batch: usize) -> Plan {
+    plan_with(program, batch, |l| ranges(l, batch))
+}
+
+/// The same where loops are cut otherwise: into so many ranges.
+pub fn plan_with(program: &Program, batch: usize, ranges: impl Fn(&Loop) -> usize) -> Plan {
     let lives = lifetimes(program);
     let weighs: Vec<bool> = program.buffers.iter().map(|b| matches!(b.purpose, Purpose::Source(Source::Param(_)))).collect();
-    let sizes = sizes(program, batch);
+    let sizes = sizes(program, batch, ranges);
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse((lives[*i].is_none(), sizes[*i])));
     let mut offsets = vec![0; sizes.len()];
@@ -84,11 +89,11 @@ fn room(size: u128) -> u128 {
     if aligned >= 1024 { aligned + STAGGER } else { aligned }
 }
 
-fn sizes(program: &Program, batch: usize) -> Vec<u128> {
+fn sizes(program: &Program, batch: usize, ranges: impl Fn(&Loop) -> usize) -> Vec<u128> {
     let mut counts = vec![1; program.buffers.len()];
     for first in program.groups.iter().filter_map(|g| g.loops.first()) {
         for arg in &first.args {
-            counts[arg.index()] = ranges(first, batch);
+            counts[arg.index()] = ranges(first);
         }
     }
     let over = |own: bool, n: usize| if own { n as u128 } else { 1 };

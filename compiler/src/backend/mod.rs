@@ -1,6 +1,7 @@
 //! Kernels to the text or machine code of a device.
 
 pub mod clif;
+pub mod cuda;
 
 /// What a program reaches through its first argument, in bytes.
 pub mod context {

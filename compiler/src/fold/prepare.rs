@@ -30,9 +30,9 @@ pub enum Expr {
     Div(Box<Expr>, Box<Expr>),
     /// √a
     Sqrt(Box<Expr>),
-    /// The sign of a, -1 or 1; 0 where a is [`NOTHING`] beside b.
+    /// The sign of a, -1 or 1; 0 where a is nothing (2^-86) beside b.
     Sign(Box<Expr>, Box<Expr>),
-    /// |a|; 1 where a is [`NOTHING`] beside b.
+    /// |a|; 1 where a is nothing (2^-86) beside b.
     Magnitude(Box<Expr>, Box<Expr>),
     /// The weight of a map behind a map, `[out, mid, kh, kw]` behind `[mid, in, kh, kw]`, each without the axes it does not
     /// have; the window of the first steps this far from one place of the second's to the next.

@@ -325,7 +325,7 @@ unsafe impl Send for Pointer {}
 // SAFETY: see the type.
 unsafe impl Sync for Pointer {}
 
-fn gather(memory: &[f32], at: usize, axes: &[(String, usize, usize)], out: &mut Vec<f32>) {
+pub(super) fn gather(memory: &[f32], at: usize, axes: &[(String, usize, usize)], out: &mut Vec<f32>) {
     match axes {
         [] => out.push(memory[at]),
         [(_, size, 1)] => out.extend_from_slice(&memory[at..at + size]),

@@ -2,4 +2,5 @@
 
 mod contract;
 pub mod cpu;
+pub mod cuda;
 mod team;

@@ -1,0 +1,171 @@
+//! A program's CUDA text on the host: the system's C++ compiler behind a header that supplies the built-ins, and the CPU's
+//! contractions. What runs here is what would run on a device, slowly; it proves the text where there is no device.
+#![allow(unsafe_code, reason = "compiled kernels are called through pointers, and get addresses of buffers")]
+
+use super::{scheduled, source};
+use crate::device::contract;
+use crate::device::cpu::{Call, Pointer, gather};
+use crate::device::team::Team;
+use libloading::Library;
+use snnc_compiler::backend::cuda::{Grid, Unsupported};
+use snnc_compiler::plan::plan_with;
+use snnc_compiler::program::{BufferId, Program, View};
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+use std::{fs, io};
+use thiserror::Error;
+
+/// Why a program does not run on the host.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// It has no CUDA text.
+    #[error(transparent)]
+    Text(#[from] Unsupported),
+    /// The folder cannot be written.
+    #[error("cannot write the kernels: {0}")]
+    Write(#[from] io::Error),
+    /// The compiler does not take the text.
+    #[error("the C++ compiler refuses the kernels:\n{0}")]
+    Compile(String),
+    /// What was compiled cannot be loaded.
+    #[error("the compiled kernels cannot be loaded: {0}")]
+    Load(#[from] libloading::Error),
+}
+
+/// As `Call` of the prelude.
+#[repr(C)]
+struct Arguments {
+    begin: i64,
+    end: i64,
+    ranges: i64,
+    first: i64,
+    steps: i32,
+    batch: f32,
+    hyper: [f32; 10],
+}
+
+type Launch = unsafe extern "C" fn(*const *mut f32, *const Arguments, u32, i32);
+
+/// A program whose kernels run on the host.
+pub struct Hosted {
+    program: Program,
+    library: Library,
+    /// First element and extent of every buffer.
+    places: Vec<(usize, usize)>,
+    memory: Vec<f32>,
+    /// How the kernel of every loop is cut, group by group.
+    grids: Vec<Vec<Grid>>,
+    batch: usize,
+}
+
+impl Hosted {
+    /// Compiles the kernels of a program in a folder, and makes room for this many samples.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub fn load(program: Program, batch: usize, folder: &Path) -> Result<Hosted, HostError> {
+        let mut text = format!("{}\n{}\n", include_str!("host.h"), source(&program)?);
+        let grids = program.groups.iter().map(|g| g.loops.iter().map(|l| Ok(scheduled(&program, l)?.grid)).collect());
+        let grids: Vec<Vec<Grid>> = grids.collect::<Result<_, Unsupported>>()?;
+        let mut seen = std::collections::BTreeSet::new();
+        for (_, l) in program.loops().filter(|(_, l)| seen.insert(l.kernel)) {
+            let args: Vec<String> = (0..program.kernels[l.kernel.index()].args).map(|i| format!("a[{i}], ")).collect();
+            let barriers = !matches!(scheduled(&program, l)?.grid, Grid::Elements { .. });
+            let _ = writeln!(
+                text,
+                "extern \"C\" void launch_{0}(float **a, const Call *c, unsigned blocks, int order) {{ host::grid(blocks, order, {barriers}, [&] {{ {0}({1}*c); }}); }}",
+                l.kernel,
+                args.concat()
+            );
+        }
+        let (from, to) = (folder.join("kernels.cpp"), folder.join("kernels.so"));
+        fs::write(&from, text)?;
+        let mut compiler = Command::new("c++");
+        compiler.args([
+            "-std=c++20",
+            "-O1",
+            "-ffp-contract=off",
+            "-fno-math-errno",
+            "-U_FORTIFY_SOURCE",
+            "-Wall",
+            "-Wno-unused",
+            "-fno-gnu-unique",
+            "-shared",
+            "-fPIC",
+            "-o",
+        ]);
+        let out = compiler.arg(&to).arg(&from).output()?;
+        if !out.status.success() || !out.stderr.is_empty() {
+            return Err(HostError::Compile(String::from_utf8_lossy(&out.stderr).into_owned()));
+        }
+        // SAFETY: the library holds the kernels and nothing that runs when it is loaded.
+        let library = unsafe { Library::new(&to)? };
+        let plan = plan_with(&program, batch, |l| {
+            let extent = l.extent.unwrap_or(batch);
+            scheduled(&program, l).map_or(1, |s| s.grid.ranges(extent))
+        });
+        let places = (0..program.buffers.len())
+            .map(|i| (plan.offsets[i] as usize + if plan.weighs[i] { plan.total as usize } else { 0 }, plan.sizes[i] as usize));
+        let places = places.collect();
+        let memory = vec![0.0; (plan.total + plan.weights) as usize];
+        Ok(Hosted { places, memory, library, grids, batch, program })
+    }
+
+    /// The memory of a buffer.
+    pub fn buffer(&self, id: BufferId) -> &[f32] {
+        let (first, size) = self.places[id.index()];
+        &self.memory[first..first + size]
+    }
+
+    /// The memory of a buffer, to be written.
+    pub fn buffer_mut(&mut self, id: BufferId) -> &mut [f32] {
+        let (first, size) = self.places[id.index()];
+        &mut self.memory[first..first + size]
+    }
+
+    /// The elements of a view: samples, then time steps, then axes in physical order.
+    pub fn read(&self, view: &View, call: &Call) -> Vec<f32> {
+        let mut out = Vec::new();
+        for b in 0..if view.batch > 0 { call.batch } else { 1 } {
+            for t in 0..if view.time > 0 { call.steps } else { 1 } {
+                gather(self.buffer(view.buffer), view.offset + b * view.batch + t * view.time, &view.axes, &mut out);
+            }
+        }
+        out
+    }
+
+    /// Runs all groups; blocks and threads come in this order: 0 as they are, 1 the last first, more are stirred.
+    ///
+    /// # Errors
+    /// If a kernel is missing in what was compiled.
+    pub fn run(&mut self, call: &Call, order: i32) -> Result<(), HostError> {
+        debug_assert!(call.batch <= self.batch);
+        let memory = self.memory.as_mut_ptr();
+        // SAFETY: the plan's places lie within the memory.
+        let pointers: Vec<Pointer> = self.places.iter().map(|(first, _)| Pointer(unsafe { memory.add(*first) })).collect();
+        for (group, grids) in self.program.groups.iter().zip(&self.grids) {
+            Team::run(|team| group.contracts.iter().for_each(|c| contract::run(c, &pointers, call, team)));
+            let extent = |i: usize| group.loops[i].extent.unwrap_or(call.batch);
+            let ranges = grids.first().map_or(1, |g| g.ranges(extent(0)));
+            for (i, (l, grid)) in group.loops.iter().zip(grids).enumerate() {
+                let args: Vec<*mut f32> = l.args.iter().map(|b| pointers[b.index()].get()).collect();
+                let given = Arguments {
+                    begin: 0,
+                    end: extent(i) as i64,
+                    ranges: ranges as i64,
+                    first: 0,
+                    steps: call.steps as i32,
+                    batch: call.batch as f32,
+                    hyper: call.hyper,
+                };
+                // SAFETY: the launcher was generated with this signature, and the kernel touches its arguments' buffers only.
+                unsafe {
+                    let launch = self.library.get::<Launch>(format!("launch_{}\0", l.kernel).as_bytes())?;
+                    launch(args.as_ptr(), &raw const given, grid.blocks(extent(i)) as u32, order);
+                }
+            }
+        }
+        Ok(())
+    }
+}
