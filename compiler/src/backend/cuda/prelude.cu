@@ -72,7 +72,7 @@ __device__ inline void add(float &sum, float &lost, float x) {
     sum = next;
 }
 
-// Over the rows of a block's threads, for every column, in a fixed order; every thread gets its column's.
+// Over the rows of a block's threads, for every column, in a fixed order; the threads of the first row get their columns'.
 template <int columns, int rows> __device__ inline float block_sum(float x) {
     __shared__ float parts[columns * rows];
     const int tid = threadIdx.x;
@@ -82,9 +82,7 @@ template <int columns, int rows> __device__ inline float block_sum(float x) {
         if (tid < half * columns) parts[tid] = parts[tid] + parts[tid + half * columns];
         __syncthreads();
     }
-    const float total = parts[tid % columns];
-    __syncthreads();
-    return total;
+    return parts[tid % columns];
 }
 template <int columns, int rows> __device__ inline float block_max(float x) {
     __shared__ float parts[columns * rows];
@@ -95,7 +93,5 @@ template <int columns, int rows> __device__ inline float block_max(float x) {
         if (tid < half * columns) parts[tid] = fmaxf(parts[tid], parts[tid + half * columns]);
         __syncthreads();
     }
-    const float total = parts[tid % columns];
-    __syncthreads();
-    return total;
+    return parts[tid % columns];
 }
