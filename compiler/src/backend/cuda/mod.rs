@@ -1,7 +1,7 @@
 //! Kernels as CUDA C: one `__global__` function each, for NVRTC and, behind a header that supplies the built-ins, for a C++
 //! compiler.
 //!
-//! The loop nest of a kernel is the backend-neutral one; [`mod@schedule`] says which of its loops become threads. Numbers are f32 and
+//! The loop nest of a kernel is the backend-neutral one; [`Schedule`] says which of its loops become threads. Numbers are f32 and
 //! no product is contracted with a sum (`--fmad=false`), so that element-wise results are those of the other backend, bit for bit.
 //! Sums over threads have a fixed order: no atomics.
 
