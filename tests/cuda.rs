@@ -1,15 +1,18 @@
 //! The CUDA text of training programs, compiled for the host, against the CPU's machine code.
 
 use crate::agreement::{random_batch, weights};
+use rayon::prelude::*;
+use snnc_compiler::backend::cuda::{PRELUDE, text};
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::{Sink, Source};
 use snnc_compiler::lower::Optimizer;
 use snnc_compiler::program::{BufferId, Program, Purpose};
 use snnc_runtime::device::cpu::{Call, Executable};
 use snnc_runtime::device::cuda::hosted::Hosted;
+use snnc_runtime::device::cuda::nvrtc::{CompileError, Usage, compile};
 use snnc_runtime::reference;
 use snnc_runtime::session::{Mode, unfolded_program};
-use snnc_tests::{Numbers, distance, small_zoo, zoo};
+use snnc_tests::{Numbers, distance, full_zoo, small_zoo, zoo};
 
 const SAMPLES: usize = 3;
 const LABELS: [usize; SAMPLES] = [1, 0, 2];
@@ -125,4 +128,52 @@ fn updates_of_the_quick_starts() {
             same(&checked, Mode::Train(optimizer));
         }
     }
+}
+
+/// The distinct kernels of training steps of these networks, under names that tell them apart.
+fn kernels(networks: impl Iterator<Item = Checked>) -> Vec<String> {
+    let mut texts = std::collections::BTreeSet::new();
+    for checked in networks {
+        let (_, program) =
+            unfolded_program(&checked, Mode::Train(Optimizer::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.05 }));
+        let used: std::collections::BTreeSet<usize> = program.loops().map(|(_, l)| l.kernel.index()).collect();
+        texts.extend(used.into_iter().map(|k| {
+            let kernel = &program.kernels[k];
+            text(kernel, "NAME").unwrap_or_else(|e| panic!("{}: {e}\n{}", checked.graph().name, snnc_compiler::kernel::print(kernel)))
+        }));
+    }
+    texts.into_iter().enumerate().map(|(i, text)| text.replace("NAME", &format!("k{i}"))).collect()
+}
+
+/// Registers and spills of all kernels, compiled some at a time.
+fn compiled(texts: &[String], arch: &str) -> Vec<Usage> {
+    let whole = |some: &[String]| format!("{PRELUDE}\n{}", some.join("\n"));
+    let all: Vec<_> = texts.par_chunks(32).map(|some| compile(&whole(some), arch).unwrap_or_else(|e| panic!("{e}")).kernels).collect();
+    all.concat()
+}
+
+#[test]
+fn every_kernel_of_the_zoo_compiles_for_a_device() {
+    if let Err(CompileError::Missing(why)) = compile("", "sm_90") {
+        assert!(std::env::var_os("SNNC_ALL_TESTS").is_none(), "{why}; tests/tools.sh installs it");
+        println!("skipped: {why}; tests/tools.sh installs it");
+        return;
+    }
+    let start = std::time::Instant::now();
+    let all = kernels(full_zoo().map(|(_, c)| c));
+    println!("{} kernels after {:?}", all.len(), start.elapsed());
+    let usage = compiled(&all, "sm_90");
+    println!(
+        "compiled after {:?}: {} registers at most, {} with spills",
+        start.elapsed(),
+        usage.iter().map(|u| u.registers).max().unwrap(),
+        usage.iter().filter(|u| u.spilled > 0).count()
+    );
+    assert_eq!(usage.len(), all.len());
+    assert!(usage.iter().all(|u| u.registers > 0));
+    let tiny = kernels(std::iter::once(zoo("mixer/mlp_spe", &[], None)));
+    for arch in ["sm_80", "sm_100"] {
+        assert_eq!(compiled(&tiny, arch).len(), tiny.len());
+    }
+    println!("all after {:?}", start.elapsed());
 }

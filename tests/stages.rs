@@ -14,7 +14,7 @@ use snnc_compiler::program::{self, Contract, Program, Purpose};
 use snnc_compiler::types::ParamId;
 use snnc_compiler::{dump, graph};
 use snnc_runtime::session::{Mode, inference_program, unfolded_program};
-use snnc_tests::{checked_text, zoo, zoo_package};
+use snnc_tests::{checked_text, full_zoo, zoo};
 use std::time::{Duration, Instant};
 
 const MODEL: &str = "model Small {
@@ -118,21 +118,17 @@ fn no_two_buffers_that_are_alive_together_share_a_place() {
 #[test]
 fn a_training_step_of_every_full_size_model_is_fused_within_two_seconds() {
     let optimizer = Optimizer::Sgd { momentum: 0.9, weight_decay: 0.0 };
-    for (path, _) in snnc_zoo::MODELS {
-        let variants: Vec<String> = zoo_package(path, None, &[], None).0.variants.iter().map(|v| v.name.name.clone()).collect();
-        for variant in variants {
-            let checked = zoo_package(path, Some(&variant), &[], None).1;
-            let start = Instant::now();
-            let step = differentiate(&checked, Some(optimizer));
-            let program = fuse(&step.flow, Target::Train, checked.graph().time);
-            let took = start.elapsed();
-            println!("{took:8.3?}  {variant}");
-            assert!(took < Duration::from_secs(2), "{variant} took {took:?}");
-            assert!(plan(&program, 2).bytes() > 0);
-            let updated = |id| step.flow.sinks.iter().any(|(sink, _)| matches!(sink, Sink::Update(Source::Param(p)) if *p == id));
-            let trained = checked.graph().params.iter().enumerate().filter(|(_, p)| p.role == Role::Trained);
-            let left = trained.filter(|(i, _)| !updated(ParamId::new(*i))).map(|(_, p)| &p.path);
-            assert_eq!(left.collect::<Vec<_>>(), Vec::<&String>::new(), "{variant}: not trained");
-        }
+    for (variant, checked) in full_zoo() {
+        let start = Instant::now();
+        let step = differentiate(&checked, Some(optimizer));
+        let program = fuse(&step.flow, Target::Train, checked.graph().time);
+        let took = start.elapsed();
+        println!("{took:8.3?}  {variant}");
+        assert!(took < Duration::from_secs(2), "{variant} took {took:?}");
+        assert!(plan(&program, 2).bytes() > 0);
+        let updated = |id| step.flow.sinks.iter().any(|(sink, _)| matches!(sink, Sink::Update(Source::Param(p)) if *p == id));
+        let trained = checked.graph().params.iter().enumerate().filter(|(_, p)| p.role == Role::Trained);
+        let left = trained.filter(|(i, _)| !updated(ParamId::new(*i))).map(|(_, p)| &p.path);
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<&String>::new(), "{variant}: not trained");
     }
 }

@@ -87,6 +87,14 @@ const SMALL: [(&str, &str); 32] = [
     ("spikingformer/imagenet_published", "T=2 dim=8 heads=4 depth=2 image=80 classes=3 mlp_ratio=3"),
 ];
 
+/// Every variant of the zoo at its full size.
+pub fn full_zoo() -> impl Iterator<Item = (String, Checked)> {
+    snnc_zoo::MODELS.iter().flat_map(|(path, _)| {
+        let variants = zoo_package(path, None, &[], None).0.variants.into_iter().map(|v| v.name.name);
+        variants.map(|variant| (variant.clone(), zoo_package(path, Some(&variant), &[], None).1))
+    })
+}
+
 /// Every model of the zoo, made small, with what it is called.
 pub fn small_zoo() -> Vec<(String, Checked)> {
     assert!(snnc_zoo::MODELS.iter().all(|(path, _)| SMALL.iter().any(|(p, _)| p == path)), "a model of the zoo has no small form");

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Installs what some tests need beyond Rust, gcc and Python: a cross compiler, an emulator, a browser (Debian's packages).
+# Installs what some tests need beyond Rust, gcc and Python: a C++ compiler, a cross compiler, an emulator, a browser (Debian's packages), and NVIDIA's
+# compiler (Python's packages, into target/cuda).
 # Without them these tests are skipped; with SNNC_ALL_TESTS set, as in CI, they fail.
 set -euo pipefail
-packages=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user chromium)
+cd "$(dirname "$0")/.."
+packages=(g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user chromium)
 missing=()
 for package in "${packages[@]}"; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
@@ -12,4 +14,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     [ "$(id -u)" -eq 0 ] || as=(sudo)
     "${as[@]}" apt-get update -qq
     "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+if [ ! -d target/cuda/nvidia ]; then
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --target target/cuda \
+        'nvidia-cuda-nvrtc==13.*' 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-crt==13.*'
 fi

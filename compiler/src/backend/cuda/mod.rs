@@ -73,6 +73,8 @@ impl<'k> Printer<'k> {
     }
 
     fn kernel(&mut self, schedule: &Schedule<'k>) -> Result<(), Unsupported> {
+        // Sums over all of it, by one block or a block for every range.
+        let over_all = matches!(&schedule.nests[..], [one] if !one.kept.contains(&one.loops[0].0));
         match schedule.grid {
             Grid::Elements { .. } => {
                 let nest = &schedule.nests[0];
@@ -83,7 +85,7 @@ impl<'k> Printer<'k> {
                 self.stmts(nest.body)?;
                 self.close();
             }
-            Grid::Ranges { .. } | Grid::Whole => {
+            Grid::Ranges { .. } | Grid::Whole if over_all => {
                 let nest = &schedule.nests[0];
                 self.begin(schedule)?;
                 let summed: Vec<_> = nest.loops.iter().filter(|l| !nest.kept.contains(&l.0)).copied().collect();
@@ -92,7 +94,7 @@ impl<'k> Printer<'k> {
                 self.line("const long long first = blockIdx.x * part, last = min(first + part, summed);");
                 self.reduce(nest, &summed, "first", "last")?;
             }
-            Grid::Outer { .. } => {
+            Grid::Ranges { .. } | Grid::Whole | Grid::Outer { .. } => {
                 self.begin(schedule)?;
                 self.open("for (long long o = c.begin + blockIdx.x; o < c.end; o += gridDim.x)");
                 for nest in &schedule.nests {

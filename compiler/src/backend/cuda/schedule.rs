@@ -134,10 +134,9 @@ pub fn schedule(kernel: &Kernel) -> Result<Schedule<'_>, Unsupported> {
             let of = |kept: bool| one.loops.iter().filter(|l| one.kept.contains(&l.0) == kept).filter_map(|l| l.1).product::<i64>() as u64;
             Grid::Ranges { each: of(false), sums: of(true) }
         }
-        ([one], true) if !one.sums.is_empty() && sums().all(|s| !outer(s)) => Grid::Whole,
         (_, true) if zeros.is_empty() && sums().all(outer) => Grid::Outer { ranged: false },
+        (_, true) => Grid::Whole,
         (_, false) => Grid::Outer { ranged: true },
-        _ => return Err(Unsupported("its sums are neither over samples nor within them")),
     };
     Ok(Schedule { grid, range, zeros, nests })
 }

@@ -1,6 +1,8 @@
 //! CUDA: the kernels of a program as one text, and what runs it.
 
 pub mod hosted;
+mod libraries;
+pub mod nvrtc;
 
 use snnc_compiler::backend::cuda::{PRELUDE, Schedule, Unsupported, schedule, text};
 use snnc_compiler::program::{Loop, Program};

@@ -1,0 +1,112 @@
+//! CUDA C to machine code for a device, by NVRTC: no device is needed for that.
+#![allow(unsafe_code, reason = "NVRTC is a C library")]
+
+use super::libraries::{self, Missing};
+use cudarc::nvrtc::{result, sys};
+use std::ffi::CString;
+use std::sync::OnceLock;
+use thiserror::Error;
+
+/// Why there is no machine code for a device.
+#[derive(Debug, Error)]
+pub enum CompileError {
+    /// There is no compiler.
+    #[error("CUDA kernels cannot be compiled: {0}")]
+    Missing(String),
+    /// It refuses the text, or has something to say about it.
+    #[error("NVRTC for {arch}: {log}")]
+    Text {
+        /// The architecture.
+        arch: String,
+        /// What it says.
+        log: String,
+    },
+}
+
+/// A module for one architecture.
+#[derive(Clone, Debug)]
+pub struct Cubin {
+    /// The module.
+    pub bytes: Vec<u8>,
+    /// What every kernel takes.
+    pub kernels: Vec<Usage>,
+}
+
+/// What a kernel takes of a multiprocessor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Its name.
+    pub name: String,
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes of registers that did not fit, stored and loaded.
+    pub spilled: u32,
+}
+
+fn loaded() -> Result<(), CompileError> {
+    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+    LOADED.get_or_init(|| libraries::load("nvrtc").map_err(|e: Missing| e.to_string())).clone().map_err(CompileError::Missing)
+}
+
+/// Compiles a text for an architecture, such as `sm_90`.
+///
+/// # Errors
+/// If NVRTC is not there, or gives an error or a warning.
+pub fn compile(text: &str, arch: &str) -> Result<Cubin, CompileError> {
+    loaded()?;
+    let refused = |log: String| CompileError::Text { arch: arch.to_owned(), log };
+    let failed = |e: result::NvrtcError| refused(e.to_string());
+    let source = CString::new(text).map_err(|_| refused("the text holds a zero".into()))?;
+    let program = Program(result::create_program(&source, Some(c"kernels.cu")).map_err(failed)?);
+    let options = [
+        format!("--gpu-architecture={arch}"),
+        "--std=c++17".into(),
+        "--fmad=false".into(),
+        "--ptxas-options=-v".into(),
+        "--diag-suppress=177".into(),
+    ];
+    // SAFETY: the program is there until the end of this function.
+    let (outcome, log) = unsafe { (result::compile_program(program.0, &options), result::get_program_log(program.0)) };
+    let log: String = log.map_err(failed)?.into_iter().map(|c| char::from(c.to_ne_bytes()[0])).filter(|c| *c != '\0').collect();
+    outcome.map_err(|_| refused(log.clone()))?;
+    if log.contains("warning") {
+        return Err(refused(log));
+    }
+    let mut size = 0;
+    // SAFETY: as above; the buffer has the size that NVRTC asks for.
+    let bytes = unsafe {
+        sys::nvrtcGetCUBINSize(program.0, &raw mut size).result().map_err(failed)?;
+        let mut bytes = vec![0u8; size];
+        sys::nvrtcGetCUBIN(program.0, bytes.as_mut_ptr().cast()).result().map_err(failed)?;
+        bytes
+    };
+    Ok(Cubin { bytes, kernels: usage(&log) })
+}
+
+struct Program(sys::nvrtcProgram);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: it was created, and is not used any more.
+        let _ = unsafe { result::destroy_program(self.0) };
+    }
+}
+
+/// Reads what the assembler says of every kernel.
+fn usage(log: &str) -> Vec<Usage> {
+    let mut kernels: Vec<Usage> = Vec::new();
+    let before = |line: &str, word: &str| line.split(word).next()?.trim().rsplit(' ').next()?.parse().ok();
+    for line in log.lines() {
+        if let Some(name) = line.split("Compiling entry function '").nth(1).and_then(|l| l.split('\'').next()) {
+            kernels.push(Usage { name: name.to_owned(), registers: 0, spilled: 0 });
+        }
+        let Some(last) = kernels.last_mut() else { continue };
+        if let Some(bytes) = line.contains("bytes spill stores").then(|| before(line, "bytes spill stores")).flatten() {
+            last.spilled = bytes;
+        }
+        if let Some(used) = line.split("Used ").nth(1).and_then(|l| before(l, "registers")) {
+            last.registers = used;
+        }
+    }
+    kernels
+}
