@@ -2,6 +2,7 @@
 //!
 //! And what holds for the memory plan of any program: no two buffers that are alive together share a place.
 
+use snnc_compiler::backend::cuda;
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::{Sink, Source};
 use snnc_compiler::fold::fold;
@@ -59,6 +60,8 @@ fn primitives_and_kernels_of_inference() {
 fn kernels_of_a_training_step() {
     let (_, program) = unfolded_program(&small(), SGD);
     stage("train.program", &program::print(&program));
+    // Without what all texts share.
+    stage("train.cuda", cuda::source(&program).unwrap().strip_prefix(cuda::PRELUDE).unwrap());
 }
 
 /// The buffers that a group touches.

@@ -235,6 +235,8 @@ pub(crate) enum Stage {
     Flow,
     /// Buffers, groups and kernels.
     Program,
+    /// The kernels of a training step as CUDA C.
+    Cuda,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

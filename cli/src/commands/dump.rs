@@ -2,6 +2,7 @@
 
 use crate::args::{DumpArgs, Mode, Stage};
 use crate::{Failure, model};
+use snnc_compiler::backend::cuda;
 use snnc_compiler::fold::fold;
 use snnc_compiler::lower::{Optimizer, Watch};
 use snnc_compiler::{dump, graph, program};
@@ -30,6 +31,10 @@ pub(crate) fn run(args: &DumpArgs) -> Result<(), Failure> {
             } else {
                 print!("{}", program::print(&program));
             }
+        }
+        Stage::Cuda => {
+            let (_, program) = unfolded_program(checked, session::Mode::Train(optimizer()));
+            print!("{}", cuda::source(&program).map_err(Failure::failed)?);
         }
     }
     Ok(())

@@ -12,7 +12,9 @@ pub use schedule::{Grid, Schedule, THREADS, schedule};
 use crate::flow::{Bin, Cmp, Un};
 use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Kernel, Place, Stmt};
 use crate::lower::hyper;
+use crate::program::Program;
 use schedule::{Nest, Sum};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// What every kernel's text begins with: the arguments of a call, functions of numbers, sums over a block's threads.
@@ -48,6 +50,16 @@ pub fn text(kernel: &Kernel, name: &str) -> Result<String, Unsupported> {
         args.join(", "),
         printer.out
     ))
+}
+
+/// The kernels that a program's groups run, behind what all share.
+///
+/// # Errors
+/// A program of folded inference.
+pub fn source(program: &Program) -> Result<String, Unsupported> {
+    let used: BTreeSet<usize> = program.loops().map(|(_, l)| l.kernel.index()).collect();
+    let kernels = used.into_iter().map(|i| text(&program.kernels[i], &format!("k{i}")));
+    Ok(std::iter::once(Ok(PRELUDE.to_owned())).chain(kernels).collect::<Result<Vec<_>, _>>()?.join("\n"))
 }
 
 struct Printer<'k> {
@@ -320,7 +332,7 @@ fn constant(x: f32) -> String {
         x if x == f32::NEG_INFINITY => "-INFINITY_F".into(),
         x if x.is_nan() => "__int_as_float(0x7fc00000)".into(),
         // The shortest digits that give the same bits.
-        x => format!("{x:e}f"),
+        x => format!("{x:?}f"),
     }
 }
 

@@ -2,12 +2,12 @@
 //! contractions. What runs here is what would run on a device, slowly; it proves the text where there is no device.
 #![allow(unsafe_code, reason = "compiled kernels are called through pointers, and get addresses of buffers")]
 
-use super::{scheduled, source};
+use super::scheduled;
 use crate::device::contract;
 use crate::device::cpu::{Call, Pointer, gather};
 use crate::device::team::Team;
 use libloading::Library;
-use snnc_compiler::backend::cuda::{Grid, Unsupported};
+use snnc_compiler::backend::cuda::{Grid, Unsupported, source};
 use snnc_compiler::plan::plan_with;
 use snnc_compiler::program::{BufferId, Program, View};
 use std::fmt::Write;
