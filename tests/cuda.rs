@@ -7,6 +7,7 @@ use snnc_compiler::check::Checked;
 use snnc_compiler::flow::{Sink, Source};
 use snnc_compiler::lower::Optimizer;
 use snnc_compiler::program::{BufferId, Program, Purpose};
+use snnc_runtime::device::Device;
 use snnc_runtime::device::cpu::{Call, Executable};
 use snnc_runtime::device::cuda::hosted::Hosted;
 use snnc_runtime::device::cuda::nvrtc::{CompileError, Usage, compile};
@@ -52,7 +53,7 @@ fn difference(checked: &Checked, program: &Program, hosted: &mut Hosted, seed: u
         for (id, values) in &sources {
             hosted.buffer_mut(*id).copy_from_slice(values);
         }
-        hosted.run(&call, order).unwrap();
+        hosted.run_in(&call, order).unwrap();
         let results: Vec<Vec<f32>> = program.sinks.iter().map(|(_, view)| hosted.read(view, &call)).collect();
         let updated: Vec<Vec<f32>> = sources.iter().map(|(id, _)| hosted.buffer(*id).to_vec()).collect();
         outcomes.push((results, updated));

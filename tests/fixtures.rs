@@ -7,6 +7,7 @@ use snnc_compiler::lower::Watch;
 use snnc_compiler::ops::{Real, Role, Selection, real};
 use snnc_compiler::types::ParamId;
 use snnc_runtime::convert::{Direction, convert};
+use snnc_runtime::device::Backend;
 use snnc_runtime::layout::Layout;
 use snnc_runtime::reference;
 use snnc_runtime::session::{Inference, Mode, SpikeCounts, Unfolded};
@@ -70,12 +71,12 @@ impl Fixture {
         }
     }
 
-    fn cpu(&self, train: bool) -> Outcome {
+    fn device(&self, backend: &Backend, train: bool) -> Outcome {
         let graph = self.checked.graph();
         let labels = self.labels();
         let samples = labels.len();
         let mode = if train { Mode::Gradients } else { Mode::Eval };
-        let mut session = Unfolded::new(&self.checked, &self.weights, samples, mode).unwrap();
+        let mut session = Unfolded::on(backend, &self.checked, &self.weights, samples, mode).unwrap_or_else(|e| panic!("{e}"));
         let mut targets = vec![0.0; samples * graph.classes()];
         labels.iter().enumerate().for_each(|(i, k)| targets[i * graph.classes() + k] = 1.0);
         let logits = session.run(&self.tensors["input"].data, &targets, samples, [0.0; 10]).unwrap();
@@ -87,7 +88,7 @@ impl Fixture {
             loss: f64::from(session.loss(samples)),
             spikes: session.spikes(samples),
             grads: ids().map(|id| session.gradient(id, samples).map(|g| list(&g))).collect(),
-            running: running.map(|id| (id, list(session.source(Source::Param(id)).unwrap()))).collect(),
+            running: running.map(|id| (id, list(&session.source(Source::Param(id)).unwrap()))).collect(),
         }
     }
 
@@ -159,13 +160,15 @@ impl Fixture {
     }
 }
 
-/// Both modes on the reference in f64 and f32 and on the CPU, and folded.
+/// Both modes on the reference in f64 and f32, on the CPU and as CUDA C on the host, and folded.
 fn everywhere(instance: Instance) {
     let f = load(instance);
     for train in [false, true] {
         f.compare(&f.reference::<f64>(train), train);
         f.compare(&f.reference::<f32>(train), train);
-        f.compare(&f.cpu(train), train);
+        f.compare(&f.device(&Backend::Cpu, train), train);
+        let folder = tempfile::TempDir::new().unwrap();
+        f.compare(&f.device(&Backend::Hosted(folder.path().to_owned()), train), train);
     }
     f.converts();
     let samples = f.labels().len();

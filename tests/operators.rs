@@ -6,6 +6,7 @@ use snnc_compiler::check::Checked;
 use snnc_compiler::flow::Source;
 use snnc_compiler::graph::Settings;
 use snnc_compiler::types::ParamId;
+use snnc_runtime::device::Backend;
 use snnc_runtime::reference;
 use snnc_runtime::session::{Mode, Unfolded};
 use snnc_tests::{checked_text, distance};
@@ -88,7 +89,7 @@ fn reference_gradients_are_those_of_finite_differences() {
 }
 
 #[test]
-fn gradients_of_the_cpu_are_the_reference_s() {
+fn gradients_of_both_backends_are_the_reference_s() {
     let spiking = [
         "y = s |> linear(C -> C) |> loose",
         "y = s |> conv(C = 4, kernel = 3, pad = 1) |> box",
@@ -99,18 +100,25 @@ fn gradients_of_the_cpu_are_the_reference_s() {
         "y = s |> IF(threshold = trainable(0.4), reset = soft, surrogate = triangle(2.0), detach_reset = true)",
     ];
     for (line, spikes) in SMOOTH.iter().map(|l| (*l, false)).chain(SMOOTH.iter().chain(&spiking).map(|l| (*l, true))) {
-        trains_alike(&network(line, spikes), &format!("{line} (spikes {spikes})"));
+        let (checked, what) = (network(line, spikes), format!("{line} (spikes {spikes})"));
+        trains_alike(&checked, &what);
+        let folder = tempfile::TempDir::new().unwrap();
+        trains_alike_on(&Backend::Hosted(folder.path().to_owned()), &checked, &format!("{what} as CUDA C"));
     }
 }
 
 /// One training step: the CPU's spikes, gradients and running statistics against the reference's.
 pub(crate) fn trains_alike(checked: &Checked, what: &str) {
+    trains_alike_on(&Backend::Cpu, checked, what);
+}
+
+fn trains_alike_on(backend: &Backend, checked: &Checked, what: &str) {
     let graph = checked.graph();
     let weights = weights(checked, 3);
     let batch = random_batch(checked, SAMPLES, 4);
     let input = reference::arrange(graph, batch.mapv(f64::from));
     let run = reference::run(graph, &weights.arrays::<f64>(graph), &input, Some(&LABELS), true);
-    let mut session = Unfolded::new(checked, &weights, SAMPLES, Mode::Gradients).unwrap();
+    let mut session = Unfolded::on(backend, checked, &weights, SAMPLES, Mode::Gradients).unwrap_or_else(|e| panic!("{e}"));
     let mut targets = vec![0.0; SAMPLES * graph.classes()];
     LABELS.iter().enumerate().for_each(|(row, label)| targets[row * graph.classes() + label] = 1.0);
     let flat: Vec<f32> = batch.iter().copied().collect();
@@ -127,7 +135,7 @@ pub(crate) fn trains_alike(checked: &Checked, what: &str) {
     }
     for (id, value) in &run.running {
         let theirs: Vec<f64> = value.iter().copied().collect();
-        let off = distance(&list(session.source(Source::Param(*id)).unwrap()), &theirs, 1e-3);
+        let off = distance(&list(&session.source(Source::Param(*id)).unwrap()), &theirs, 1e-3);
         assert!(off < 1e-5, "{what}: {} is off by {off:e}", graph.param(*id).path);
     }
 }

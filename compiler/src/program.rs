@@ -130,8 +130,8 @@ pub struct Group {
 pub struct Door {
     /// The kernel; its range is the samples.
     pub kernel: KernelId,
-    /// The program's memory.
-    pub buffer: BufferId,
+    /// The program's memory, its axes in the caller's order.
+    pub view: View,
 }
 
 /// A program.
@@ -221,7 +221,7 @@ pub fn print(program: &Program) -> String {
     }
     for (door, word) in [(&program.enter, "enter"), (&program.leave, "leave")] {
         if let Some(door) = door {
-            let _ = writeln!(out, "{word} {}({}, outside)", door.kernel, door.buffer);
+            let _ = writeln!(out, "{word} {}({}, outside)", door.kernel, door.view.buffer);
         }
     }
     for (i, kernel) in program.kernels.iter().enumerate() {

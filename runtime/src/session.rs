@@ -1,6 +1,7 @@
 //! A network ready to run: its program loaded, its weights in place.
 
 use crate::device::cpu::{Call, Executable};
+use crate::device::{Backend, Device, DeviceError};
 use crate::weights::Weights;
 use rayon::prelude::*;
 use snnc_compiler::backend::context::HYPERS;
@@ -14,6 +15,7 @@ use snnc_compiler::plan::plan;
 use snnc_compiler::program::Program;
 use snnc_compiler::text::bytes;
 use snnc_compiler::types::{Kind, ParamId, Signal};
+use std::borrow::Cow;
 use thiserror::Error;
 
 /// Why a network cannot be run.
@@ -66,6 +68,9 @@ pub enum SessionError {
     /// No machine code.
     #[error(transparent)]
     Code(#[from] snnc_compiler::backend::clif::CodeError),
+    /// The device does not run it.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 fn list(largest: &[(String, u128)]) -> String {
@@ -129,7 +134,7 @@ impl Entry {
     }
 
     /// Takes a batch of some time steps in.
-    fn put(&self, executable: &mut Executable, batch: &[f32], samples: usize, steps: usize) -> Result<(), SessionError> {
+    fn put(&self, device: &mut dyn Device, batch: &[f32], samples: usize, steps: usize) -> Result<(), SessionError> {
         let wanted = self.signal.elements() * samples * if self.signal.varies { steps } else { 1 };
         let refused = |reason: String| Err(SessionError::Input { model: self.model.clone(), reason });
         if batch.len() != wanted {
@@ -138,7 +143,7 @@ impl Entry {
         if let Some(reason) = unfit(&self.signal, batch) {
             return refused(reason);
         }
-        executable.enter(batch, samples, steps);
+        device.enter(batch, samples, steps);
         Ok(())
     }
 }
@@ -153,11 +158,11 @@ pub(crate) fn unfit(signal: &Signal, values: &[f32]) -> Option<String> {
 /// Spikes of every neuron: (path, count per time step).
 pub type SpikeCounts = Vec<(String, Vec<u64>)>;
 
-fn spike_counts(executable: &Executable, call: &Call) -> SpikeCounts {
+fn spike_counts(device: &dyn Device, call: &Call) -> SpikeCounts {
     let mut counts = Vec::new();
-    for (sink, view) in &executable.program().sinks {
+    for (sink, view) in &device.program().sinks {
         let Sink::Spikes(path) = sink else { continue };
-        let values = executable.read(view, call);
+        let values = device.read(view, call);
         let per = values.len() / call.batch / call.steps;
         let mut steps = vec![0u64; call.steps];
         for (i, chunk) in values.chunks(per).enumerate() {
@@ -168,9 +173,9 @@ fn spike_counts(executable: &Executable, call: &Call) -> SpikeCounts {
     counts
 }
 
-fn sink(executable: &Executable, wanted: &Sink, call: &Call) -> Vec<f32> {
-    let view = executable.program().sinks.iter().find(|(s, _)| s == wanted).map(|(_, v)| v);
-    view.map(|v| executable.read(v, call)).unwrap_or_default()
+fn sink(device: &dyn Device, wanted: &Sink, call: &Call) -> Vec<f32> {
+    let view = device.program().sinks.iter().find(|(s, _)| s == wanted).map(|(_, v)| v);
+    view.map(|v| device.read(v, call)).unwrap_or_default()
 }
 
 /// A folded network: inference without multiplications outside the encoder.
@@ -311,7 +316,7 @@ impl Inference {
 /// A network as written, for training steps or for runs with running statistics.
 #[derive(Debug)]
 pub struct Unfolded {
-    executable: Executable,
+    device: Box<dyn Device>,
     params: usize,
     entry: Entry,
     classes: usize,
@@ -346,13 +351,21 @@ impl Unfolded {
     /// # Errors
     /// If it does not fit into memory, or no code can be made.
     pub fn new(checked: &Checked, weights: &Weights, batch: usize, mode: Mode) -> Result<Unfolded, SessionError> {
+        Unfolded::on(&Backend::Cpu, checked, weights, batch, mode)
+    }
+
+    /// The same on a device.
+    ///
+    /// # Errors
+    /// As [`Unfolded::new`].
+    pub fn on(backend: &Backend, checked: &Checked, weights: &Weights, batch: usize, mode: Mode) -> Result<Unfolded, SessionError> {
         fits_at_all(checked.graph(), batch)?;
         let (_, program) = unfolded_program(checked, mode);
         fits(checked.graph(), &program, batch)?;
         let graph = checked.graph();
         let moments = if let Mode::Train(o) = mode { o.moments() } else { 0 };
         let mut session = Unfolded {
-            executable: Executable::load(program, batch)?,
+            device: backend.load(program, batch)?,
             params: graph.params.len(),
             entry: Entry::of(graph),
             classes: graph.classes(),
@@ -364,20 +377,19 @@ impl Unfolded {
 
     fn set_weights(&mut self, weights: &Weights) {
         for (i, values) in weights.values.iter().enumerate() {
-            let Some(buffer) = self.executable.program().source(Source::Param(ParamId::new(i))) else { continue };
-            self.executable.buffer_mut(buffer).copy_from_slice(values);
+            self.set_source(Source::Param(ParamId::new(i)), values);
         }
     }
 
     /// Values of a source: a parameter, or a moment of the optimizer.
-    pub fn source(&self, source: Source) -> Option<&[f32]> {
-        self.executable.program().source(source).map(|b| self.executable.buffer(b))
+    pub fn source(&self, source: Source) -> Option<Cow<'_, [f32]>> {
+        self.device.program().source(source).map(|b| self.device.values(b))
     }
 
     /// Sets the values of a source.
     pub fn set_source(&mut self, source: Source, values: &[f32]) {
-        if let Some(buffer) = self.executable.program().source(source) {
-            self.executable.buffer_mut(buffer).copy_from_slice(values);
+        if let Some(buffer) = self.device.program().source(source) {
+            self.device.write(buffer, values);
         }
     }
 
@@ -388,7 +400,7 @@ impl Unfolded {
 
     /// The parameters as they are now, where the program has them; `before` gives the rest.
     pub fn weights(&self, before: &Weights) -> Weights {
-        let value = |i: usize| self.source(Source::Param(ParamId::new(i))).map_or_else(|| before.values[i].clone(), <[f32]>::to_vec);
+        let value = |i: usize| self.source(Source::Param(ParamId::new(i))).map_or_else(|| before.values[i].clone(), Cow::into_owned);
         Weights { values: (0..self.params).map(value).collect() }
     }
 
@@ -397,13 +409,11 @@ impl Unfolded {
     /// # Errors
     /// [`SessionError::Input`] if the batch has another size, or values that the input's kind does not have.
     pub fn run(&mut self, batch: &[f32], targets: &[f32], samples: usize, hyper: [f32; HYPERS]) -> Result<Vec<f32>, SessionError> {
-        self.entry.put(&mut self.executable, batch, samples, self.entry.time)?;
-        if let Some(buffer) = self.executable.program().source(Source::Target) {
-            self.executable.buffer_mut(buffer)[..targets.len()].copy_from_slice(targets);
-        }
+        self.entry.put(&mut *self.device, batch, samples, self.entry.time)?;
+        self.set_source(Source::Target, targets);
         let call = self.call(samples, hyper);
-        self.executable.run(&call);
-        Ok(self.executable.leave(samples, self.classes))
+        self.device.run(&call)?;
+        Ok(self.device.leave(samples, self.classes))
     }
 
     fn call(&self, samples: usize, hyper: [f32; HYPERS]) -> Call {
@@ -412,18 +422,18 @@ impl Unfolded {
 
     /// The mean loss of the last step.
     pub fn loss(&self, samples: usize) -> f32 {
-        sink(&self.executable, &Sink::Loss, &self.call(samples, [0.0; HYPERS])).first().copied().unwrap_or(f32::NAN)
+        sink(&*self.device, &Sink::Loss, &self.call(samples, [0.0; HYPERS])).first().copied().unwrap_or(f32::NAN)
     }
 
     /// The gradient of a parameter after a step in [`Mode::Gradients`].
     pub fn gradient(&self, param: ParamId, samples: usize) -> Option<Vec<f32>> {
-        let values = sink(&self.executable, &Sink::Gradient(param), &self.call(samples, [0.0; HYPERS]));
+        let values = sink(&*self.device, &Sink::Gradient(param), &self.call(samples, [0.0; HYPERS]));
         (!values.is_empty()).then_some(values)
     }
 
     /// Spikes of the last step; none in [`Mode::Train`].
     pub fn spikes(&self, samples: usize) -> SpikeCounts {
-        spike_counts(&self.executable, &self.call(samples, [0.0; HYPERS]))
+        spike_counts(&*self.device, &self.call(samples, [0.0; HYPERS]))
     }
 
     /// Number of classes.

@@ -27,7 +27,8 @@ impl Fuser<'_> {
         let view = self.views[id.index()].clone()?;
         let kernel = copy(&view, order, inwards);
         let region = self.region(id);
-        Some(Door { kernel: self.kernel(kernel, region), buffer: view.buffer })
+        let axes = order.iter().filter_map(|name| view.axes.iter().find(|(n, ..)| n == name).cloned()).collect();
+        Some(Door { kernel: self.kernel(kernel, region), view: View { axes, ..view } })
     }
 }
 

@@ -1,15 +1,16 @@
 //! The CPU: machine code in memory, buffers, and the walk over a program's groups.
 #![allow(unsafe_code, reason = "generated code is called through pointers, and gets addresses of buffers")]
 
-use super::contract;
 use super::team::Team;
+use super::{Device, DeviceError, contract};
 use cranelift_codegen::ir::Signature;
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Module, default_libcall_names};
 use snnc_compiler::backend::clif::{CodeError, HEADER, Image, Target, image};
 use snnc_compiler::backend::context;
 use snnc_compiler::plan::{self, plan};
-use snnc_compiler::program::{BufferId, Loop, Program, Purpose, View};
+use snnc_compiler::program::{BufferId, Loop, Program, Purpose};
+use std::borrow::Cow;
 
 /// Elements of a cache line.
 const LINE: usize = 16;
@@ -210,18 +211,6 @@ impl Executable {
         &self.weights.get()[..self.code.image.weights / 4]
     }
 
-    /// The elements of a view: samples, then time steps, then axes in physical order.
-    pub fn read(&self, view: &View, call: &Call) -> Vec<f32> {
-        let memory = self.buffer(view.buffer);
-        let mut out = Vec::new();
-        for b in 0..if view.batch > 0 { call.batch } else { 1 } {
-            for t in 0..if view.time > 0 { call.steps } else { 1 } {
-                gather(memory, view.offset + b * view.batch + t * view.time, &view.axes, &mut out);
-            }
-        }
-        out
-    }
-
     /// Takes in a batch `[B, (T,) axes...]` in logical order.
     pub fn enter(&mut self, batch: &[f32], samples: usize, steps: usize) {
         debug_assert!(samples <= self.batch && steps <= self.program.time);
@@ -325,10 +314,29 @@ unsafe impl Send for Pointer {}
 // SAFETY: see the type.
 unsafe impl Sync for Pointer {}
 
-pub(super) fn gather(memory: &[f32], at: usize, axes: &[(String, usize, usize)], out: &mut Vec<f32>) {
-    match axes {
-        [] => out.push(memory[at]),
-        [(_, size, 1)] => out.extend_from_slice(&memory[at..at + size]),
-        [(_, size, stride), rest @ ..] => (0..*size).for_each(|i| gather(memory, at + i * stride, rest, out)),
+impl Device for Executable {
+    fn program(&self) -> &Program {
+        self.program()
+    }
+
+    fn enter(&mut self, batch: &[f32], samples: usize, steps: usize) {
+        self.enter(batch, samples, steps);
+    }
+
+    fn run(&mut self, call: &Call) -> Result<(), DeviceError> {
+        self.run(call);
+        Ok(())
+    }
+
+    fn leave(&mut self, samples: usize, classes: usize) -> Vec<f32> {
+        self.leave(samples, classes)
+    }
+
+    fn values(&self, id: BufferId) -> Cow<'_, [f32]> {
+        self.buffer(id).into()
+    }
+
+    fn write(&mut self, id: BufferId, values: &[f32]) {
+        self.buffer_mut(id)[..values.len()].copy_from_slice(values);
     }
 }

@@ -4,3 +4,92 @@ mod contract;
 pub mod cpu;
 pub mod cuda;
 mod team;
+
+use crate::device::cpu::Call;
+use snnc_compiler::program::{BufferId, Program, View};
+use std::borrow::Cow;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a device does not run a program.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The CPU has no machine code for it.
+    #[error(transparent)]
+    Cpu(#[from] snnc_compiler::backend::clif::CodeError),
+    /// The host does not run its CUDA text.
+    #[error(transparent)]
+    Hosted(#[from] cuda::hosted::HostError),
+}
+
+/// Which device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// The CPU's machine code.
+    Cpu,
+    /// CUDA C on the host, compiled in this folder: a proof of the text, slow.
+    Hosted(PathBuf),
+}
+
+impl Backend {
+    /// Loads a training program, with room for this many samples.
+    ///
+    /// # Errors
+    /// If the device has no code for it.
+    pub fn load(&self, program: Program, batch: usize) -> Result<Box<dyn Device>, DeviceError> {
+        Ok(match self {
+            Backend::Cpu => Box::new(cpu::Executable::load(program, batch)?),
+            Backend::Hosted(folder) => Box::new(cuda::hosted::Hosted::load(program, batch, folder)?),
+        })
+    }
+}
+
+/// A program with memory, ready to run.
+pub trait Device: Debug + Send {
+    /// The program.
+    fn program(&self) -> &Program;
+    /// Takes in a batch `[B, (T,) axes...]` in logical order.
+    fn enter(&mut self, batch: &[f32], samples: usize, steps: usize);
+    /// Runs all groups on what was taken in.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn run(&mut self, call: &Call) -> Result<(), DeviceError>;
+    /// The logits `[B, K]` of the last call.
+    fn leave(&mut self, samples: usize, classes: usize) -> Vec<f32>;
+    /// The values of a buffer.
+    fn values(&self, id: BufferId) -> Cow<'_, [f32]>;
+    /// Writes the first values of a buffer.
+    fn write(&mut self, id: BufferId, values: &[f32]);
+    /// The elements of a view: samples, then time steps, then axes in physical order.
+    fn read(&self, view: &View, call: &Call) -> Vec<f32> {
+        let (memory, mut out) = (self.values(view.buffer), Vec::new());
+        for b in 0..if view.batch > 0 { call.batch } else { 1 } {
+            for t in 0..if view.time > 0 { call.steps } else { 1 } {
+                gather(&memory, view.offset + b * view.batch + t * view.time, &view.axes, &mut out);
+            }
+        }
+        out
+    }
+}
+
+fn gather(memory: &[f32], at: usize, axes: &[(String, usize, usize)], out: &mut Vec<f32>) {
+    match axes {
+        [] => out.push(memory[at]),
+        [(_, size, 1)] => out.extend_from_slice(&memory[at..at + size]),
+        [(_, size, stride), rest @ ..] => (0..*size).for_each(|i| gather(memory, at + i * stride, rest, out)),
+    }
+}
+
+/// The other way round: takes the elements of a view from the front of a list.
+fn scatter(memory: &mut [f32], at: usize, axes: &[(String, usize, usize)], from: &mut &[f32]) {
+    match axes {
+        [] => {
+            let (first, rest) = from.split_at(1);
+            memory[at] = first[0];
+            *from = rest;
+        }
+        [(_, size, stride), rest @ ..] => (0..*size).for_each(|i| scatter(memory, at + i * stride, rest, from)),
+    }
+}

@@ -141,7 +141,7 @@ impl Writer<'_, '_> {
         let doors = [(&self.plant.program.enter, context::ENTER), (&self.plant.program.leave, context::LEAVE)];
         for (door, to) in doors {
             if let Some(door) = door {
-                place(self, door.buffer.index(), to);
+                place(self, door.view.buffer.index(), to);
             }
         }
         for (table, (_, l)) in self.plant.tables.iter().zip(self.plant.program.loops()) {

@@ -160,7 +160,9 @@ impl<'k> Printer<'k> {
         let inner = nest.loops.last().is_some_and(|l| nest.kept.contains(&l.0) && l.1.is_some());
         let columns = if inner { (size as u64).next_power_of_two().min(THREADS as u64) } else { 1 };
         let rows = THREADS as u64 / columns;
-        let whole = |sum: &Sum<'_>| sum.kept.iter().all(|i| !kept.iter().any(|k| k.0 == *i)) && size > 1;
+        // A sum over some of the kept loops, too: over all of them it is added up by the threads, over a part column by column.
+        let own = |sum: &Sum<'_>| kept.iter().filter(|k| sum.kept.contains(&k.0)).count();
+        let whole = |sum: &Sum<'_>| own(sum) == 0 && size > 1;
         for (j, sum) in nest.sums.iter().enumerate().filter(|(_, s)| whole(s)) {
             self.declare(j, sum);
         }
@@ -178,7 +180,11 @@ impl<'k> Printer<'k> {
         self.sums.clear();
         self.close();
         for (j, sum) in nest.sums.iter().enumerate().filter(|(_, s)| !whole(s)) {
-            self.gather(j, sum, columns, rows, &format!("row == 0 && k < {size}LL"));
+            if own(sum) == kept.len() {
+                self.gather(j, sum, columns, rows, &format!("row == 0 && k < {size}LL"));
+            } else {
+                self.gather_columns(j, sum, columns, rows, &kept);
+            }
         }
         self.close();
         for (j, sum) in nest.sums.iter().enumerate().filter(|(_, s)| whole(s)) {
@@ -212,6 +218,25 @@ impl<'k> Printer<'k> {
         if sum.step.is_some() {
             self.close();
         }
+    }
+
+    /// Adds the threads' sums to memory where several columns share a place: one after the other.
+    fn gather_columns(&mut self, j: usize, sum: &Sum<'_>, columns: u64, rows: u64, kept: &[(Int, Option<i64>)]) {
+        let (call, element) = (if sum.max { "block_max" } else { "block_sum" }, sum.step.map_or(String::new(), |t| format!("[i{}]", t.0)));
+        let steps = sum.step.map_or(String::new(), |t| format!("for (int i{0} = 0; i{0} < c.steps; i{0}++)", t.0));
+        let size: i64 = kept.iter().filter_map(|l| l.1).product();
+        self.open(&steps);
+        self.line(&format!("__shared__ float columns{j}[{columns}];"));
+        self.line(&format!("const float total{j} = {call}<{columns}, {rows}>(r{j}{element});"));
+        self.line(&format!("if (row == 0) columns{j}[column] = total{j};"));
+        self.line("__syncthreads();");
+        self.open(&format!("if (tid == 0) for (long long m = k; m < min(k + {columns}LL, {size}LL); m++)"));
+        self.decode("m", kept);
+        let (to, value) = (place(sum.place), format!("columns{j}[m - k]"));
+        self.line(&format!("{to} = {};", if sum.max { format!("fmaxf({to}, {value})") } else { format!("{to} + {value}") }));
+        self.close();
+        self.line("__syncthreads();");
+        self.close();
     }
 
     /// The indices of loops from a number of the element, the last one running fastest.

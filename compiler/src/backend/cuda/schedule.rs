@@ -155,11 +155,6 @@ fn nest(stmt: &Stmt, time: usize) -> Result<Nest<'_>, Unsupported> {
     let mut sums = Vec::new();
     find(body, &loops, None, time, &mut sums)?;
     let kept: Vec<Int> = loops.iter().map(|l| l.0).filter(|i| sums.iter().any(|s: &Sum<'_>| s.kept.contains(i))).collect();
-    // A sum belongs to every element of the kept loops, or to all of them together.
-    let inner = |of: &[Int]| loops.iter().filter(|l| l.1.is_some() && of.contains(&l.0)).count();
-    if sums.iter().any(|s| inner(&s.kept) != 0 && inner(&s.kept) != inner(&kept)) {
-        return Err(Unsupported("its sums are over different loops"));
-    }
     Ok(Nest { loops, body, sums, kept })
 }
 

@@ -3,13 +3,14 @@
 #![allow(unsafe_code, reason = "compiled kernels are called through pointers, and get addresses of buffers")]
 
 use super::scheduled;
-use crate::device::contract;
-use crate::device::cpu::{Call, Pointer, gather};
+use crate::device::cpu::{Call, Pointer};
 use crate::device::team::Team;
+use crate::device::{Device, DeviceError, contract, scatter};
 use libloading::Library;
 use snnc_compiler::backend::cuda::{Grid, Unsupported, source};
 use snnc_compiler::plan::plan_with;
 use snnc_compiler::program::{BufferId, Program, View};
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -124,22 +125,11 @@ impl Hosted {
         &mut self.memory[first..first + size]
     }
 
-    /// The elements of a view: samples, then time steps, then axes in physical order.
-    pub fn read(&self, view: &View, call: &Call) -> Vec<f32> {
-        let mut out = Vec::new();
-        for b in 0..if view.batch > 0 { call.batch } else { 1 } {
-            for t in 0..if view.time > 0 { call.steps } else { 1 } {
-                gather(self.buffer(view.buffer), view.offset + b * view.batch + t * view.time, &view.axes, &mut out);
-            }
-        }
-        out
-    }
-
     /// Runs all groups; blocks and threads come in this order: 0 as they are, 1 the last first, more are stirred.
     ///
     /// # Errors
     /// If a kernel is missing in what was compiled.
-    pub fn run(&mut self, call: &Call, order: i32) -> Result<(), HostError> {
+    pub fn run_in(&mut self, call: &Call, order: i32) -> Result<(), HostError> {
         debug_assert!(call.batch <= self.batch);
         let memory = self.memory.as_mut_ptr();
         // SAFETY: the plan's places lie within the memory.
@@ -167,5 +157,48 @@ impl Hosted {
             }
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for Hosted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hosted({} groups, {} samples)", self.program.groups.len(), self.batch)
+    }
+}
+
+impl Device for Hosted {
+    fn program(&self) -> &Program {
+        &self.program
+    }
+
+    fn enter(&mut self, batch: &[f32], samples: usize, steps: usize) {
+        let Some(View { buffer, offset, batch: distance, time, axes }) = self.program.enter.as_ref().map(|door| door.view.clone()) else {
+            return;
+        };
+        let memory = self.buffer_mut(buffer);
+        let mut from = batch;
+        for b in 0..samples {
+            for t in 0..if time > 0 { steps } else { 1 } {
+                scatter(memory, offset + b * distance + t * time, &axes, &mut from);
+            }
+        }
+    }
+
+    fn run(&mut self, call: &Call) -> Result<(), DeviceError> {
+        Ok(self.run_in(call, 0)?)
+    }
+
+    fn leave(&mut self, samples: usize, _: usize) -> Vec<f32> {
+        let view = self.program.leave.as_ref().map(|door| door.view.clone());
+        let call = Call { batch: samples, steps: 1, hyper: [0.0; 10] };
+        view.map_or_else(Vec::new, |view| self.read(&view, &call))
+    }
+
+    fn values(&self, id: BufferId) -> Cow<'_, [f32]> {
+        self.buffer(id).into()
+    }
+
+    fn write(&mut self, id: BufferId, values: &[f32]) {
+        self.buffer_mut(id)[..values.len()].copy_from_slice(values);
     }
 }
