@@ -100,14 +100,17 @@ fn difference(checked: &Checked, program: &Program, hosted: &mut Hosted, seed: u
     worst
 }
 
-/// A value may lie on the edge of a surrogate or a clamp, where the order of a sum decides: of three seeds one may hit one.
+/// A value may lie on the edge of a surrogate or a clamp, where the order of a sum decides: then two other seeds must agree.
 fn same(checked: &Checked, mode: Mode) {
     let (_, program) = unfolded_program(checked, mode);
     let folder = tempfile::TempDir::new().unwrap();
     let mut hosted = Hosted::load(program.clone(), SAMPLES, folder.path()).unwrap_or_else(|e| panic!("{e}"));
-    let found: Vec<_> = (1..4).map(|seed| difference(checked, &program, &mut hosted, seed)).collect();
-    println!("  {found:?}");
-    assert!(found.iter().filter(|(off, _)| *off <= 5e-4).count() >= 2, "{found:?}");
+    let mut close = |seed| {
+        let found = difference(checked, &program, &mut hosted, seed);
+        println!("  {found:?}");
+        found.0 <= 5e-4
+    };
+    assert!(close(1) || close(2) && close(3));
 }
 
 #[test]
