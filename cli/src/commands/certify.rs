@@ -209,7 +209,7 @@ fn human(c: &Certificate) {
     }
     let meaning = |fold: &str| match fold {
         "time" => "tables over the time steps, as asked for",
-        "compose" => "maps of the terms of sums, as asked for",
+        "compose" => "maps composed, or spelt out for the terms of a sum, as asked for",
         "pool" => "convolutions that look through the pool before them",
         _ => "counts of pools, added as often as they say",
     };

@@ -5,13 +5,13 @@ use crate::flow::Window;
 use crate::graph::Fold;
 use crate::ops::Linearity;
 use crate::types::{Kind, NodeId};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Which maps have been joined.
 #[derive(Default)]
 pub(crate) struct Chains {
     /// Maps that stand for a chain.
-    whole: HashMap<NodeId, Whole>,
+    whole: BTreeMap<NodeId, Whole>,
     /// Maps that another one stands for.
     joined: HashMap<NodeId, NodeId>,
 }
@@ -55,11 +55,32 @@ pub(crate) fn source(cx: &Context<'_>, id: NodeId) -> Option<NodeId> {
                 Some(_) => return None,
             },
             Linearity::Identity => at = *node.inputs.first()?,
-            Linearity::View if window.pointwise() && !cx.graph.moves(node, &axis) => at = *node.inputs.first()?,
-            Linearity::None | Linearity::WindowSum(_) | Linearity::View | Linearity::Add | Linearity::Each => return None,
+            Linearity::View(moved) if node.inputs.len() == 1 && window.pointwise() && !moved.contains(&axis) => {
+                at = *node.inputs.first()?;
+            }
+            Linearity::None | Linearity::WindowSum(_) | Linearity::View(_) | Linearity::Add | Linearity::Each => return None,
         }
     }
     None
+}
+
+/// No value from the map `first` to the map `last` has an axis of this name that is another than the maps' own: theirs will be
+/// called so.
+fn is_free(cx: &Context<'_>, axis: &str, first: NodeId, last: NodeId) -> bool {
+    let mut at = last;
+    let mut taken = false;
+    while at != first {
+        let Some(before) = cx.graph.node(at).inputs.first() else { return false };
+        at = *before;
+        taken |= cx.graph.node(at).signal.size(axis).is_some();
+        if let Linearity::Map { output_axis, .. } = cx.graph.node(at).op.linearity() {
+            if taken && output_axis != axis {
+                return false;
+            }
+            taken = false;
+        }
+    }
+    true
 }
 
 impl Chains {
@@ -79,7 +100,7 @@ impl Chains {
         {
             return None;
         }
-        let (Linearity::Map { output_axis, .. }, Linearity::Map { input_axis, window, .. }) =
+        let (Linearity::Map { output_axis, .. }, Linearity::Map { input_axis, output_axis: last, window, .. }) =
             (cx.graph.node(first).op.linearity(), cx.graph.node(id).op.linearity())
         else {
             return None;
@@ -88,8 +109,7 @@ impl Chains {
         let size = ["H", "W"].map(|n| cx.graph.node(operand).signal.size(n).unwrap_or(1));
         let room = window.pointwise() || cx.graph.node(stands).op.widened(window).is_some();
         // A map to time steps is one of its own: no other has them for its result.
-        let to_time = matches!(cx.graph.node(id).op.linearity(), Linearity::Map { output_axis, .. } if output_axis == "T");
-        if output_axis != input_axis || to_time || !room || chain.length >= MAX_STEPS {
+        if output_axis != input_axis || last == "T" || !room || chain.length >= MAX_STEPS || !is_free(cx, &last, stands, id) {
             return None;
         }
         let own = cx.graph.param(*cx.graph.node(id).params.first()?);
@@ -105,11 +125,20 @@ impl Chains {
     }
 
     /// Notes that `id` is composed into the chain before it.
-    pub(crate) fn join(&mut self, cx: &Context<'_>, id: NodeId) {
-        if let Some((with, whole)) = self.composed(cx, id) {
-            self.joined.insert(id, with);
-            self.whole.insert(with, whole);
+    pub(crate) fn join(cx: &mut Context<'_>, id: NodeId) {
+        let Some((with, whole)) = cx.chains.composed(cx, id) else { return };
+        cx.chains.joined.insert(id, with);
+        cx.chains.whole.insert(with, whole);
+        // Through a pool before it, the chain looks further than its first map alone.
+        if let Some(window) = &mut cx.plan[with.index()].window {
+            *window = whole.window;
         }
+    }
+
+    /// Maps that stand for a chain with more weights than its parts, as was asked for, and how many more.
+    pub(crate) fn grown(&self) -> impl Iterator<Item = (NodeId, u64)> + '_ {
+        let more = |(id, whole): (&NodeId, &Whole)| Some((*id, whole.weights().checked_sub(whole.parts).filter(|n| *n > 0)?));
+        self.whole.iter().filter_map(more)
     }
 
     /// Weights of the chain that a map stands for.
@@ -124,8 +153,10 @@ impl Chains {
         }
         let node = cx.graph.node(map);
         let Linearity::Map { window, .. } = node.op.linearity() else { return None };
+        let window = cx.plan[map.index()].window.unwrap_or(window);
         let weight = cx.graph.param(*node.params.first()?);
         let size = |i: usize| weight.axes.get(i).map_or(1, |a| a.size as u64);
-        Some(Whole { inputs: size(1), outputs: size(0), window, length: 1, parts: weight.elements() as u64 })
+        let alone = Whole { inputs: size(1), outputs: size(0), window, length: 1, parts: 0 };
+        Some(Whole { parts: alone.weights(), ..alone })
     }
 }

@@ -189,7 +189,7 @@ impl<'g> Spelling<'g> {
             Linearity::Sum(axes) if steps.window.pointwise() && !axes.contains(&self.input_axis(steps)?) => {
                 self.terms(before, &behind(steps.window), weights)
             }
-            Linearity::View if steps.window.pointwise() && !graph.moves(node, &self.input_axis(steps)?) => {
+            Linearity::View(moved) if node.inputs.len() == 1 && steps.window.pointwise() && !moved.contains(&self.input_axis(steps)?) => {
                 self.terms(before, &behind(steps.window), weights)
             }
             Linearity::Add => {
@@ -213,6 +213,17 @@ impl<'g> Spelling<'g> {
         })
     }
 
+    /// Its operand varies over time, and it takes the time steps together.
+    fn takes_time(&self, id: NodeId) -> bool {
+        let node = self.graph.node(id);
+        let takes = match node.op.linearity() {
+            Linearity::Map { input_axis, .. } => input_axis == "T",
+            Linearity::Sum(axes) => axes.iter().any(|a| a == "T"),
+            _ => false,
+        };
+        takes && node.inputs.iter().any(|i| self.graph.node(*i).signal.varies)
+    }
+
     /// The steps behind one spike train.
     fn term(&mut self, at: NodeId, steps: &Steps, weights: &mut u64) -> Option<NodeId> {
         let mut now = self.map[at.index()];
@@ -227,6 +238,9 @@ impl<'g> Spelling<'g> {
             if let Linearity::Map { input_axis, .. } = &linearity {
                 inputs = inputs.or(self.nodes[now.index()].signal.size(input_axis));
                 outputs = node.params.first().map_or(1, |p| self.graph.param(*p).axes[0].size);
+            }
+            if self.takes_time(*id) && !self.nodes[now.index()].signal.varies {
+                return self.stops(at, "has no time steps left where other terms have some");
             }
             now = self.push(*id, vec![now], "term", steps.root, *constants)?;
         }

@@ -24,9 +24,17 @@ pub(super) fn plan(cx: &mut Context<'_>) {
         let Some(factor) = own(cx, id) else { continue };
         behind[id.index()] = after(cx, &factor, cx.readers[id.index()].clone(), &behind);
         if factor.amplitude && behind[id.index()].is_none() {
-            for reader in cx.readers[id.index()].clone() {
-                let taken = after(cx, &factor, vec![reader], &behind).is_some();
-                cx.plan[reader.index()].selects |= !taken;
+            let mut waiting = cx.readers[id.index()].clone();
+            while let Some(reader) = waiting.pop() {
+                if after(cx, &factor, vec![reader], &behind).is_some() {
+                    continue;
+                }
+                // Where spikes only move, those that read them behind it may select.
+                if moves_spikes(cx, reader) {
+                    waiting.extend(&cx.readers[reader.index()]);
+                } else {
+                    cx.plan[reader.index()].selects = true;
+                }
             }
         }
     }
@@ -89,8 +97,8 @@ fn before(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
                 }
             }
             Linearity::Identity => {}
-            Linearity::View if factor.axes.iter().all(|a| !cx.graph.moves(node, a)) => {}
-            Linearity::None | Linearity::View | Linearity::Add | Linearity::Each => return None,
+            Linearity::View(moved) if node.inputs.len() == 1 && factor.axes.iter().all(|a| !moved.contains(a)) => {}
+            Linearity::None | Linearity::View(_) | Linearity::Add | Linearity::Each => return None,
         }
         at = *node.inputs.first()?;
     }
@@ -129,8 +137,10 @@ fn after(cx: &Context<'_>, factor: &Factor, readers: Vec<NodeId>, behind: &[Opti
                     takers.push(Destination::Select);
                     continue;
                 }
-                Linearity::Map { input_axis, window, .. } => {
-                    if factor.axes.iter().any(|a| *a != input_axis) || (factor.shifts && window.pad != [0, 0]) {
+                Linearity::Map { input_axis, output_axis, window } => {
+                    // Zeros around its operand are not shifted, and a map to time steps has no bias.
+                    let whole = window.pad == [0, 0] && output_axis != "T";
+                    if factor.axes.iter().any(|a| *a != input_axis) || (factor.shifts && !whole) {
                         return None;
                     }
                     takers.push(Destination::After(next));
@@ -139,7 +149,7 @@ fn after(cx: &Context<'_>, factor: &Factor, readers: Vec<NodeId>, behind: &[Opti
                 Linearity::Affine | Linearity::Identity => true,
                 Linearity::Sum(axes) => factor.axes.iter().all(|a| !axes.contains(a)),
                 Linearity::WindowSum(_) => !factor.shifts && factor.axes.iter().all(|a| a != "H" && a != "W"),
-                Linearity::View => factor.axes.is_empty() && !factor.shifts && node.inputs.len() == 1,
+                Linearity::View(_) => factor.axes.is_empty() && !factor.shifts && node.inputs.len() == 1,
                 Linearity::None => factor.amplitude && node.op.selection() == Selection::Maximum,
                 Linearity::Add | Linearity::Each => false,
             };
@@ -167,6 +177,13 @@ fn select(cx: &Context<'_>, factor: &Factor) -> Option<Destination> {
     let sums = matches!(node.op.linearity(), Linearity::Sum(_) | Linearity::WindowSum(_));
     let spikes = node.inputs.first().is_some_and(|i| fires(cx, *i));
     (factor.amplitude || (sums && spikes)).then_some(Destination::Select)
+}
+
+/// It gives the spikes of its one operand, in other places or the largest of some.
+fn moves_spikes(cx: &Context<'_>, id: NodeId) -> bool {
+    let node = cx.graph.node(id);
+    let moves = matches!(node.op.linearity(), Linearity::Identity | Linearity::View(_)) || node.op.selection() == Selection::Maximum;
+    moves && !node.encoder && node.inputs.len() == 1 && node.signal.kind == Kind::Spike && id != cx.graph.output
 }
 
 /// Its value is 0 or 1 in the folded network, or carries an amplitude with it.

@@ -95,7 +95,7 @@ pub struct NodePlan {
     pub selects: bool,
     /// The signal that the folded program has here.
     pub signal: Signal,
-    /// For a convolution that looks through the pool before it: what both look through together.
+    /// For a convolution that looks through the pool before it: what both, and all that is composed into it, look through together.
     pub window: Option<Window>,
     /// Held so many times as large at every step; of a neuron: it does not leak any more.
     pub ramp: Option<Ramp>,
@@ -272,15 +272,6 @@ impl Context<'_> {
             _ => None,
         }
     }
-
-    /// Weights of the map that stands for a chain, or looks through a pool.
-    fn weights(&self, map: NodeId) -> Option<u64> {
-        let node = self.graph.node(map);
-        let area = |w: Window| (w.kernel[0] * w.kernel[1]) as u64;
-        let weights = self.chains.weights(self, map)?;
-        let Linearity::Map { window, .. } = node.op.linearity() else { return None };
-        Some(self.plan[map.index()].window.map_or(weights, |wide| weights / area(window).max(1) * area(wide)))
-    }
 }
 
 /// Checks a graph. A violated verdict is in the findings, not an error: training needs none.
@@ -304,6 +295,10 @@ pub fn check(graph: Graph) -> Checked {
     }
     let tables = time::extra(&cx, &ramps);
     let choice = |fold: &str, path: String, weights: u64| Choice { fold: fold.into(), path, weights, bytes: 4 * weights, instead: None };
+    // What is spelt out is counted with its terms.
+    let written = |id: NodeId| graph.nodes.iter().any(|n| n.path == inference.node(id).path);
+    let grown: Vec<_> = cx.chains.grown().filter(|(id, _)| written(*id)).collect();
+    cx.choices.extend(grown.iter().map(|(id, weights)| choice("compose", inference.node(*id).path.clone(), *weights)));
     cx.choices.extend(composed.iter().map(|(path, weights)| choice("compose", path.clone(), *weights)));
     cx.choices.extend(tables.iter().map(|(id, weights)| choice("time", inference.node(*id).path.clone(), *weights)));
     offers::offer(&cx, &mut residues);
@@ -420,9 +415,7 @@ fn decide(cx: &mut Context<'_>, id: NodeId, residues: &mut Vec<Residue>) {
     }
     if let How::Compose(_) = how {
         // Seen from outside, a chain is one map; what its first part gives never exists.
-        let mut chains = std::mem::take(&mut cx.chains);
-        chains.join(cx, id);
-        cx.chains = chains;
+        chains::Chains::join(cx, id);
     }
     if signal.kind == Kind::Analog && !node.encoder && !operands.is_empty() && operands.iter().all(|s| s.kind != Kind::Analog) {
         signal.kind = Kind::Current;

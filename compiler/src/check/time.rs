@@ -165,7 +165,8 @@ impl Group<'_, '_> {
     }
 
     fn is_spike(&self, id: NodeId) -> bool {
-        self.cx.graph.node(id).signal.kind == Kind::Spike
+        // Where an amplitude was selected before, it is none any more.
+        self.cx.graph.node(id).signal.kind == Kind::Spike && self.cx.plan[id.index()].signal.kind == Kind::Spike
     }
 
     fn carries(&mut self, id: NodeId) -> bool {
@@ -212,7 +213,7 @@ impl Group<'_, '_> {
 pub(super) fn extra(cx: &Context<'_>, ramps: &BTreeMap<NodeId, Ramp>) -> Vec<(NodeId, u64)> {
     let copies = cx.graph.time as u64 - 1;
     let map = |id: &NodeId| matches!(cx.plan[id.index()].how, How::Accumulate | How::AccumulateCount(_));
-    ramps.keys().filter(|id| map(id)).filter_map(|id| Some((*id, cx.weights(*id)? * copies))).collect()
+    ramps.keys().filter(|id| map(id)).filter_map(|id| Some((*id, cx.chains.weights(cx, *id)? * copies))).collect()
 }
 
 /// The multiplications that the encoder has more where what it gives is held in tables.

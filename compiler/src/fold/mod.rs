@@ -235,7 +235,7 @@ impl Folder<'_> {
                 (spikes, Carry { scale: amplitude, shift: None })
             }
             // Spikes moved, or the largest of them: what they are worth stays the same.
-            (Linearity::View, ..) if !carry.is_empty() => (self.push(id, node.op.clone(), inputs, vec![], true), carry),
+            (Linearity::View(_), ..) if !carry.is_empty() => (self.push(id, node.op.clone(), inputs, vec![], true), carry),
             _ if node.op.selection() == Selection::Maximum && !carry.is_empty() => {
                 (self.push(id, node.op.clone(), inputs, vec![], true), carry)
             }

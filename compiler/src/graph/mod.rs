@@ -201,12 +201,6 @@ impl Graph {
         readers
     }
 
-    /// Whether a view moves an axis, or makes it.
-    pub fn moves(&self, view: &Node, axis: &str) -> bool {
-        let before = view.inputs.first().map(|i| self.node(*i).signal.size(axis));
-        view.inputs.len() != 1 || before != Some(view.signal.size(axis))
-    }
-
     /// The `fold` of this kind around a node, innermost.
     pub fn asked(&self, node: &Node, fold: Fold) -> Option<usize> {
         node.folds.iter().rev().copied().find(|i| self.folds[*i].fold == fold)

@@ -37,6 +37,12 @@ fn readers(from: usize, to: usize) -> Vec<Span> {
 }
 
 impl AdaptiveAvgPool {
+    /// The axes along which anything happens.
+    fn along(&self) -> impl Iterator<Item = usize> + use<> {
+        let (from, to) = (self.from, self.to);
+        (0..2).filter(move |i| from[*i] != to[*i])
+    }
+
     /// The extent of every window along an axis, if they are the same.
     fn length(&self, axis: usize) -> Option<usize> {
         let spans = spans(self.from[axis], self.to[axis]);
@@ -128,7 +134,8 @@ impl Operator for AdaptiveAvgPool {
 
     fn linearity(&self) -> Linearity {
         match self.area() {
-            Some(1) => Linearity::View,
+            _ if self.from == self.to => Linearity::Identity,
+            Some(1) => Linearity::View(self.along().map(|i| AXES[i].to_owned()).collect()),
             Some(_) => Linearity::WindowSum(None),
             None => Linearity::None,
         }
@@ -145,8 +152,8 @@ impl Operator for AdaptiveAvgPool {
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let mut value = e.inputs[0].clone();
-        for (i, name) in AXES.iter().enumerate() {
-            let at = At(2 + e.signals[0].position(name).unwrap_or(0));
+        for i in self.along() {
+            let at = At(2 + e.signals[0].position(AXES[i]).unwrap_or(0));
             let means = spans(self.from[i], self.to[i]).into_iter().map(|(start, end)| {
                 let sum = value.slice_axis(at, Slice::from(start..end)).sum_axis(at);
                 let length = if self.sum { 1.0 } else { (end - start) as f64 };
@@ -161,8 +168,8 @@ impl Operator for AdaptiveAvgPool {
 
     fn vjp<F: Real>(&self, e: &Eval<'_, F>, _: &ArrayD<F>, grad: &ArrayD<F>) -> Grads<F> {
         let mut grad = grad.clone();
-        for (i, name) in AXES.iter().enumerate() {
-            let at = At(2 + e.signals[0].position(name).unwrap_or(0));
+        for i in self.along() {
+            let at = At(2 + e.signals[0].position(AXES[i]).unwrap_or(0));
             let mut shape = grad.shape().to_vec();
             shape[at.0] = self.from[i];
             let mut dx = ArrayD::zeros(shape);
@@ -182,7 +189,7 @@ impl Operator for AdaptiveAvgPool {
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
         let spikes = cx.flow.get(cx.inputs[0]).spikes && self.area() == Some(1);
         let mut value = cx.inputs[0];
-        for axis in 0..2 {
+        for axis in self.along() {
             value = sums(cx.flow, value, axis, &spans(self.from[axis], self.to[axis]));
             value = self.divide(cx.flow, value, axis);
         }
@@ -197,7 +204,7 @@ impl Operator for AdaptiveAvgPool {
             return;
         }
         let mut grad = cx.grad;
-        for axis in 0..2 {
+        for axis in self.along() {
             grad = self.divide(cx.flow, grad, axis);
             grad = sums(cx.flow, grad, axis, &readers(self.from[axis], self.to[axis]));
         }

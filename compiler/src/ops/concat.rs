@@ -43,7 +43,7 @@ impl Operator for Concat {
     }
 
     fn linearity(&self) -> Linearity {
-        Linearity::View
+        Linearity::View(vec![self.axis.clone()])
     }
 
     fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {

@@ -89,20 +89,14 @@ impl Operator for Mean {
     }
 
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
-        let mut value = e.inputs[0].clone();
-        for name in &self.axes {
-            let at = 2 + e.signals[0].position(name).unwrap_or(0);
-            value = value.sum_axis(At(at)).insert_axis(At(at));
-        }
+        let summed = e.signals[0].axes.iter().enumerate().rev().filter(|(_, axis)| self.axes.contains(&axis.name));
+        let mut value = summed.fold(e.inputs[0].clone(), |value, (i, _)| value.sum_axis(At(2 + i)));
         // A static operand is one value, not T: its mean over T is itself.
         if self.decays() {
             value = decay::mean(&value, self.decay, e.time);
         } else if self.time {
             value = value.sum_axis(At(0)).insert_axis(At(0));
         }
-        let shape: Vec<usize> =
-            [value.shape()[0], value.shape()[1]].into_iter().chain(e.out.axes.iter().map(|a| a.size)).collect();
-        let value = value.into_shape_with_order(shape).unwrap_or_else(|_| ArrayD::zeros(vec![]));
         (value * self.weight::<F>()).into()
     }
 

@@ -53,7 +53,7 @@ impl Operator for Merge {
     }
 
     fn linearity(&self) -> Linearity {
-        Linearity::View
+        Linearity::View(self.from.iter().map(|a| a.name.clone()).chain([self.to.clone()]).collect())
     }
 
     fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {

@@ -95,8 +95,8 @@ pub enum Linearity {
     Sum(Vec<String>),
     /// A sum over windows of `H` and `W`; none if their extents differ from place to place.
     WindowSum(Option<Window>),
-    /// Values moved, not changed.
-    View,
+    /// Values moved, not changed, along these axes; all others stay as they are.
+    View(Vec<String>),
     /// The operand as it is, outside training.
     Identity,
     /// A sum of its inputs.

@@ -71,7 +71,7 @@ impl Operator for Split {
     }
 
     fn linearity(&self) -> Linearity {
-        Linearity::View
+        Linearity::View(self.to.iter().map(|a| a.name.clone()).chain([self.from.clone()]).collect())
     }
 
     fn multiplies(&self, _: &[Signal]) -> Vec<Multiplication> {
