@@ -6,7 +6,7 @@ const grouped = (n) => String(n).replace(/\B(?=(\d{3})+(?!\d))/g, ",");
 const several = (n, one, more) => `${grouped(n)} ${n === 1 ? one : more || one + "s"}`;
 const kind = (w) => w.signal.match(/^[a-z]+/)[0];
 const FOLDS = {
-  time: "tables over the time steps", compose: "maps of the terms of a sum", pool: "a convolution that looks through a pool",
+  time: "tables over the time steps", compose: "maps composed, or spelt out for the terms of a sum", pool: "a convolution that looks through a pool",
   counts: "counts of a pool, added as often as they say",
 };
 const WORDS = {
