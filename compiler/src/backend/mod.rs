@@ -2,6 +2,7 @@
 
 pub mod clif;
 pub mod cuda;
+pub mod product;
 
 /// What a program reaches through its first argument, in bytes.
 pub mod context {

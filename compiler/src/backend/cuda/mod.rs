@@ -5,6 +5,7 @@
 //! no product is contracted with a sum (`--fmad=false`), so that element-wise results are those of the other backend, bit for bit.
 //! Sums over threads have a fixed order: no atomics.
 
+pub mod calls;
 mod schedule;
 
 pub use schedule::{Grid, Schedule, THREADS, schedule};

@@ -9,6 +9,7 @@ mod narrow;
 use super::cpu::{Call, Pointer};
 use super::team::Team;
 use dense::{Matrix, multiply};
+use snnc_compiler::backend::product::{Axis, Dim, Loops, dims, offsets};
 use snnc_compiler::flow::{ConvPart, Window};
 use snnc_compiler::program::{Contract, View};
 
@@ -44,7 +45,7 @@ pub(super) fn run(contract: &Contract, memory: &[Pointer], call: &Call, team: &T
     match contract {
         Contract::Product { a, b, out, a_labels, b_labels, out_labels } => {
             let places = [a, b, out].map(|v| at(memory, v));
-            let [a, b, out] = [dims(a, a_labels, call), dims(b, b_labels, call), dims(out, out_labels, call)];
+            let [a, b, out] = [(a, a_labels), (b, b_labels), (out, out_labels)].map(|(v, labels)| dims(v, labels, call.batch, call.steps));
             product(&a, &b, &out, places, team);
         }
         Contract::Conv { a, b, out, part, window } => conv::run(a, b, out, *part, *window, memory, call, team),
@@ -56,91 +57,8 @@ fn at(memory: &[Pointer], view: &View) -> Pointer {
     Pointer(unsafe { memory[view.buffer.index()].0.add(view.offset) })
 }
 
-/// Label, extent, distance.
-type Dim<'a> = (&'a str, usize, isize);
-
-fn dims<'a>(view: &View, labels: &'a [String], call: &Call) -> Vec<Dim<'a>> {
-    let mut out = Vec::new();
-    let mut names = labels.iter().map(String::as_str);
-    if view.batch > 0 {
-        out.extend(names.next().map(|n| (n, call.batch, view.batch as isize)));
-    }
-    if view.time > 0 {
-        out.extend(names.next().map(|n| (n, call.steps, view.time as isize)));
-    }
-    for (name, (_, size, stride)) in names.zip(&view.axes) {
-        out.push((name, *size, *stride as isize));
-    }
-    out
-}
-
-/// A loop over extents with distances in two or three operands.
-#[derive(Clone, Debug)]
-struct Axis<const N: usize> {
-    size: usize,
-    strides: [isize; N],
-}
-
-/// Merges axes that follow each other without gap in all operands; the largest comes last.
-fn merged<const N: usize>(mut axes: Vec<Axis<N>>) -> Vec<Axis<N>> {
-    axes.retain(|a| a.size > 1);
-    axes.sort_by_key(|a| std::cmp::Reverse(a.strides));
-    let mut out: Vec<Axis<N>> = Vec::new();
-    for axis in axes {
-        match out.last_mut() {
-            Some(outer) if outer.strides.iter().zip(&axis.strides).all(|(o, i)| *o == i * axis.size as isize) => {
-                outer.size *= axis.size;
-                outer.strides = axis.strides;
-            }
-            _ => out.push(axis),
-        }
-    }
-    out.sort_by_key(|a| a.size);
-    out
-}
-
-/// The offsets of all combinations of axes.
-fn offsets<const N: usize>(axes: &[Axis<N>]) -> Vec<[isize; N]> {
-    let mut all = vec![[0; N]];
-    for axis in axes {
-        let mut next = Vec::with_capacity(all.len() * axis.size);
-        for base in &all {
-            for i in 0..axis.size as isize {
-                let mut offset = *base;
-                offset.iter_mut().zip(axis.strides).for_each(|(o, s)| *o += i * s);
-                next.push(offset);
-            }
-        }
-        all = next;
-    }
-    all
-}
-
 fn product(a: &[Dim<'_>], b: &[Dim<'_>], out: &[Dim<'_>], [pa, pb, po]: [Pointer; 3], team: &Team) {
-    let find = |dims: &[Dim<'_>], label: &str| dims.iter().find(|(l, ..)| *l == label).map(|(_, _, s)| *s);
-    let (mut rows, mut columns, mut shared) = (Vec::new(), Vec::new(), Vec::new());
-    for (label, size, so) in out {
-        match (find(a, label), find(b, label)) {
-            (Some(sa), None) => rows.push(Axis { size: *size, strides: [sa, *so] }),
-            (None, Some(sb)) => columns.push(Axis { size: *size, strides: [sb, *so] }),
-            (Some(sa), Some(sb)) => shared.push(Axis { size: *size, strides: [sa, sb, *so] }),
-            (None, None) => {}
-        }
-    }
-    let mut terms: Vec<Axis<2>> = Vec::new();
-    for (label, size, sa) in a {
-        if find(out, label).is_none() {
-            // A label that the other operand lacks is summed with it standing still.
-            terms.push(Axis { size: *size, strides: [*sa, find(b, label).unwrap_or(0)] });
-        }
-    }
-    for (label, size, sb) in b {
-        if find(out, label).is_none() && find(a, label).is_none() {
-            terms.push(Axis { size: *size, strides: [0, *sb] });
-        }
-    }
-    let one = || Axis { size: 1, strides: [0, 0] };
-    let (mut rows, mut columns, mut terms) = (merged(rows), merged(columns), merged(terms));
+    let Loops { mut rows, mut columns, shared, mut terms } = Loops::of(a, b, out);
     // Rows that lie side by side are worth more than many rows, where the rest is small.
     let last = |axes: &[Axis<2>]| axes.last().map_or(1, |a| a.size);
     if last(&columns) * last(&terms) <= narrow::AREA
@@ -149,9 +67,9 @@ fn product(a: &[Dim<'_>], b: &[Dim<'_>], out: &[Dim<'_>], [pa, pb, po]: [Pointer
         let axis = rows.remove(beside);
         rows.push(axis);
     }
-    let (m, n, k) = (rows.pop().unwrap_or_else(one), columns.pop().unwrap_or_else(one), terms.pop().unwrap_or_else(one));
+    let (m, n, k) = (rows.pop().unwrap_or(Axis::ONE), columns.pop().unwrap_or(Axis::ONE), terms.pop().unwrap_or(Axis::ONE));
     let mut places: Vec<[isize; 3]> = Vec::new();
-    for [a0, b0, o0] in offsets(&merged(shared)) {
+    for [a0, b0, o0] in offsets(&shared) {
         for [a1, o1] in offsets(&rows) {
             for [b1, o2] in offsets(&columns) {
                 places.push([a0 + a1, b0 + b1, o0 + o1 + o2]);

@@ -1,12 +1,13 @@
-//! A program's CUDA text on the host: the system's C++ compiler behind a header that supplies the built-ins, and the CPU's
-//! contractions. What runs here is what would run on a device, slowly; it proves the text where there is no device.
+//! A program's CUDA text on the host: the system's C++ compiler behind a header that supplies the built-ins, and stand-ins for
+//! what libraries are called for. What runs here is what would run on a device, slowly; it proves the text where there is no device.
 #![allow(unsafe_code, reason = "compiled kernels are called through pointers, and get addresses of buffers")]
 
 use super::scheduled;
+use super::standins::Memory;
 use crate::device::cpu::{Call, Pointer};
-use crate::device::team::Team;
-use crate::device::{Device, DeviceError, contract, scatter};
+use crate::device::{Device, DeviceError, scatter};
 use libloading::Library;
+use snnc_compiler::backend::cuda::calls::{calls, parts};
 use snnc_compiler::backend::cuda::{Grid, Unsupported, source};
 use snnc_compiler::plan::plan_with;
 use snnc_compiler::program::{BufferId, Program, View};
@@ -55,6 +56,8 @@ pub struct Hosted {
     /// First element and extent of every buffer.
     places: Vec<(usize, usize)>,
     memory: Vec<f32>,
+    /// Parts of sums.
+    parts: Vec<f32>,
     /// How the kernel of every loop is cut, group by group.
     grids: Vec<Vec<Grid>>,
     batch: usize,
@@ -110,7 +113,8 @@ impl Hosted {
             .map(|i| (plan.offsets[i] as usize + if plan.weighs[i] { plan.total as usize } else { 0 }, plan.sizes[i] as usize));
         let places = places.collect();
         let memory = vec![0.0; (plan.total + plan.weights) as usize];
-        Ok(Hosted { places, memory, library, grids, batch, program })
+        let parts = vec![0.0; parts(&program, batch, program.time)];
+        Ok(Hosted { places, memory, parts, library, grids, batch, program })
     }
 
     /// The memory of a buffer.
@@ -135,7 +139,8 @@ impl Hosted {
         // SAFETY: the plan's places lie within the memory.
         let pointers: Vec<Pointer> = self.places.iter().map(|(first, _)| Pointer(unsafe { memory.add(*first) })).collect();
         for (group, grids) in self.program.groups.iter().zip(&self.grids) {
-            Team::run(|team| group.contracts.iter().for_each(|c| contract::run(c, &pointers, call, team)));
+            let view = Memory { buffers: &pointers, parts: Pointer(self.parts.as_mut_ptr()) };
+            group.contracts.iter().flat_map(|c| calls(c, call.batch, call.steps)).for_each(|c| view.run(&c));
             let extent = |i: usize| group.loops[i].extent.unwrap_or(call.batch);
             let ranges = grids.first().map_or(1, |g| g.ranges(extent(0)));
             for (i, (l, grid)) in group.loops.iter().zip(grids).enumerate() {

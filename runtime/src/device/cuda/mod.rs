@@ -3,6 +3,7 @@
 pub mod hosted;
 mod libraries;
 pub mod nvrtc;
+mod standins;
 
 use snnc_compiler::backend::cuda::{Schedule, Unsupported, schedule};
 use snnc_compiler::program::{Loop, Program};

@@ -1,0 +1,295 @@
+//! Contractions as calls of NVIDIA's libraries: matrix products for cuBLASLt, convolutions for cuDNN.
+//!
+//! What a call says is all that the library is told, so that a stand-in on the host that follows these numbers proves them.
+//! Sums that would leave most of a device idle are cut into parts, in a number that depends on extents only; the parts are
+//! added in order: no atomics.
+
+use crate::backend::product::{Axis, Loops, dims, offsets};
+use crate::flow::{ConvPart, Window};
+use crate::program::{BufferId, Contract, Program, View};
+
+/// Where a matrix begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a buffer, at this element.
+    Buffer(BufferId, usize),
+    /// At the start of the memory for parts of sums.
+    Parts,
+}
+
+/// A matrix in memory: element (i, j) of the product with number p lies `i · rows + j · columns + p · next` elements behind
+/// its place. One of `rows` and `columns` is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// Its place.
+    pub place: Place,
+    /// From row to row.
+    pub rows: usize,
+    /// From column to column.
+    pub columns: usize,
+    /// From product to product.
+    pub next: usize,
+}
+
+/// `count` matrix products d = a b: m x n from m x k and k x n.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matmul {
+    /// Rows of a and d.
+    pub m: usize,
+    /// Columns of b and d.
+    pub n: usize,
+    /// Columns of a, rows of b.
+    pub k: usize,
+    /// How many side by side.
+    pub count: usize,
+    /// Left.
+    pub a: Matrix,
+    /// Right.
+    pub b: Matrix,
+    /// Result; its rows are 1 apart.
+    pub d: Matrix,
+    /// Added to what d holds.
+    pub add: bool,
+}
+
+/// A tensor of pictures: distances of samples, channels, rows and columns, and where it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pictures {
+    /// The buffer and the first element.
+    pub place: Place,
+    /// N, C, H, W.
+    pub size: [usize; 4],
+    /// Distances of the same.
+    pub strides: [usize; 4],
+}
+
+/// A convolution, or the gradient of its operand or its weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    /// Which of the three is computed from the other two.
+    pub part: ConvPart,
+    /// Operand.
+    pub x: Pictures,
+    /// Weight `[out, in, kh, kw]`, without gaps.
+    pub w: Place,
+    /// Result.
+    pub y: Pictures,
+    /// Kernel and stride; what lies around the operand is `x`'s own.
+    pub window: Window,
+}
+
+/// One call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// For cuBLASLt.
+    Matmul(Matmul),
+    /// For cuDNN.
+    Convolution(Convolution),
+    /// The parts of a sum, `size` elements each, added in order.
+    Sum {
+        /// How many parts.
+        parts: usize,
+        /// Elements of the result.
+        size: usize,
+        /// The result.
+        to: Place,
+    },
+}
+
+impl Call {
+    /// Elements of memory for parts that it writes.
+    pub fn parts(&self) -> usize {
+        match self {
+            Call::Matmul(m) if m.d.place == Place::Parts => m.d.next * m.count,
+            _ => 0,
+        }
+    }
+}
+
+/// Multiprocessors that a product should keep busy, and the side of the tile that one of them computes.
+const BUSY: usize = 132;
+const TILE: usize = 128;
+/// The fewest terms that are worth a part of their own.
+const LEAST_TERMS: usize = 512;
+
+/// The calls that compute a contraction for so many samples and time steps.
+pub fn calls(contract: &Contract, samples: usize, steps: usize) -> Vec<Call> {
+    match contract {
+        Contract::Product { a, b, out, a_labels, b_labels, out_labels } => {
+            let [la, lb, lo] = [(a, a_labels), (b, b_labels), (out, out_labels)].map(|(v, labels)| dims(v, labels, samples, steps));
+            product(&Loops::of(&la, &lb, &lo), [a, b, out])
+        }
+        Contract::Conv { a, b, out, part, window } => {
+            let (x, y, w) = match part {
+                ConvPart::Result => (a, out, b),
+                ConvPart::Operand => (out, a, b),
+                ConvPart::Weight => (a, b, out),
+            };
+            convolution(*part, *window, [x, y, w], samples, steps)
+        }
+    }
+}
+
+/// Elements of memory that the parts of a program's sums take.
+pub fn parts(program: &Program, samples: usize, steps: usize) -> usize {
+    let all = program.groups.iter().flat_map(|g| &g.contracts).flat_map(|c| calls(c, samples, steps));
+    all.map(|c| c.parts()).max().unwrap_or(0)
+}
+
+/// The axes of one matrix product, and what it leaves to others.
+struct Split {
+    m: Axis<2>,
+    n: Axis<2>,
+    k: Axis<2>,
+    /// Products side by side in one call, with distances in a, b and d.
+    side: Axis<3>,
+    /// Calls.
+    others: Vec<Axis<3>>,
+    /// Sums of several products.
+    terms: Vec<Axis<2>>,
+}
+
+impl Split {
+    /// Calls, then what one of them computes, the more the better.
+    fn cost(&self) -> (usize, std::cmp::Reverse<usize>) {
+        let calls = self.others.iter().map(|a| a.size).product::<usize>();
+        (calls, std::cmp::Reverse(self.m.size * self.n.size * self.k.size))
+    }
+}
+
+/// A library takes a matrix if it runs without gaps along rows or columns.
+fn dense(rows: (usize, isize), columns: (usize, isize)) -> bool {
+    let runs = |(size, stride): (usize, isize), (others, distance): (usize, isize)| {
+        (size == 1 || stride == 1) && (others == 1 || distance >= size as isize)
+    };
+    runs(rows, columns) || runs(columns, rows)
+}
+
+/// All ways to take one axis of some, or none.
+fn choices<const N: usize>(axes: &[Axis<N>]) -> impl Iterator<Item = (Axis<N>, Vec<Axis<N>>)> + '_ {
+    let one = |i: usize| {
+        let rest = axes.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, a)| a.clone()).collect();
+        (axes.get(i).cloned().unwrap_or(Axis::ONE), rest)
+    };
+    (0..=axes.len()).map(one)
+}
+
+fn product(loops: &Loops, [a, b, out]: [&View; 3]) -> Vec<Call> {
+    let mut best: Option<Split> = None;
+    for (m, rows) in choices(&loops.rows) {
+        for (n, columns) in choices(&loops.columns) {
+            for (k, terms) in choices(&loops.terms) {
+                let fits = dense((m.size, m.strides[0]), (k.size, k.strides[0]))
+                    && dense((k.size, k.strides[1]), (n.size, n.strides[0]))
+                    && dense((m.size, m.strides[1]), (n.size, n.strides[1]));
+                if !fits {
+                    continue;
+                }
+                let mut others: Vec<Axis<3>> = loops.shared.clone();
+                others.extend(rows.iter().map(|r| Axis { size: r.size, strides: [r.strides[0], 0, r.strides[1]] }));
+                others.extend(columns.iter().map(|c| Axis { size: c.size, strides: [0, c.strides[0], c.strides[1]] }));
+                others.sort_by_key(|o| o.size);
+                let side = others.pop().unwrap_or(Axis::ONE);
+                let split = Split { m: m.clone(), n: n.clone(), k, side, others, terms };
+                if best.as_ref().is_none_or(|b| split.cost() < b.cost()) {
+                    best = Some(split);
+                }
+            }
+        }
+    }
+    // With no axis taken everything fits.
+    best.map_or_else(Vec::new, |split| split.calls([a, b, out]))
+}
+
+impl Split {
+    fn calls(&self, views: [&View; 3]) -> Vec<Call> {
+        let all: Vec<[isize; 2]> = offsets(&self.terms);
+        let alone = self.others.is_empty() && self.side.size == 1;
+        let (rows, columns) = (self.m.size, self.n.size);
+        // A result without gaps, whose elements the parts can be added to one by one.
+        let whole = |s: [isize; 2]| (rows == 1 || s[0] == 1) && (columns == 1 || s[1] == rows as isize);
+        let (upright, turned) = (whole([self.m.strides[1], self.n.strides[1]]), {
+            (columns == 1 || self.n.strides[1] == 1) && (rows == 1 || self.m.strides[1] == columns as isize)
+        });
+        if alone && (upright || turned) {
+            if let [terms] = &self.terms[..] {
+                return self.in_parts(views, turned && !upright, terms.size, [terms.strides[0], terms.strides[1]], self.k.size);
+            }
+            let parts = self.cut();
+            if self.terms.is_empty() && parts > 1 {
+                let length = self.k.size / parts;
+                let next = self.k.strides.map(|s| s * length as isize);
+                return self.in_parts(views, turned && !upright, parts, next, length);
+            }
+        }
+        let mut out = Vec::new();
+        for [oa, ob, od] in offsets(&self.others) {
+            for (i, [ta, tb]) in all.iter().enumerate() {
+                let call = self.matmul(views, [oa + ta, ob + tb, od], self.side.size, self.side.strides, self.k.size, None);
+                out.push(Call::Matmul(Matmul { add: i > 0, ..call }));
+            }
+        }
+        out
+    }
+
+    /// Into how many parts the terms of one product are cut.
+    fn cut(&self) -> usize {
+        let tiles = self.m.size.div_ceil(TILE) * self.n.size.div_ceil(TILE);
+        let most = (BUSY / tiles.max(1)).min(self.k.size / LEAST_TERMS).max(1);
+        (1..=most).rev().find(|n| self.k.size.is_multiple_of(*n)).unwrap_or(1)
+    }
+
+    /// Parts of a sum side by side, and their sum.
+    fn in_parts(&self, views: [&View; 3], turned: bool, parts: usize, next: [isize; 2], terms: usize) -> Vec<Call> {
+        let size = self.m.size * self.n.size;
+        let call = self.matmul(views, [0; 3], parts, [next[0], next[1], size as isize], terms, Some(turned));
+        let to = Place::Buffer(views[2].buffer, views[2].offset);
+        vec![Call::Matmul(call), Call::Sum { parts, size, to }]
+    }
+
+    /// One call; into parts without gaps, along the columns if they are turned.
+    fn matmul(&self, views: [&View; 3], at: [isize; 3], count: usize, next: [isize; 3], terms: usize, parts: Option<bool>) -> Matmul {
+        let place = |i: usize| Place::Buffer(views[i].buffer, views[i].offset + at[i] as usize);
+        // A distance that nothing moves along counts as the shortest there is.
+        let matrix = |place: Place, (rows, sr): (usize, isize), (columns, sc): (usize, isize), next: isize| {
+            let (sr, sc) = match (rows == 1 || sr == 1, columns == 1 || sc == 1) {
+                (true, _) if rows > 1 || sc != 1 => (1, if columns == 1 { rows as isize } else { sc }),
+                (_, true) => (if rows == 1 { columns as isize } else { sr }, 1),
+                _ => (sr, sc),
+            };
+            Matrix { place, rows: sr as usize, columns: sc as usize, next: next as usize }
+        };
+        let (m, n) = ((self.m.size, &self.m.strides), (self.n.size, &self.n.strides));
+        let a = matrix(place(0), (m.0, m.1[0]), (terms, self.k.strides[0]), next[0]);
+        let b = matrix(place(1), (terms, self.k.strides[1]), (n.0, n.1[0]), next[1]);
+        let d = match parts {
+            None => matrix(place(2), (m.0, m.1[1]), (n.0, n.1[1]), next[2]),
+            Some(false) => matrix(Place::Parts, (m.0, 1), (n.0, m.0 as isize), next[2]),
+            Some(true) => matrix(Place::Parts, (m.0, n.0 as isize), (n.0, 1), next[2]),
+        };
+        let call = Matmul { m: m.0, n: n.0, k: terms, count, a, b, d, add: false };
+        if d.rows == 1 { call } else { call.turned() }
+    }
+}
+
+impl Matmul {
+    /// The same product seen from the other side: dᵀ = bᵀ aᵀ.
+    fn turned(self) -> Matmul {
+        let turn = |x: Matrix| Matrix { rows: x.columns, columns: x.rows, ..x };
+        Matmul { m: self.n, n: self.m, a: turn(self.b), b: turn(self.a), d: turn(self.d), ..self }
+    }
+}
+
+fn convolution(part: ConvPart, window: Window, [x, y, w]: [&View; 3], samples: usize, steps: usize) -> Vec<Call> {
+    let pictures = |v: &View, at: usize| {
+        let axis = |name: &str| v.axis(name).unwrap_or((1, 1));
+        let [c, h, w] = ["C", "H", "W"].map(axis);
+        // Time steps are samples more, where they follow each other so.
+        let (n, next) = if v.time > 0 { (samples * steps, v.time) } else { (samples, v.batch) };
+        Pictures { place: Place::Buffer(v.buffer, v.offset + at), size: [n, c.0, h.0, w.0], strides: [next, c.1, h.1, w.1] }
+    };
+    let weight = Place::Buffer(w.buffer, w.offset);
+    let follow = |v: &View| v.time == 0 || samples == 1 || v.batch == steps * v.time;
+    debug_assert!(follow(x) && follow(y), "training runs all time steps");
+    vec![Call::Convolution(Convolution { part, x: pictures(x, 0), w: weight, y: pictures(y, 0), window })]
+}
