@@ -2,6 +2,7 @@
 
 use crate::agreement::{random_batch, weights};
 use rayon::prelude::*;
+use snnc_compiler::backend::cuda::calls::{Call as Called, KERNELS, Matmul, Matrix, Place, aside, calls};
 use snnc_compiler::backend::cuda::{PRELUDE, text};
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::{Sink, Source};
@@ -146,7 +147,8 @@ fn kernels(networks: impl Iterator<Item = Checked>) -> Vec<String> {
             text(kernel, "NAME").unwrap_or_else(|e| panic!("{}: {e}\n{}", checked.graph().name, snnc_compiler::kernel::print(kernel)))
         }));
     }
-    texts.into_iter().enumerate().map(|(i, text)| text.replace("NAME", &format!("k{i}"))).collect()
+    let own = texts.into_iter().enumerate().map(|(i, text)| text.replace("NAME", &format!("k{i}")));
+    own.chain([KERNELS.to_owned()]).collect()
 }
 
 /// Registers and spills of all kernels, compiled some at a time.
@@ -173,11 +175,62 @@ fn every_kernel_of_the_zoo_compiles_for_a_device() {
         usage.iter().map(|u| u.registers).max().unwrap(),
         usage.iter().filter(|u| u.spilled > 0).count()
     );
-    assert_eq!(usage.len(), all.len());
+    // The last text holds the two kernels of calls.
+    assert_eq!(usage.len(), all.len() + 1);
     assert!(usage.iter().all(|u| u.registers > 0));
     let tiny = kernels(std::iter::once(zoo("mixer/mlp_spe", &[], None)));
     for arch in ["sm_80", "sm_100"] {
-        assert_eq!(compiled(&tiny, arch).len(), tiny.len());
+        assert_eq!(compiled(&tiny, arch).len(), tiny.len() + 1);
     }
     println!("all after {:?}", start.elapsed());
+}
+
+/// The last element that a matrix touches.
+fn end(x: &Matrix, rows: usize, columns: usize, count: usize) -> usize {
+    (rows - 1) * x.rows + (columns - 1) * x.columns + (count - 1) * x.next
+}
+
+#[test]
+fn libraries_are_called_within_memory_and_seldom() {
+    for (name, checked) in full_zoo() {
+        let (_, program) = unfolded_program(&checked, Mode::Gradients);
+        for samples in [1, 64] {
+            let aside = aside(&program, samples, program.time);
+            let room = |place: Place| match place {
+                Place::Buffer(id, at) => program.buffer(id).elements * if program.buffer(id).batch { samples } else { 1 } - at,
+                Place::Aside(at) => aside - at,
+            };
+            for contract in program.groups.iter().flat_map(|g| &g.contracts) {
+                let calls = calls(contract, samples, program.time);
+                assert!((1..=18).contains(&calls.len()), "{name}: {} calls for {contract:?}", calls.len());
+                for call in calls {
+                    match call {
+                        Called::Matmul(Matmul { m, n, k, count, a, b, d, .. }) => {
+                            for (x, rows, columns) in [(&a, m, k), (&b, k, n), (&d, m, n)] {
+                                let (run, distance) = if x.rows == 1 { (rows, x.columns) } else { (columns, x.rows) };
+                                assert!((x.rows == 1 || x.columns == 1) && distance >= run, "{name}: {call:?}");
+                                assert!(end(x, rows, columns, count) < room(x.place), "{name}: {call:?}");
+                            }
+                            assert!(d.rows == 1 && (count == 1 || d.next >= m), "{name}: {call:?}");
+                        }
+                        Called::Convolution(c) => {
+                            for p in [&c.x, &c.y] {
+                                let last: usize = p.size.iter().zip(&p.strides).map(|(size, s)| (size - 1) * s).sum();
+                                assert!(last < room(p.place), "{name}: {call:?}");
+                            }
+                            let weights = c.x.size[1] * c.y.size[1] * c.window.kernel[0] * c.window.kernel[1];
+                            assert!(weights <= room(c.w), "{name}: {call:?}");
+                        }
+                        Called::Sum { from, parts, size, to } => {
+                            assert!(parts * size <= room(from) && size <= room(to), "{name}: {call:?}");
+                        }
+                        Called::Copy { from, to, size, strides } => {
+                            let last = |s: &[usize]| size.iter().zip(s).map(|(size, s)| (size - 1) * s).sum::<usize>();
+                            assert!(last(&strides[0]) < room(from) && last(&strides[1]) < room(to), "{name}: {call:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

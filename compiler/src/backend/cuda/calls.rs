@@ -2,9 +2,10 @@
 //!
 //! What a call says is all that the library is told, so that a stand-in on the host that follows these numbers proves them.
 //! Sums that would leave most of a device idle are cut into parts, in a number that depends on extents only; the parts are
-//! added in order: no atomics.
+//! added in order: no atomics. An operand that a library would have to be called for again and again, a part of a concat for
+//! example, is copied aside first.
 
-use crate::backend::product::{Axis, Loops, dims, offsets};
+use crate::backend::product::{Axis, Dim, Loops, dims, offsets};
 use crate::flow::{ConvPart, Window};
 use crate::program::{BufferId, Contract, Program, View};
 
@@ -13,8 +14,17 @@ use crate::program::{BufferId, Contract, Program, View};
 pub enum Place {
     /// In a buffer, at this element.
     Buffer(BufferId, usize),
-    /// At the start of the memory for parts of sums.
-    Parts,
+    /// At this element of the memory aside, which holds copies and parts of sums.
+    Aside(usize),
+}
+
+impl Place {
+    fn on(self, by: usize) -> Place {
+        match self {
+            Place::Buffer(id, at) => Place::Buffer(id, at + by),
+            Place::Aside(at) => Place::Aside(at + by),
+        }
+    }
 }
 
 /// A matrix in memory: element (i, j) of the product with number p lies `i · rows + j · columns + p · next` elements behind
@@ -85,22 +95,44 @@ pub enum Call {
     Matmul(Matmul),
     /// For cuDNN.
     Convolution(Convolution),
-    /// The parts of a sum, `size` elements each, added in order.
+    /// The parts of a sum, `size` elements each, added in order, by a kernel of ours.
     Sum {
-        /// How many parts.
+        /// The parts.
+        from: Place,
+        /// How many.
         parts: usize,
         /// Elements of the result.
         size: usize,
         /// The result.
         to: Place,
     },
+    /// A tensor's elements at other distances, by a kernel of ours.
+    Copy {
+        /// From here.
+        from: Place,
+        /// To here.
+        to: Place,
+        /// Extents; 1 where there are less dims.
+        size: [usize; DIMS],
+        /// Distances, from and to.
+        strides: [[usize; DIMS]; 2],
+    },
 }
 
+/// The most dims that a copy has.
+pub const DIMS: usize = 6;
+
+/// The kernels of [`Call::Sum`] and [`Call::Copy`].
+pub const KERNELS: &str = include_str!("calls.cu");
+
 impl Call {
-    /// Elements of memory for parts that it writes.
-    pub fn parts(&self) -> usize {
+    /// The end of what it writes aside.
+    pub fn aside(&self) -> usize {
         match self {
-            Call::Matmul(m) if m.d.place == Place::Parts => m.d.next * m.count,
+            Call::Matmul(Matmul { m, n, count, d: Matrix { place: Place::Aside(at), columns, next, .. }, .. }) => {
+                at + next * (count - 1) + columns * (n - 1) + m
+            }
+            Call::Copy { to: Place::Aside(at), size, .. } => at + size.iter().product::<usize>(),
             _ => 0,
         }
     }
@@ -116,8 +148,8 @@ const LEAST_TERMS: usize = 512;
 pub fn calls(contract: &Contract, samples: usize, steps: usize) -> Vec<Call> {
     match contract {
         Contract::Product { a, b, out, a_labels, b_labels, out_labels } => {
-            let [la, lb, lo] = [(a, a_labels), (b, b_labels), (out, out_labels)].map(|(v, labels)| dims(v, labels, samples, steps));
-            product(&Loops::of(&la, &lb, &lo), [a, b, out])
+            let views = [(a, a_labels), (b, b_labels), (out, out_labels)];
+            product(&views.map(|(v, labels)| Operand { place: Place::Buffer(v.buffer, v.offset), dims: dims(v, labels, samples, steps) }))
         }
         Contract::Conv { a, b, out, part, window } => {
             let (x, y, w) = match part {
@@ -130,10 +162,74 @@ pub fn calls(contract: &Contract, samples: usize, steps: usize) -> Vec<Call> {
     }
 }
 
-/// Elements of memory that the parts of a program's sums take.
-pub fn parts(program: &Program, samples: usize, steps: usize) -> usize {
+/// Elements of memory that a program needs aside.
+pub fn aside(program: &Program, samples: usize, steps: usize) -> usize {
     let all = program.groups.iter().flat_map(|g| &g.contracts).flat_map(|c| calls(c, samples, steps));
-    all.map(|c| c.parts()).max().unwrap_or(0)
+    all.map(|c| c.aside()).max().unwrap_or(0)
+}
+
+/// A tensor of a product.
+#[derive(Clone, Debug)]
+struct Operand<'l> {
+    place: Place,
+    dims: Vec<Dim<'l>>,
+}
+
+/// Calls of a library that one product may take before operands are copied.
+const MOST_CALLS: usize = 8;
+/// Copies begin at multiples of this many elements.
+const ALIGN: usize = 64;
+
+impl<'l> Operand<'l> {
+    fn elements(&self) -> usize {
+        self.dims.iter().map(|(_, size, _)| size).product()
+    }
+
+    /// The same without gaps, aside.
+    fn aside(&self, at: &mut usize) -> Operand<'l> {
+        let mut distance = self.elements() as isize;
+        let dense = self.dims.iter().map(|(label, size, _)| {
+            distance /= (*size).max(1) as isize;
+            (*label, *size, distance)
+        });
+        let copy = Operand { place: Place::Aside(*at), dims: dense.collect() };
+        *at += self.elements().next_multiple_of(ALIGN);
+        copy
+    }
+
+    fn copied_to(&self, to: &Operand<'_>) -> Call {
+        let (mut size, mut strides) = ([1; DIMS], [[0; DIMS]; 2]);
+        let axes = self.dims.iter().zip(&to.dims).filter(|(d, _)| d.1 > 1);
+        for (i, ((_, extent, from), (_, _, to))) in axes.enumerate() {
+            size[i] = *extent;
+            strides[0][i] = *from as usize;
+            strides[1][i] = *to as usize;
+        }
+        Call::Copy { from: self.place, to: to.place, size, strides }
+    }
+}
+
+/// The calls of a product, with copies of as little as possible where they would be many.
+fn product(operands: &[Operand<'_>; 3]) -> Vec<Call> {
+    let copied = |which: usize| {
+        let mut at = 0;
+        let mut used = operands.clone();
+        for (i, operand) in used.iter_mut().enumerate().filter(|(i, _)| which >> i & 1 == 1) {
+            *operand = operands[i].aside(&mut at);
+        }
+        let own = direct(&used, at);
+        let size: usize = (0..3).filter(|i| which >> i & 1 == 1).map(|i| operands[i].elements()).sum();
+        let into = (0..2).filter(|i| which >> i & 1 == 1).map(|i| operands[i].copied_to(&used[i]));
+        let back = (which >> 2 & 1 == 1).then(|| used[2].copied_to(&operands[2]));
+        let count = own.len();
+        (count, size, into.chain(own).chain(back).collect::<Vec<Call>>())
+    };
+    let (count, _, calls) = copied(0);
+    if count <= MOST_CALLS || operands.iter().any(|o| o.dims.iter().filter(|d| d.1 > 1).count() > DIMS) {
+        return calls;
+    }
+    let all = (1..8).map(copied).min_by_key(|(count, size, _)| (*count > MOST_CALLS, *size));
+    all.filter(|(fewer, ..)| *fewer < count).map_or(calls, |(_, _, copied)| copied)
 }
 
 /// The axes of one matrix product, and what it leaves to others.
@@ -174,7 +270,10 @@ fn choices<const N: usize>(axes: &[Axis<N>]) -> impl Iterator<Item = (Axis<N>, V
     (0..=axes.len()).map(one)
 }
 
-fn product(loops: &Loops, [a, b, out]: [&View; 3]) -> Vec<Call> {
+/// The calls of a product whose operands stay where they are; parts of sums lie aside from `aside` on.
+fn direct(operands: &[Operand<'_>; 3], aside: usize) -> Vec<Call> {
+    let [a, b, out] = operands;
+    let loops = Loops::of(&a.dims, &b.dims, &out.dims);
     let mut best: Option<Split> = None;
     for (m, rows) in choices(&loops.rows) {
         for (n, columns) in choices(&loops.columns) {
@@ -198,11 +297,11 @@ fn product(loops: &Loops, [a, b, out]: [&View; 3]) -> Vec<Call> {
         }
     }
     // With no axis taken everything fits.
-    best.map_or_else(Vec::new, |split| split.calls([a, b, out]))
+    best.map_or_else(Vec::new, |split| split.calls([a.place, b.place, out.place], aside))
 }
 
 impl Split {
-    fn calls(&self, views: [&View; 3]) -> Vec<Call> {
+    fn calls(&self, places: [Place; 3], aside: usize) -> Vec<Call> {
         let all: Vec<[isize; 2]> = offsets(&self.terms);
         let alone = self.others.is_empty() && self.side.size == 1;
         let (rows, columns) = (self.m.size, self.n.size);
@@ -213,19 +312,19 @@ impl Split {
         });
         if alone && (upright || turned) {
             if let [terms] = &self.terms[..] {
-                return self.in_parts(views, turned && !upright, terms.size, [terms.strides[0], terms.strides[1]], self.k.size);
+                return self.in_parts(places, aside, turned && !upright, terms.size, [terms.strides[0], terms.strides[1]], self.k.size);
             }
             let parts = self.cut();
             if self.terms.is_empty() && parts > 1 {
                 let length = self.k.size / parts;
                 let next = self.k.strides.map(|s| s * length as isize);
-                return self.in_parts(views, turned && !upright, parts, next, length);
+                return self.in_parts(places, aside, turned && !upright, parts, next, length);
             }
         }
         let mut out = Vec::new();
         for [oa, ob, od] in offsets(&self.others) {
             for (i, [ta, tb]) in all.iter().enumerate() {
-                let call = self.matmul(views, [oa + ta, ob + tb, od], self.side.size, self.side.strides, self.k.size, None);
+                let call = self.matmul(places, [oa + ta, ob + tb, od], self.side.size, self.side.strides, self.k.size, None);
                 out.push(Call::Matmul(Matmul { add: i > 0, ..call }));
             }
         }
@@ -240,16 +339,16 @@ impl Split {
     }
 
     /// Parts of a sum side by side, and their sum.
-    fn in_parts(&self, views: [&View; 3], turned: bool, parts: usize, next: [isize; 2], terms: usize) -> Vec<Call> {
+    fn in_parts(&self, [a, b, to]: [Place; 3], aside: usize, turned: bool, parts: usize, next: [isize; 2], terms: usize) -> Vec<Call> {
         let size = self.m.size * self.n.size;
-        let call = self.matmul(views, [0; 3], parts, [next[0], next[1], size as isize], terms, Some(turned));
-        let to = Place::Buffer(views[2].buffer, views[2].offset);
-        vec![Call::Matmul(call), Call::Sum { parts, size, to }]
+        let from = Place::Aside(aside);
+        let call = self.matmul([a, b, from], [0; 3], parts, [next[0], next[1], size as isize], terms, Some(turned));
+        vec![Call::Matmul(call), Call::Sum { from, parts, size, to }]
     }
 
     /// One call; into parts without gaps, along the columns if they are turned.
-    fn matmul(&self, views: [&View; 3], at: [isize; 3], count: usize, next: [isize; 3], terms: usize, parts: Option<bool>) -> Matmul {
-        let place = |i: usize| Place::Buffer(views[i].buffer, views[i].offset + at[i] as usize);
+    fn matmul(&self, places: [Place; 3], at: [isize; 3], count: usize, next: [isize; 3], terms: usize, parts: Option<bool>) -> Matmul {
+        let place = |i: usize| places[i].on(at[i] as usize);
         // A distance that nothing moves along counts as the shortest there is.
         let matrix = |place: Place, (rows, sr): (usize, isize), (columns, sc): (usize, isize), next: isize| {
             let (sr, sc) = match (rows == 1 || sr == 1, columns == 1 || sc == 1) {
@@ -264,8 +363,8 @@ impl Split {
         let b = matrix(place(1), (terms, self.k.strides[1]), (n.0, n.1[0]), next[1]);
         let d = match parts {
             None => matrix(place(2), (m.0, m.1[1]), (n.0, n.1[1]), next[2]),
-            Some(false) => matrix(Place::Parts, (m.0, 1), (n.0, m.0 as isize), next[2]),
-            Some(true) => matrix(Place::Parts, (m.0, n.0 as isize), (n.0, 1), next[2]),
+            Some(false) => matrix(place(2), (m.0, 1), (n.0, m.0 as isize), next[2]),
+            Some(true) => matrix(place(2), (m.0, n.0 as isize), (n.0, 1), next[2]),
         };
         let call = Matmul { m: m.0, n: n.0, k: terms, count, a, b, d, add: false };
         if d.rows == 1 { call } else { call.turned() }

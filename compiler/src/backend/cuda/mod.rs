@@ -60,7 +60,8 @@ pub fn text(kernel: &Kernel, name: &str) -> Result<String, Unsupported> {
 pub fn source(program: &Program) -> Result<String, Unsupported> {
     let used: BTreeSet<usize> = program.loops().map(|(_, l)| l.kernel.index()).collect();
     let kernels = used.into_iter().map(|i| text(&program.kernels[i], &format!("k{i}")));
-    Ok(std::iter::once(Ok(PRELUDE.to_owned())).chain(kernels).collect::<Result<Vec<_>, _>>()?.join("\n"))
+    let shared = [PRELUDE, calls::KERNELS].map(|text| Ok(text.to_owned()));
+    Ok(shared.into_iter().chain(kernels).collect::<Result<Vec<_>, _>>()?.join("\n"))
 }
 
 struct Printer<'k> {

@@ -7,7 +7,7 @@ use super::standins::Memory;
 use crate::device::cpu::{Call, Pointer};
 use crate::device::{Device, DeviceError, scatter};
 use libloading::Library;
-use snnc_compiler::backend::cuda::calls::{calls, parts};
+use snnc_compiler::backend::cuda::calls::{self, DIMS, aside, calls};
 use snnc_compiler::backend::cuda::{Grid, Unsupported, source};
 use snnc_compiler::plan::plan_with;
 use snnc_compiler::program::{BufferId, Program, View};
@@ -47,6 +47,12 @@ struct Arguments {
     hyper: [f32; 10],
 }
 
+/// As `Shape` of the calls' kernels.
+#[repr(C)]
+struct Shape([[i64; DIMS]; 3]);
+
+type Sum = unsafe extern "C" fn(*const f32, *mut f32, i64, i64, u32, i32);
+type Copy = unsafe extern "C" fn(*const f32, *mut f32, *const Shape, u32, i32);
 type Launch = unsafe extern "C" fn(*const *mut f32, *const Arguments, u32, i32);
 
 /// A program whose kernels run on the host.
@@ -56,8 +62,8 @@ pub struct Hosted {
     /// First element and extent of every buffer.
     places: Vec<(usize, usize)>,
     memory: Vec<f32>,
-    /// Parts of sums.
-    parts: Vec<f32>,
+    /// Copies and parts of sums.
+    aside: Vec<f32>,
     /// How the kernel of every loop is cut, group by group.
     grids: Vec<Vec<Grid>>,
     batch: usize,
@@ -83,6 +89,8 @@ impl Hosted {
                 args.concat()
             );
         }
+        text += "extern \"C\" void launch_sum_parts(const float *from, float *to, long long n, long long size, unsigned blocks, int order) { host::grid(blocks, order, false, [&] { sum_parts(from, to, n, size); }); }\n";
+        text += "extern \"C\" void launch_copy_tensor(const float *from, float *to, const Shape *s, unsigned blocks, int order) { host::grid(blocks, order, false, [&] { copy_tensor(from, to, *s); }); }\n";
         let (from, to) = (folder.join("kernels.cpp"), folder.join("kernels.so"));
         fs::write(&from, text)?;
         let mut compiler = Command::new("c++");
@@ -113,8 +121,8 @@ impl Hosted {
             .map(|i| (plan.offsets[i] as usize + if plan.weighs[i] { plan.total as usize } else { 0 }, plan.sizes[i] as usize));
         let places = places.collect();
         let memory = vec![0.0; (plan.total + plan.weights) as usize];
-        let parts = vec![0.0; parts(&program, batch, program.time)];
-        Ok(Hosted { places, memory, parts, library, grids, batch, program })
+        let aside = vec![0.0; aside(&program, batch, program.time)];
+        Ok(Hosted { places, memory, aside, library, grids, batch, program })
     }
 
     /// The memory of a buffer.
@@ -129,6 +137,29 @@ impl Hosted {
         &mut self.memory[first..first + size]
     }
 
+    /// A call: a library's by its stand-in, our own kernels as all others.
+    fn contract(&self, call: &calls::Call, memory: &Memory<'_>, order: i32) -> Result<(), HostError> {
+        let blocks = |elements: usize| Grid::Elements { each: 1 }.blocks(elements) as u32;
+        match call {
+            calls::Call::Matmul(call) => memory.matmul(call),
+            calls::Call::Convolution(call) => memory.convolution(call),
+            calls::Call::Sum { from, parts, size, to } => {
+                let (from, to) = (memory.at(*from).get(), memory.at(*to).get());
+                // SAFETY: the launcher has this signature, and the places hold what the call says.
+                unsafe { self.library.get::<Sum>(b"launch_sum_parts\0")?(from, to, *parts as i64, *size as i64, blocks(*size), order) };
+            }
+            calls::Call::Copy { from, to, size, strides: [s, t] } => {
+                let (from, to) = (memory.at(*from).get(), memory.at(*to).get());
+                let shape = Shape([size, s, t].map(|numbers| numbers.map(|n| n as i64)));
+                // SAFETY: as above.
+                unsafe {
+                    self.library.get::<Copy>(b"launch_copy_tensor\0")?(from, to, &raw const shape, blocks(size.iter().product()), order);
+                };
+            }
+        }
+        Ok(())
+    }
+
     /// Runs all groups; blocks and threads come in this order: 0 as they are, 1 the last first, more are stirred.
     ///
     /// # Errors
@@ -139,8 +170,9 @@ impl Hosted {
         // SAFETY: the plan's places lie within the memory.
         let pointers: Vec<Pointer> = self.places.iter().map(|(first, _)| Pointer(unsafe { memory.add(*first) })).collect();
         for (group, grids) in self.program.groups.iter().zip(&self.grids) {
-            let view = Memory { buffers: &pointers, parts: Pointer(self.parts.as_mut_ptr()) };
-            group.contracts.iter().flat_map(|c| calls(c, call.batch, call.steps)).for_each(|c| view.run(&c));
+            for contract in group.contracts.iter().flat_map(|c| calls(c, call.batch, call.steps)) {
+                self.contract(&contract, &Memory { buffers: &pointers, aside: Pointer(self.aside.as_ptr().cast_mut()) }, order)?;
+            }
             let extent = |i: usize| group.loops[i].extent.unwrap_or(call.batch);
             let ranges = grids.first().map_or(1, |g| g.ranges(extent(0)));
             for (i, (l, grid)) in group.loops.iter().zip(grids).enumerate() {

@@ -4,42 +4,29 @@
 
 use crate::device::cpu::Pointer;
 use rayon::prelude::*;
-use snnc_compiler::backend::cuda::calls::{Call, Convolution, Matmul, Matrix, Pictures, Place};
+use snnc_compiler::backend::cuda::calls::{Convolution, Matmul, Matrix, Pictures, Place};
 use snnc_compiler::flow::ConvPart;
 
 /// Memory as calls see it.
 pub(super) struct Memory<'m> {
     /// Where every buffer begins.
     pub(super) buffers: &'m [Pointer],
-    /// Memory for parts of sums.
-    pub(super) parts: Pointer,
+    /// Memory for copies and parts of sums.
+    pub(super) aside: Pointer,
 }
 
 impl Memory<'_> {
-    fn at(&self, place: Place) -> Pointer {
+    pub(super) fn at(&self, place: Place) -> Pointer {
         match place {
             // SAFETY: a place lies in its buffer.
             Place::Buffer(id, offset) => Pointer(unsafe { self.buffers[id.index()].get().add(offset) }),
-            Place::Parts => self.parts,
-        }
-    }
-
-    pub(super) fn run(&self, call: &Call) {
-        match call {
-            Call::Matmul(call) => self.matmul(call),
-            Call::Convolution(call) => self.convolution(call),
-            Call::Sum { parts, size, to } => {
-                let (from, to) = (self.parts, self.at(*to));
-                for i in 0..*size {
-                    // SAFETY: as many elements were written by the product before.
-                    unsafe { *to.get().add(i) = (0..*parts).map(|p| *from.get().add(p * size + i)).sum() };
-                }
-            }
+            // SAFETY: as much was asked for.
+            Place::Aside(offset) => Pointer(unsafe { self.aside.get().add(offset) }),
         }
     }
 
     /// cublasLtMatmul: matrices column by column, or transposed, and as many side by side as the batch count says.
-    fn matmul(&self, call: &Matmul) {
+    pub(super) fn matmul(&self, call: &Matmul) {
         let Matmul { m, n, k, count, a, b, d, add } = *call;
         let leading = |x: &Matrix, rows: usize, columns: usize| {
             let (run, distance) = if x.rows == 1 { (rows, x.columns) } else { (columns, x.rows) };
@@ -71,7 +58,7 @@ impl Memory<'_> {
     }
 
     /// cudnnConvolutionForward, -BackwardData or -BackwardFilter, as cross-correlations of strided tensors.
-    fn convolution(&self, call: &Convolution) {
+    pub(super) fn convolution(&self, call: &Convolution) {
         let Convolution { part, x, y, window, .. } = call;
         let [kh, kw] = window.kernel;
         let (px, pw, py) = (self.at(x.place), self.at(call.w), self.at(y.place));
