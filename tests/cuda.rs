@@ -214,13 +214,10 @@ fn libraries_are_called_within_memory_and_seldom() {
                             assert!(d.rows == 1 && (count == 1 || d.next >= m), "{name}: {call:?}");
                         }
                         Called::Convolution(c) => {
-                            for p in [&c.x, &c.y] {
-                                let last: usize = p.size.iter().zip(&p.strides).map(|(size, s)| (size - 1) * s).sum();
-                                assert!(last < room(p.place), "{name}: {call:?}");
-                            }
-                            let weights = c.x.size[1] * c.y.size[1] * c.window.kernel[0] * c.window.kernel[1];
-                            assert!(weights <= room(c.w), "{name}: {call:?}");
+                            assert!(c.x.elements() <= room(c.x.place) && c.y.elements() <= room(c.y.place), "{name}: {call:?}");
+                            assert!(c.x.size[3] * c.y.size[3] * c.kernel[0] * c.kernel[1] <= room(c.w), "{name}: {call:?}");
                         }
+                        Called::Zero { at, size } => assert!(size <= room(at), "{name}: {call:?}"),
                         Called::Sum { from, parts, size, to } => {
                             assert!(parts * size <= room(from) && size <= room(to), "{name}: {call:?}");
                         }

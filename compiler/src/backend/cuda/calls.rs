@@ -62,30 +62,45 @@ pub struct Matmul {
     pub add: bool,
 }
 
-/// A tensor of pictures: distances of samples, channels, rows and columns, and where it begins.
+/// A tensor of pictures `[N, H, W, C]` without gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pictures {
-    /// The buffer and the first element.
+    /// Where it begins.
     pub place: Place,
-    /// N, C, H, W.
+    /// N, H, W, C.
     pub size: [usize; 4],
-    /// Distances of the same.
-    pub strides: [usize; 4],
 }
 
-/// A convolution, or the gradient of its operand or its weight.
+impl Pictures {
+    /// Its elements.
+    pub fn elements(&self) -> usize {
+        self.size.iter().product()
+    }
+
+    /// Distances of its dims.
+    fn strides(&self) -> [usize; 4] {
+        let [_, h, w, c] = self.size;
+        [h * w * c, w * c, c, 1]
+    }
+}
+
+/// A convolution, or the gradient of its operand or its weight, as cuDNN has them for tensors with channels last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
     /// Which of the three is computed from the other two.
     pub part: ConvPart,
     /// Operand.
     pub x: Pictures,
-    /// Weight `[out, in, kh, kw]`, without gaps.
+    /// Weight `[out, kh, kw, in]`, without gaps.
     pub w: Place,
     /// Result.
     pub y: Pictures,
-    /// Kernel and stride; what lies around the operand is `x`'s own.
-    pub window: Window,
+    /// Extents of the window.
+    pub kernel: [usize; 2],
+    /// From place to place.
+    pub stride: [usize; 2],
+    /// Zeros around the operand, as many on all sides.
+    pub pad: usize,
 }
 
 /// One call.
@@ -105,6 +120,13 @@ pub enum Call {
         size: usize,
         /// The result.
         to: Place,
+    },
+    /// Zeros.
+    Zero {
+        /// From here.
+        at: Place,
+        /// How many.
+        size: usize,
     },
     /// A tensor's elements at other distances, by a kernel of ours.
     Copy {
@@ -126,14 +148,18 @@ pub const DIMS: usize = 6;
 pub const KERNELS: &str = include_str!("calls.cu");
 
 impl Call {
-    /// The end of what it writes aside.
+    /// The end of what it touches aside.
     pub fn aside(&self) -> usize {
+        let end = |place: &Place, size: usize| if let Place::Aside(at) = place { at + size } else { 0 };
         match self {
-            Call::Matmul(Matmul { m, n, count, d: Matrix { place: Place::Aside(at), columns, next, .. }, .. }) => {
-                at + next * (count - 1) + columns * (n - 1) + m
+            Call::Matmul(Matmul { m, n, count, d, .. }) => end(&d.place, d.next * (count - 1) + d.columns * (n - 1) + m),
+            Call::Convolution(c) => {
+                let weights = c.x.size[3] * c.y.size[3] * c.kernel[0] * c.kernel[1];
+                end(&c.x.place, c.x.elements()).max(end(&c.y.place, c.y.elements())).max(end(&c.w, weights))
             }
-            Call::Copy { to: Place::Aside(at), size, .. } => at + size.iter().product::<usize>(),
-            _ => 0,
+            Call::Zero { at, size } => end(at, *size),
+            Call::Sum { from, parts, size, .. } => end(from, parts * size),
+            Call::Copy { to, size, strides, .. } => end(to, 1 + size.iter().zip(strides[1]).map(|(n, s)| (n - 1) * s).sum::<usize>()),
         }
     }
 }
@@ -379,16 +405,74 @@ impl Matmul {
     }
 }
 
+/// A tensor `[N, H, W, C]` as a view has it.
+struct Strided {
+    place: Place,
+    size: [usize; 4],
+    strides: [usize; 4],
+}
+
+impl Strided {
+    fn of(view: &View, samples: usize, steps: usize) -> Strided {
+        let [h, w, c] = ["H", "W", "C"].map(|name| view.axis(name).unwrap_or((1, 1)));
+        // Time steps are samples more: training runs all of them, and they follow each other.
+        debug_assert!(view.time == 0 || samples == 1 || view.batch == steps * view.time, "steps are left out");
+        let (n, next) = if view.time > 0 { (samples * steps, view.time) } else { (samples, view.batch) };
+        let place = Place::Buffer(view.buffer, view.offset);
+        Strided { place, size: [n, h.0, w.0, c.0], strides: [next, h.1, w.1, c.1] }
+    }
+
+    /// The same without gaps: where it is, or aside with zeros around it; then what comes before its use, and after it.
+    fn dense(&self, pad: [usize; 2], written: bool, at: &mut usize) -> (Pictures, Vec<Call>, Vec<Call>) {
+        let here = Pictures { place: self.place, size: self.size };
+        let gaps = self.size.iter().zip(self.strides).zip(here.strides()).any(|((size, own), dense)| *size > 1 && own != dense);
+        if !gaps && pad == [0, 0] {
+            return (here, vec![], vec![]);
+        }
+        let [n, h, w, c] = self.size;
+        let around = pad[0] + pad[1];
+        let aside = Pictures { place: Place::Aside(*at), size: [n, h + around, w + around, c] };
+        *at += aside.elements().next_multiple_of(ALIGN);
+        let strides = aside.strides();
+        let inside = aside.place.on(pad[0] * (strides[1] + strides[2]));
+        let (out, back) = ((self.place, self.strides), (inside, strides));
+        let copy = |(from, s): (Place, [usize; 4]), (to, t): (Place, [usize; 4])| {
+            let wide = |of: [usize; 4], rest: usize| [of[0], of[1], of[2], of[3], rest, rest];
+            Call::Copy { from, to, size: wide(self.size, 1), strides: [wide(s, 0), wide(t, 0)] }
+        };
+        if written {
+            return (aside, vec![], vec![copy(back, out)]);
+        }
+        let zero = (around > 0).then_some(Call::Zero { at: aside.place, size: aside.elements() });
+        (aside, zero.into_iter().chain([copy(out, back)]).collect(), vec![])
+    }
+}
+
 fn convolution(part: ConvPart, window: Window, [x, y, w]: [&View; 3], samples: usize, steps: usize) -> Vec<Call> {
-    let pictures = |v: &View, at: usize| {
-        let axis = |name: &str| v.axis(name).unwrap_or((1, 1));
-        let [c, h, w] = ["C", "H", "W"].map(axis);
-        // Time steps are samples more, where they follow each other so.
-        let (n, next) = if v.time > 0 { (samples * steps, v.time) } else { (samples, v.batch) };
-        Pictures { place: Place::Buffer(v.buffer, v.offset + at), size: [n, c.0, h.0, w.0], strides: [next, c.1, h.1, w.1] }
-    };
-    let weight = Place::Buffer(w.buffer, w.offset);
-    let follow = |v: &View| v.time == 0 || samples == 1 || v.batch == steps * v.time;
-    debug_assert!(follow(x) && follow(y), "training runs all time steps");
-    vec![Call::Convolution(Convolution { part, x: pictures(x, 0), w: weight, y: pictures(y, 0), window })]
+    let (x, y) = (Strided::of(x, samples, steps), Strided::of(y, samples, steps));
+    let [kh, kw] = window.kernel;
+    let (inputs, outputs) = (x.size[3], y.size[3]);
+    let mut at = 0;
+    // The library puts as many zeros on all sides; others are put there before.
+    let [before, after] = window.pad;
+    let (own, pad) = if before == after { (before, [0, 0]) } else { (0, window.pad) };
+    let (x, mut calls, mut last) = x.dense(pad, part == ConvPart::Operand, &mut at);
+    let (y, more, end) = y.dense([0, 0], part == ConvPart::Result, &mut at);
+    calls.extend(more);
+    last.extend(end);
+    // Weights are kept [out, in, kh, kw].
+    let (taps, given) = (kh * kw, Place::Buffer(w.buffer, w.offset));
+    let mut weight = given;
+    if taps > 1 && inputs > 1 {
+        weight = Place::Aside(at);
+        let size = [outputs, inputs, taps, 1, 1, 1];
+        let (kept, used) = ([inputs * taps, taps, 1, 0, 0, 0], [inputs * taps, 1, inputs, 0, 0, 0]);
+        match part {
+            ConvPart::Weight => last.push(Call::Copy { from: weight, to: given, size, strides: [used, kept] }),
+            _ => calls.push(Call::Copy { from: given, to: weight, size, strides: [kept, used] }),
+        }
+    }
+    calls.push(Call::Convolution(Convolution { part, x, w: weight, y, kernel: window.kernel, stride: window.stride, pad: own }));
+    calls.extend(last);
+    calls
 }

@@ -143,6 +143,10 @@ impl Hosted {
         match call {
             calls::Call::Matmul(call) => memory.matmul(call),
             calls::Call::Convolution(call) => memory.convolution(call),
+            calls::Call::Zero { at, size } => {
+                // SAFETY: the place has as many elements.
+                unsafe { memory.at(*at).get().write_bytes(0, *size) };
+            }
             calls::Call::Sum { from, parts, size, to } => {
                 let (from, to) = (memory.at(*from).get(), memory.at(*to).get());
                 // SAFETY: the launcher has this signature, and the places hold what the call says.

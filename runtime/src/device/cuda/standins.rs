@@ -57,58 +57,60 @@ impl Memory<'_> {
         });
     }
 
-    /// cudnnConvolutionForward, -BackwardData or -BackwardFilter, as cross-correlations of strided tensors.
+    /// cudnnConvolutionForward, -BackwardData or -BackwardFilter, as cross-correlations of tensors with channels last.
     pub(super) fn convolution(&self, call: &Convolution) {
-        let Convolution { part, x, y, window, .. } = call;
-        let [kh, kw] = window.kernel;
+        let Convolution { part, x, y, kernel, stride, pad, .. } = call;
+        let [kh, kw] = *kernel;
         let (px, pw, py) = (self.at(x.place), self.at(call.w), self.at(y.place));
-        let (inputs, outputs) = (x.size[1], y.size[1]);
-        assert_eq!(x.size[0], y.size[0], "as many results as pictures");
+        let ([n, h, w, inputs], [samples, _, _, outputs]) = (x.size, y.size);
+        assert_eq!(n, samples, "as many results as pictures");
         for i in 0..2 {
-            assert_eq!(window.out(i, x.size[2 + i]), Some(y.size[2 + i]), "cuDNN would give another extent");
+            assert_eq!((x.size[1 + i] + 2 * pad - kernel[i]) / stride[i] + 1, y.size[1 + i], "cuDNN would give another extent");
         }
-        let element = |p: &Pictures, [n, c, h, w]: [usize; 4]| n * p.strides[0] + c * p.strides[1] + h * p.strides[2] + w * p.strides[3];
-        // The place of the operand that a tap of a place of the result reads.
-        let under =
-            |i: usize, out: usize, tap: usize| (out * window.stride[i] + tap).checked_sub(window.pad[0]).filter(|p| *p < x.size[2 + i]);
-        let weight = |o: usize, c: usize, h: usize, w: usize| ((o * inputs + c) * kh + h) * kw + w;
-        let each = |mut f: Box<dyn FnMut(usize, usize, usize) + '_>, n: usize, o: usize| {
-            for (oh, ow) in (0..y.size[2]).flat_map(|h| (0..y.size[3]).map(move |w| (h, w))) {
-                let at = element(y, [n, o, oh, ow]);
-                for (h, w) in (0..kh).flat_map(|h| (0..kw).map(move |w| (h, w))) {
-                    let (Some(ih), Some(iw)) = (under(0, oh, h), under(1, ow, w)) else { continue };
-                    for c in 0..inputs {
-                        f(at, element(x, [n, c, ih, iw]), weight(o, c, h, w));
+        let element = |p: &Pictures, n: usize, h: usize, w: usize| ((n * p.size[1] + h) * p.size[2] + w) * p.size[3];
+        let under = |i: usize, out: usize, tap: usize| (out * stride[i] + tap).checked_sub(*pad).filter(|p| *p < [h, w][i]);
+        // For every place of the result of a sample and every tap within the picture: where all three begin.
+        let taps = |n: usize, f: &mut dyn FnMut(usize, usize, usize)| {
+            for (oh, ow) in (0..y.size[1]).flat_map(|h| (0..y.size[2]).map(move |w| (h, w))) {
+                for (th, tw) in (0..kh).flat_map(|h| (0..kw).map(move |w| (h, w))) {
+                    if let (Some(ih), Some(iw)) = (under(0, oh, th), under(1, ow, tw)) {
+                        f(element(y, n, oh, ow), element(x, n, ih, iw), (th * kw + tw) * inputs);
                     }
                 }
             }
         };
-        // SAFETY: extents and distances are those of views; samples, or outputs, are disjoint.
-        match part {
-            ConvPart::Result => (0..y.size[0]).into_par_iter().for_each(|n| {
-                for o in 0..outputs {
-                    for (h, w) in (0..y.size[2]).flat_map(|h| (0..y.size[3]).map(move |w| (h, w))) {
-                        unsafe { *py.get().add(element(y, [n, o, h, w])) = 0.0 };
+        let terms = kh * kw * inputs;
+        // SAFETY: extents are those of views; samples, or outputs, are disjoint.
+        unsafe {
+            match part {
+                ConvPart::Result => (0..n).into_par_iter().for_each(|n| {
+                    std::slice::from_raw_parts_mut(py.get().add(element(y, n, 0, 0)), y.elements() / samples).fill(0.0);
+                    taps(n, &mut |y, x, w| {
+                        for o in 0..outputs {
+                            let sum: f32 = (0..inputs).map(|c| *px.get().add(x + c) * *pw.get().add(o * terms + w + c)).sum();
+                            *py.get().add(y + o) += sum;
+                        }
+                    });
+                }),
+                ConvPart::Operand => (0..n).into_par_iter().for_each(|n| {
+                    std::slice::from_raw_parts_mut(px.get().add(element(x, n, 0, 0)), x.elements() / samples).fill(0.0);
+                    taps(n, &mut |y, x, w| {
+                        for o in 0..outputs {
+                            let grad = *py.get().add(y + o);
+                            (0..inputs).for_each(|c| *px.get().add(x + c) += grad * *pw.get().add(o * terms + w + c));
+                        }
+                    });
+                }),
+                ConvPart::Weight => (0..outputs).into_par_iter().for_each(|o| {
+                    std::slice::from_raw_parts_mut(pw.get().add(o * terms), terms).fill(0.0);
+                    for n in 0..n {
+                        taps(n, &mut |y, x, w| {
+                            let grad = *py.get().add(y + o);
+                            (0..inputs).for_each(|c| *pw.get().add(o * terms + w + c) += grad * *px.get().add(x + c));
+                        });
                     }
-                    each(Box::new(|y, x, w| unsafe { *py.get().add(y) += *px.get().add(x) * *pw.get().add(w) }), n, o);
-                }
-            }),
-            ConvPart::Operand => (0..y.size[0]).into_par_iter().for_each(|n| {
-                for c in 0..inputs {
-                    for (h, w) in (0..x.size[2]).flat_map(|h| (0..x.size[3]).map(move |w| (h, w))) {
-                        unsafe { *px.get().add(element(x, [n, c, h, w])) = 0.0 };
-                    }
-                }
-                for o in 0..outputs {
-                    each(Box::new(|y, x, w| unsafe { *px.get().add(x) += *py.get().add(y) * *pw.get().add(w) }), n, o);
-                }
-            }),
-            ConvPart::Weight => (0..outputs).into_par_iter().for_each(|o| {
-                unsafe { (0..inputs * kh * kw).for_each(|i| *pw.get().add(weight(o, 0, 0, 0) + i) = 0.0) };
-                for n in 0..y.size[0] {
-                    each(Box::new(|y, x, w| unsafe { *pw.get().add(w) += *px.get().add(x) * *py.get().add(y) }), n, o);
-                }
-            }),
+                }),
+            }
         }
     }
 }
