@@ -49,7 +49,7 @@ fn same(checked: &Checked, weights: &Weights, batch: &ArrayD<f32>, bound: f64) {
     };
     let mut unfolded = Unfolded::new(checked, weights, samples, Mode::Eval).unwrap();
     let ours = unfolded.run(&flat, &[], samples, [0.0; 10]).unwrap();
-    assert_eq!(unfolded.spikes(samples), expected.spikes, "spikes of the unfolded network");
+    assert_eq!(unfolded.spikes(samples).unwrap(), expected.spikes, "spikes of the unfolded network");
     close(&ours, "unfolded");
     let mut folded = Inference::new(checked, weights, samples, Watch::Spikes).unwrap();
     let ours = folded.run(&flat, samples).unwrap();

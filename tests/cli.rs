@@ -1,6 +1,7 @@
 //! The command line as a user meets it: bad input, exit codes, interrupted runs.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop at the first surprise, and says what it skips")]
 
+use snnc_runtime::device::Backend;
 use snnc_runtime::weights::{Tensor, Tensors, read_tensors, to_bytes};
 use snnc_tests::{says, snnc};
 use std::fs;
@@ -494,4 +495,21 @@ fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
     says(t.path(), &[&forced[..], &["changed.safetensors", "there.safetensors"]].concat(), 2, &["do not fit"]);
     assert_eq!(fs::read(&old).unwrap(), b"mine");
     says(t.path(), &[&forced[..], &[checkpoint("timm.pth.tar").as_str(), "there.safetensors"]].concat(), 0, &["71 tensors"]);
+}
+
+#[test]
+fn without_a_gpu_cuda_says_in_one_line_why_not_and_what_to_use_and_auto_says_which_it_takes() {
+    let t = TempDir::new().unwrap();
+    let quick = ["train", "quickstart/digits", "--set", "dim=6", "--set", "depths=[1]", "--epochs", "1", "-o", "out"];
+    if let Ok((_, device)) = Backend::cuda() {
+        println!("there is a GPU");
+        says(t.path(), &quick, 0, &[&format!("on {device}")]);
+        return;
+    }
+    let out = snnc(t.path(), &["train", "quickstart/digits", "--backend", "cuda"]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.code() == Some(2) && out.stdout.is_empty(), "{said}");
+    assert!(said.lines().count() == 1 && said.contains("NVIDIA driver") && said.contains("--backend cpu"), "{said}");
+    assert_eq!(fs::read_dir(t.path()).unwrap().count(), 0, "nothing is left behind");
+    says(t.path(), &quick, 0, &["on the CPU"]);
 }

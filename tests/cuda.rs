@@ -55,7 +55,7 @@ fn difference(checked: &Checked, program: &Program, hosted: &mut Hosted, seed: u
             hosted.buffer_mut(*id).copy_from_slice(values);
         }
         hosted.run_in(&call, order).unwrap();
-        let results: Vec<Vec<f32>> = program.sinks.iter().map(|(_, view)| hosted.read(view, &call)).collect();
+        let results: Vec<Vec<f32>> = program.sinks.iter().map(|(_, view)| hosted.read(view, &call).unwrap()).collect();
         let updated: Vec<Vec<f32>> = sources.iter().map(|(id, _)| hosted.buffer(*id).to_vec()).collect();
         outcomes.push((results, updated));
     }
@@ -70,7 +70,8 @@ fn difference(checked: &Checked, program: &Program, hosted: &mut Hosted, seed: u
     // A bias before a batch norm has the gradient zero, and noise for one: so errors are compared with other gradients, too.
     let largest = |values: &[f32]| values.iter().fold(0f64, |m, x| m.max(f64::from(x.abs())));
     let gradient = |sink: &Sink| matches!(sink, Sink::Gradient(_) | Sink::Update(Source::Moment(..)));
-    let steepest = program.sinks.iter().filter(|(s, _)| gradient(s)).map(|(_, view)| largest(&cpu.read(view, &call))).fold(0.0, f64::max);
+    let steepest =
+        program.sinks.iter().filter(|(s, _)| gradient(s)).map(|(_, view)| largest(&cpu.read(view, &call).unwrap())).fold(0.0, f64::max);
     let floor = (0.03 * steepest).max(1e-3);
     let mut worst = (0.0, String::new());
     let mut close = |ours: &[f32], theirs: &[f32], exact: Option<&[f64]>, what: &str| {
@@ -85,7 +86,7 @@ fn difference(checked: &Checked, program: &Program, hosted: &mut Hosted, seed: u
         }
     };
     for ((sink, view), ours) in program.sinks.iter().zip(&outcomes[0].0) {
-        let theirs = cpu.read(view, &call);
+        let theirs = cpu.read(view, &call).unwrap();
         match sink {
             Sink::Spikes(path) => assert!(*ours == theirs, "spikes of {path}"),
             Sink::Gradient(id) => {

@@ -85,10 +85,10 @@ impl Fixture {
         let running = ids().filter(|id| graph.param(*id).role != Role::Trained);
         Outcome {
             logits: list(&logits),
-            loss: f64::from(session.loss(samples)),
-            spikes: session.spikes(samples),
-            grads: ids().map(|id| session.gradient(id, samples).map(|g| list(&g))).collect(),
-            running: running.map(|id| (id, list(&session.source(Source::Param(id)).unwrap()))).collect(),
+            loss: f64::from(session.loss(samples).unwrap()),
+            spikes: session.spikes(samples).unwrap(),
+            grads: ids().map(|id| session.gradient(id, samples).unwrap().map(|g| list(&g))).collect(),
+            running: running.map(|id| (id, list(&session.source(Source::Param(id)).unwrap().unwrap()))).collect(),
         }
     }
 

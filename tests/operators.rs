@@ -123,19 +123,19 @@ fn trains_alike_on(backend: &Backend, checked: &Checked, what: &str) {
     LABELS.iter().enumerate().for_each(|(row, label)| targets[row * graph.classes() + label] = 1.0);
     let flat: Vec<f32> = batch.iter().copied().collect();
     session.run(&flat, &targets, SAMPLES, [0.0; 10]).unwrap();
-    assert_eq!(session.spikes(SAMPLES), run.spikes, "{what}: spikes");
+    assert_eq!(session.spikes(SAMPLES).unwrap(), run.spikes, "{what}: spikes");
     let list = |values: &[f32]| values.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
     let largest = run.grads.iter().flatten().flat_map(ArrayD::iter).fold(0.0f64, |m, x| m.max(x.abs()));
     for (i, grad) in run.grads.iter().enumerate() {
         let Some(grad) = grad else { continue };
         let theirs: Vec<f64> = grad.iter().copied().collect();
-        let ours = list(&session.gradient(ParamId::new(i), SAMPLES).unwrap());
+        let ours = list(&session.gradient(ParamId::new(i), SAMPLES).unwrap().unwrap());
         let off = distance(&ours, &theirs, 0.03 * largest);
         assert!(off < 1e-4, "{what}: gradient of {} is off by {off:e}", graph.params[i].path);
     }
     for (id, value) in &run.running {
         let theirs: Vec<f64> = value.iter().copied().collect();
-        let off = distance(&list(&session.source(Source::Param(*id)).unwrap()), &theirs, 1e-3);
+        let off = distance(&list(&session.source(Source::Param(*id)).unwrap().unwrap()), &theirs, 1e-3);
         assert!(off < 1e-5, "{what}: {} is off by {off:e}", graph.param(*id).path);
     }
 }

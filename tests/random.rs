@@ -449,7 +449,7 @@ fn runs(text: &str, seed: u64) -> Result<bool, Problem> {
     };
     let mut unfolded = Unfolded::new(&checked, &weights, SAMPLES, Mode::Eval).map_err(|e| e.to_string())?;
     let ours = unfolded.run(&flat, &[], SAMPLES, [0.0; 10]).map_err(|e| e.to_string())?;
-    compare("unfolded", unfolded.spikes(SAMPLES), &ours)?;
+    compare("unfolded", unfolded.spikes(SAMPLES).unwrap(), &ours)?;
     let mut folded = Inference::new(&checked, &weights, SAMPLES, Watch::Spikes).map_err(|e| e.to_string())?;
     let ours = folded.run(&flat, SAMPLES).map_err(|e| e.to_string())?;
     compare("folded", folded.spikes(graph.time), &ours)?;
@@ -479,15 +479,15 @@ fn trains(text: &str, seed: u64) -> Result<bool, Problem> {
     let mut targets = vec![0.0; SAMPLES * CLASSES];
     LABELS.iter().enumerate().for_each(|(row, label)| targets[row * CLASSES + label] = 1.0);
     session.run(&flat, &targets, SAMPLES, [0.0; 10]).map_err(|e| e.to_string())?;
-    if session.spikes(SAMPLES) != expected.spikes {
-        return Err(format!("training: fires {:?}, not {:?}", session.spikes(SAMPLES), expected.spikes));
+    if session.spikes(SAMPLES).unwrap() != expected.spikes {
+        return Err(format!("training: fires {:?}, not {:?}", session.spikes(SAMPLES).unwrap(), expected.spikes));
     }
     let narrow = reference::run(graph, &weights.arrays::<f32>(graph), &reference::arrange(graph, batch), Some(&LABELS), true);
     let all = expected.grads.iter().flatten().flat_map(|g| g.iter()).fold(0.0, |m: f64, x| m.max(x.abs()));
     for (i, theirs) in expected.grads.iter().enumerate() {
         let Some(theirs) = theirs else { continue };
         let path = &graph.params[i].path;
-        let ours = session.gradient(ParamId::new(i), SAMPLES).ok_or(format!("no gradient of {path}"))?;
+        let ours = session.gradient(ParamId::new(i), SAMPLES).unwrap().ok_or(format!("no gradient of {path}"))?;
         let theirs: Vec<f64> = theirs.iter().copied().collect();
         // A batch norm of nearly equal values makes much of every rounding, the reference's in f32 too.
         let rounding =

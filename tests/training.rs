@@ -3,6 +3,7 @@
 use snnc_compiler::lower::Watch;
 use snnc_compiler::recipe::recipe;
 use snnc_runtime::data::Dataset;
+use snnc_runtime::device::Backend;
 use snnc_runtime::session::Inference;
 use snnc_runtime::train::checkpoint::replace;
 use snnc_runtime::train::{Evaluator, Event, Training};
@@ -18,7 +19,7 @@ fn a_folder_that_is_removed_while_training_runs_costs_nothing() {
     let data = Dataset::named("digits").unwrap();
     let folder = tempfile::TempDir::new().unwrap();
     let run = folder.path().join("run");
-    let training = Training { checked: &checked, recipe: &recipe, data: &data };
+    let training = Training { checked: &checked, recipe: &recipe, data: &data, backend: &Backend::Cpu };
     let outcome = training.run(Some(&run), false, &mut |event| {
         if matches!(event, Event::Step { epoch: 1, step: 1, .. }) {
             fs::remove_dir_all(&run).unwrap();
@@ -38,7 +39,8 @@ fn every_quick_start_learns() {
         let name = &checked.graph().model;
         let recipe = recipe(&package, name, name, None).unwrap();
         let data = Dataset::named(&recipe.data).unwrap();
-        let outcome = Training { checked: &checked, recipe: &recipe, data: &data }.run(None, false, &mut |_| true).unwrap();
+        let outcome =
+            Training { checked: &checked, recipe: &recipe, data: &data, backend: &Backend::Cpu }.run(None, false, &mut |_| true).unwrap();
         let folded = Inference::new(&checked, &outcome.weights, 64, Watch::Nothing).unwrap();
         let predicted = Evaluator::Folded(Box::new(folded)).predict(&data, &data.test, 64).unwrap();
         let right = predicted.iter().zip(&data.test.labels).filter(|(p, l)| p == l).count();

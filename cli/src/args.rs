@@ -352,6 +352,9 @@ pub(crate) struct TrainArgs {
     /// Go on from the newest checkpoint in the folder.
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
+    /// Where it is trained.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) backend: TrainBackend,
     /// Epochs; by default the recipe's, with `--resume` the run's.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) epochs: Option<u32>,
@@ -411,11 +414,23 @@ pub(crate) enum TraceMode {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Backend {
+pub(crate) enum TraceBackend {
     /// The oracle, operator by operator in f64.
     Reference,
     /// Generated machine code in f32.
     Cpu,
+    /// Generated kernels in f32, on the first NVIDIA GPU.
+    Cuda,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TrainBackend {
+    /// The first NVIDIA GPU if there is one, else the CPU.
+    Auto,
+    /// Generated machine code.
+    Cpu,
+    /// Generated kernels on the first NVIDIA GPU (of those in CUDA_VISIBLE_DEVICES).
+    Cuda,
 }
 
 #[derive(Debug, Args)]
@@ -450,7 +465,7 @@ pub(crate) struct TraceArgs {
     pub(crate) mode: TraceMode,
     /// Where it is run.
     #[arg(long, value_enum, default_value = "cpu")]
-    pub(crate) backend: Backend,
+    pub(crate) backend: TraceBackend,
     /// Names of a published checkpoint layout.
     #[arg(long)]
     pub(crate) layout: Option<String>,

@@ -143,8 +143,7 @@ impl Entry {
         if let Some(reason) = unfit(&self.signal, batch) {
             return refused(reason);
         }
-        device.enter(batch, samples, steps);
-        Ok(())
+        Ok(device.enter(batch, samples, steps)?)
     }
 }
 
@@ -158,11 +157,11 @@ pub(crate) fn unfit(signal: &Signal, values: &[f32]) -> Option<String> {
 /// Spikes of every neuron: (path, count per time step).
 pub type SpikeCounts = Vec<(String, Vec<u64>)>;
 
-fn spike_counts(device: &dyn Device, call: &Call) -> SpikeCounts {
+fn spike_counts(device: &dyn Device, call: &Call) -> Result<SpikeCounts, DeviceError> {
     let mut counts = Vec::new();
     for (sink, view) in &device.program().sinks {
         let Sink::Spikes(path) = sink else { continue };
-        let values = device.read(view, call);
+        let values = device.read(view, call)?;
         let per = values.len() / call.batch / call.steps;
         let mut steps = vec![0u64; call.steps];
         for (i, chunk) in values.chunks(per).enumerate() {
@@ -170,12 +169,12 @@ fn spike_counts(device: &dyn Device, call: &Call) -> SpikeCounts {
         }
         counts.push((path.clone(), steps));
     }
-    counts
+    Ok(counts)
 }
 
-fn sink(device: &dyn Device, wanted: &Sink, call: &Call) -> Vec<f32> {
+fn sink(device: &dyn Device, wanted: &Sink, call: &Call) -> Result<Vec<f32>, DeviceError> {
     let view = device.program().sinks.iter().find(|(s, _)| s == wanted).map(|(_, v)| v);
-    view.map(|v| device.read(v, call)).unwrap_or_default()
+    view.map_or(Ok(Vec::new()), |v| device.read(v, call))
 }
 
 /// A folded network: inference without multiplications outside the encoder.
@@ -300,7 +299,8 @@ impl Inference {
             _ => None,
         });
         let mean = |view| {
-            let values = self.executable.read(view, &call);
+            // The CPU does not fail.
+            let values = self.executable.read(view, &call).unwrap_or_default();
             values.iter().map(|x| f64::from(*x)).sum::<f64>() / values.len().max(1) as f64
         };
         watched.map(|(path, i, view)| (path.clone(), i, mean(view))).collect()
@@ -309,7 +309,7 @@ impl Inference {
     /// Spikes of the last call, if the session was made to count them.
     pub fn spikes(&self, steps: usize) -> SpikeCounts {
         let call = Call { batch: self.samples, steps, hyper: [0.0; HYPERS] };
-        spike_counts(&self.executable, &call)
+        spike_counts(&self.executable, &call).unwrap_or_default()
     }
 }
 
@@ -365,32 +365,36 @@ impl Unfolded {
         let graph = checked.graph();
         let moments = if let Mode::Train(o) = mode { o.moments() } else { 0 };
         let mut session = Unfolded {
-            device: backend.load(program, batch)?,
+            device: backend.load(program, batch, &graph.name)?,
             params: graph.params.len(),
             entry: Entry::of(graph),
             classes: graph.classes(),
             moments,
         };
-        session.set_weights(weights);
+        session.set_weights(weights)?;
         Ok(session)
     }
 
-    fn set_weights(&mut self, weights: &Weights) {
-        for (i, values) in weights.values.iter().enumerate() {
-            self.set_source(Source::Param(ParamId::new(i)), values);
-        }
+    fn set_weights(&mut self, weights: &Weights) -> Result<(), SessionError> {
+        let mut params = weights.values.iter().enumerate();
+        params.try_for_each(|(i, values)| self.set_source(Source::Param(ParamId::new(i)), values))
     }
 
-    /// Values of a source: a parameter, or a moment of the optimizer.
-    pub fn source(&self, source: Source) -> Option<Cow<'_, [f32]>> {
-        self.device.program().source(source).map(|b| self.device.values(b))
+    /// Values of a source, if the program has it: a parameter, or a moment of the optimizer.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn source(&self, source: Source) -> Result<Option<Cow<'_, [f32]>>, SessionError> {
+        Ok(self.device.program().source(source).map(|b| self.device.values(b)).transpose()?)
     }
 
     /// Sets the values of a source.
-    pub fn set_source(&mut self, source: Source, values: &[f32]) {
-        if let Some(buffer) = self.device.program().source(source) {
-            self.device.write(buffer, values);
-        }
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn set_source(&mut self, source: Source, values: &[f32]) -> Result<(), SessionError> {
+        let buffer = self.device.program().source(source);
+        Ok(buffer.map_or(Ok(()), |buffer| self.device.write(buffer, values))?)
     }
 
     /// How many tensors the optimizer keeps for each parameter.
@@ -399,9 +403,15 @@ impl Unfolded {
     }
 
     /// The parameters as they are now, where the program has them; `before` gives the rest.
-    pub fn weights(&self, before: &Weights) -> Weights {
-        let value = |i: usize| self.source(Source::Param(ParamId::new(i))).map_or_else(|| before.values[i].clone(), Cow::into_owned);
-        Weights { values: (0..self.params).map(value).collect() }
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn weights(&self, before: &Weights) -> Result<Weights, SessionError> {
+        let value = |i: usize| {
+            let now = self.source(Source::Param(ParamId::new(i)))?;
+            Ok(now.map_or_else(|| before.values[i].clone(), Cow::into_owned))
+        };
+        Ok(Weights { values: (0..self.params).map(value).collect::<Result<_, SessionError>>()? })
     }
 
     /// Runs one step on a batch `[B, (T,) axes…]` with targets `[B, K]` and gives logits `[B, K]`.
@@ -410,10 +420,10 @@ impl Unfolded {
     /// [`SessionError::Input`] if the batch has another size, or values that the input's kind does not have.
     pub fn run(&mut self, batch: &[f32], targets: &[f32], samples: usize, hyper: [f32; HYPERS]) -> Result<Vec<f32>, SessionError> {
         self.entry.put(&mut *self.device, batch, samples, self.entry.time)?;
-        self.set_source(Source::Target, targets);
+        self.set_source(Source::Target, targets)?;
         let call = self.call(samples, hyper);
         self.device.run(&call)?;
-        Ok(self.device.leave(samples, self.classes))
+        Ok(self.device.leave(samples, self.classes)?)
     }
 
     fn call(&self, samples: usize, hyper: [f32; HYPERS]) -> Call {
@@ -421,19 +431,29 @@ impl Unfolded {
     }
 
     /// The mean loss of the last step.
-    pub fn loss(&self, samples: usize) -> f32 {
-        sink(&*self.device, &Sink::Loss, &self.call(samples, [0.0; HYPERS])).first().copied().unwrap_or(f32::NAN)
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn loss(&self, samples: usize) -> Result<f32, SessionError> {
+        let loss = sink(&*self.device, &Sink::Loss, &self.call(samples, [0.0; HYPERS]))?;
+        Ok(loss.first().copied().unwrap_or(f32::NAN))
     }
 
     /// The gradient of a parameter after a step in [`Mode::Gradients`].
-    pub fn gradient(&self, param: ParamId, samples: usize) -> Option<Vec<f32>> {
-        let values = sink(&*self.device, &Sink::Gradient(param), &self.call(samples, [0.0; HYPERS]));
-        (!values.is_empty()).then_some(values)
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn gradient(&self, param: ParamId, samples: usize) -> Result<Option<Vec<f32>>, SessionError> {
+        let values = sink(&*self.device, &Sink::Gradient(param), &self.call(samples, [0.0; HYPERS]))?;
+        Ok((!values.is_empty()).then_some(values))
     }
 
     /// Spikes of the last step; none in [`Mode::Train`].
-    pub fn spikes(&self, samples: usize) -> SpikeCounts {
-        spike_counts(&*self.device, &self.call(samples, [0.0; HYPERS]))
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn spikes(&self, samples: usize) -> Result<SpikeCounts, SessionError> {
+        Ok(spike_counts(&*self.device, &self.call(samples, [0.0; HYPERS]))?)
     }
 
     /// Number of classes.

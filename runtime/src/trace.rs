@@ -1,5 +1,6 @@
 //! One step on a given batch, with everything it computes, for comparing with another framework.
 
+use crate::device::Backend;
 use crate::layout::Layout;
 use crate::reference;
 use crate::session::{Mode, SessionError, SpikeCounts, Unfolded, unfit};
@@ -13,12 +14,12 @@ use snnc_compiler::types::ParamId;
 use thiserror::Error;
 
 /// Where a trace is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Executor {
     /// The reference, in f64.
     Reference,
     /// Generated code, in f32.
-    Cpu,
+    Device(Backend),
 }
 
 /// Why there is no trace.
@@ -51,14 +52,14 @@ pub fn trace(
     batch: &Tensors,
     layout: Option<&Layout>,
     train: bool,
-    device: Device,
+    executor: &Executor,
 ) -> Result<Tensors, TraceError> {
     let graph = checked.graph();
     let (input, labels) = read_batch(checked, batch)?;
     let samples = labels.len();
-    let traced = match device {
-        Device::Reference => on_reference(checked, weights, input, &labels, train),
-        Device::Cpu => on_cpu(checked, weights, input, &labels, train)?,
+    let traced = match executor {
+        Executor::Reference => on_reference(checked, weights, input, &labels, train),
+        Executor::Device(backend) => on_device(backend, checked, weights, input, &labels, train)?,
     };
     let mut out = Tensors::new();
     out.insert("logits".into(), Tensor::new(vec![samples, graph.classes()], traced.logits));
@@ -132,22 +133,31 @@ fn on_reference(checked: &Checked, weights: &Weights, input: &Tensor, labels: &[
     }
 }
 
-fn on_cpu(checked: &Checked, weights: &Weights, input: &Tensor, labels: &[usize], train: bool) -> Result<Traced, TraceError> {
+fn on_device(
+    backend: &Backend,
+    checked: &Checked,
+    weights: &Weights,
+    input: &Tensor,
+    labels: &[usize],
+    train: bool,
+) -> Result<Traced, TraceError> {
     let graph = checked.graph();
     let (samples, classes) = (labels.len(), graph.classes());
     let mode = if train { Mode::Gradients } else { Mode::Eval };
-    let mut session = Unfolded::new(checked, weights, samples, mode)?;
+    let mut session = Unfolded::on(backend, checked, weights, samples, mode)?;
     let mut targets = vec![0.0; samples * classes];
     labels.iter().enumerate().for_each(|(row, label)| targets[row * classes + label] = 1.0);
     let logits = session.run(&input.data, &targets, samples, [0.0; HYPERS])?;
-    let loss = if train { session.loss(samples) } else { cross_entropy(&logits, labels) };
+    let loss = if train { session.loss(samples)? } else { cross_entropy(&logits, labels) };
     let ids = || (0..graph.params.len()).map(ParamId::new);
     let running = ids().filter(|id| train && graph.param(*id).role != Role::Trained);
+    let grad = |id| if train { session.gradient(id, samples) } else { Ok(None) };
+    let held = |id| Ok(session.source(Source::Param(id))?.map(|values| (id, values.into_owned())));
     Ok(Traced {
         loss,
-        spikes: session.spikes(samples),
-        grads: ids().map(|id| if train { session.gradient(id, samples) } else { None }).collect(),
-        running: running.filter_map(|id| Some((id, session.source(Source::Param(id))?.to_vec()))).collect(),
+        spikes: session.spikes(samples)?,
+        grads: ids().map(grad).collect::<Result<_, SessionError>>()?,
+        running: running.filter_map(|id| held(id).transpose()).collect::<Result<_, SessionError>>()?,
         logits,
     })
 }

@@ -1,5 +1,6 @@
 //! One command, one file.
 
+mod backend;
 pub(crate) mod build;
 pub(crate) mod census;
 pub(crate) mod certify;

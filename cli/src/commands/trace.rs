@@ -1,9 +1,11 @@
 //! `snnc trace`
 
-use crate::args::{Backend, TraceArgs, TraceMode};
+use super::backend;
+use crate::args::{TraceArgs, TraceBackend, TraceMode};
 use crate::{Failure, model};
+use snnc_runtime::device::Backend;
 use snnc_runtime::layout::Layout;
-use snnc_runtime::trace::{Device, trace};
+use snnc_runtime::trace::{Executor, trace};
 use snnc_runtime::train::checkpoint::{model_file, replace};
 use snnc_runtime::weights::{Weights, read_tensors, to_bytes};
 use std::path::{Path, PathBuf};
@@ -21,12 +23,13 @@ pub(crate) fn run(args: &TraceArgs) -> Result<(), Failure> {
     let layout = args.layout.as_deref().map(Layout::named).transpose().map_err(Failure::Usage)?;
     let weights = Weights::read(&weights, loaded.checked.graph(), layout.as_ref()).map_err(Failure::failed)?;
     let batch = read_tensors(&args.batch).map_err(Failure::failed)?;
-    let device = match args.backend {
-        Backend::Reference => Device::Reference,
-        Backend::Cpu => Device::Cpu,
+    let executor = match args.backend {
+        TraceBackend::Reference => Executor::Reference,
+        TraceBackend::Cpu => Executor::Device(Backend::Cpu),
+        TraceBackend::Cuda => Executor::Device(backend::cuda()?.0),
     };
     let train = args.mode == TraceMode::Train;
-    let out = trace(&loaded.checked, &weights, &batch, layout.as_ref(), train, device).map_err(Failure::failed)?;
+    let out = trace(&loaded.checked, &weights, &batch, layout.as_ref(), train, &executor).map_err(Failure::failed)?;
     let bytes = to_bytes(&out).map_err(Failure::Failed)?;
     replace(&args.out, &bytes).map_err(Failure::failed)?;
     println!("wrote {} ({} tensors)", args.out.display(), out.len());

@@ -1,5 +1,6 @@
 //! `snnc train`
 
+use super::backend;
 use super::eval::{Accuracies, accuracies};
 use crate::args::{Format, TrainArgs};
 use crate::report::quoted;
@@ -19,6 +20,7 @@ use std::time::Instant;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
+    let (backend, device) = backend::chosen(args.backend)?;
     // What the command line does not say again is as it was when the run began.
     let before = match (&args.out, args.resume) {
         (Some(folder), true) => Some(recipe_of(folder).map_err(Failure::failed)?),
@@ -52,10 +54,16 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     let human = args.report.format == Format::Human;
     if human {
         println!("{}", loaded.verdict_line());
-        println!("training on {} ({} pictures) with recipe {}, seed {}", data.name, data.train.labels.len(), recipe.name, recipe.seed);
+        println!(
+            "training on {} ({} pictures) with recipe {}, seed {}, on {device}",
+            data.name,
+            data.train.labels.len(),
+            recipe.name,
+            recipe.seed
+        );
     }
     let mut progress = Progress::new(human, recipe.schedule.epochs, data.train.labels.len());
-    let training = Training { checked: &loaded.checked, recipe: &recipe, data: &data };
+    let training = Training { checked: &loaded.checked, recipe: &recipe, data: &data, backend: &backend };
     let started = Instant::now();
     let outcome = training.run(Some(&folder), args.resume, &mut |event| {
         progress.on(&event);

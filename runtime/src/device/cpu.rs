@@ -319,8 +319,9 @@ impl Device for Executable {
         self.program()
     }
 
-    fn enter(&mut self, batch: &[f32], samples: usize, steps: usize) {
+    fn enter(&mut self, batch: &[f32], samples: usize, steps: usize) -> Result<(), DeviceError> {
         self.enter(batch, samples, steps);
+        Ok(())
     }
 
     fn run(&mut self, call: &Call) -> Result<(), DeviceError> {
@@ -328,15 +329,16 @@ impl Device for Executable {
         Ok(())
     }
 
-    fn leave(&mut self, samples: usize, classes: usize) -> Vec<f32> {
-        self.leave(samples, classes)
+    fn leave(&mut self, samples: usize, classes: usize) -> Result<Vec<f32>, DeviceError> {
+        Ok(self.leave(samples, classes))
     }
 
-    fn values(&self, id: BufferId) -> Cow<'_, [f32]> {
-        self.buffer(id).into()
+    fn values(&self, id: BufferId) -> Result<Cow<'_, [f32]>, DeviceError> {
+        Ok(self.buffer(id).into())
     }
 
-    fn write(&mut self, id: BufferId, values: &[f32]) {
+    fn write(&mut self, id: BufferId, values: &[f32]) -> Result<(), DeviceError> {
         self.buffer_mut(id)[..values.len()].copy_from_slice(values);
+        Ok(())
     }
 }

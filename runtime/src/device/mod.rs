@@ -6,6 +6,7 @@ pub mod cuda;
 mod team;
 
 use crate::device::cpu::Call;
+use crate::device::cuda::driver::{Driver, GpuError};
 use snnc_compiler::program::{BufferId, Program, View};
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -21,6 +22,9 @@ pub enum DeviceError {
     /// The host does not run its CUDA text.
     #[error(transparent)]
     Hosted(#[from] cuda::hosted::HostError),
+    /// The CUDA device does not.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
 }
 
 /// Which device.
@@ -28,18 +32,30 @@ pub enum DeviceError {
 pub enum Backend {
     /// The CPU's machine code.
     Cpu,
+    /// The first CUDA device.
+    Cuda,
     /// CUDA C on the host, compiled in this folder: a proof of the text, slow.
     Hosted(PathBuf),
 }
 
 impl Backend {
-    /// Loads a training program, with room for this many samples.
+    /// The CUDA device, if there is one, and how it is called; else why there is none.
+    ///
+    /// # Errors
+    /// If there is no device, or no driver for it.
+    pub fn cuda() -> Result<(Backend, String), GpuError> {
+        let driver = Driver::open()?;
+        Ok((Backend::Cuda, driver.name.clone()))
+    }
+
+    /// Loads a model's training program, with room for this many samples.
     ///
     /// # Errors
     /// If the device has no code for it.
-    pub fn load(&self, program: Program, batch: usize) -> Result<Box<dyn Device>, DeviceError> {
+    pub fn load(&self, program: Program, batch: usize, model: &str) -> Result<Box<dyn Device>, DeviceError> {
         Ok(match self {
             Backend::Cpu => Box::new(cpu::Executable::load(program, batch)?),
+            Backend::Cuda => Box::new(cuda::gpu::Gpu::load(Driver::open()?, program, batch, model)?),
             Backend::Hosted(folder) => Box::new(cuda::hosted::Hosted::load(program, batch, folder)?),
         })
     }
@@ -50,27 +66,42 @@ pub trait Device: Debug + Send {
     /// The program.
     fn program(&self) -> &Program;
     /// Takes in a batch `[B, (T,) axes...]` in logical order.
-    fn enter(&mut self, batch: &[f32], samples: usize, steps: usize);
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn enter(&mut self, batch: &[f32], samples: usize, steps: usize) -> Result<(), DeviceError>;
     /// Runs all groups on what was taken in.
     ///
     /// # Errors
     /// If the device fails.
     fn run(&mut self, call: &Call) -> Result<(), DeviceError>;
     /// The logits `[B, K]` of the last call.
-    fn leave(&mut self, samples: usize, classes: usize) -> Vec<f32>;
+    ///
+    /// # Errors
+    /// If the device, or what it ran, fails.
+    fn leave(&mut self, samples: usize, classes: usize) -> Result<Vec<f32>, DeviceError>;
     /// The values of a buffer.
-    fn values(&self, id: BufferId) -> Cow<'_, [f32]>;
+    ///
+    /// # Errors
+    /// If the device, or what it ran, fails.
+    fn values(&self, id: BufferId) -> Result<Cow<'_, [f32]>, DeviceError>;
     /// Writes the first values of a buffer.
-    fn write(&mut self, id: BufferId, values: &[f32]);
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn write(&mut self, id: BufferId, values: &[f32]) -> Result<(), DeviceError>;
     /// The elements of a view: samples, then time steps, then axes in physical order.
-    fn read(&self, view: &View, call: &Call) -> Vec<f32> {
-        let (memory, mut out) = (self.values(view.buffer), Vec::new());
+    ///
+    /// # Errors
+    /// If the device, or what it ran, fails.
+    fn read(&self, view: &View, call: &Call) -> Result<Vec<f32>, DeviceError> {
+        let (memory, mut out) = (self.values(view.buffer)?, Vec::new());
         for b in 0..if view.batch > 0 { call.batch } else { 1 } {
             for t in 0..if view.time > 0 { call.steps } else { 1 } {
                 gather(&memory, view.offset + b * view.batch + t * view.time, &view.axes, &mut out);
             }
         }
-        out
+        Ok(out)
     }
 }
 

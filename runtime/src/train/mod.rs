@@ -4,6 +4,7 @@
 pub mod checkpoint;
 
 use crate::data::{DataError, Dataset, Split, shuffled};
+use crate::device::Backend;
 use crate::session::{Inference, Mode, SessionError, Unfolded, fits_at_all};
 use crate::weights::Weights;
 use checkpoint::{Checkpoint, CheckpointError, State};
@@ -92,6 +93,8 @@ pub struct Training<'a> {
     pub recipe: &'a Recipe,
     /// The data.
     pub data: &'a Dataset,
+    /// Where it is trained.
+    pub backend: &'a Backend,
 }
 
 impl Training<'_> {
@@ -107,17 +110,17 @@ impl Training<'_> {
         let mut weights = Weights::initial(graph, recipe.seed);
         let samples = self.data.train.labels.len();
         let mut state = State::new(graph, recipe, samples);
-        let mut session = Unfolded::new(self.checked, &weights, recipe.batch, Mode::Train(recipe.optimizer))?;
+        let mut session = Unfolded::on(self.backend, self.checked, &weights, recipe.batch, Mode::Train(recipe.optimizer))?;
         let _held = folder.map(|f| checkpoint::occupy(f, resume)).transpose()?;
         if let (Some(folder), true) = (folder, resume) {
             let saved = Checkpoint::newest(folder, graph, &state)?;
             weights = saved.weights;
             state = saved.state;
             for i in 0..graph.params.len() {
-                session.set_source(Source::Param(ParamId::new(i)), &weights.values[i]);
+                session.set_source(Source::Param(ParamId::new(i)), &weights.values[i])?;
             }
             for ((param, moment), values) in &saved.moments {
-                session.set_source(Source::Moment(*param, *moment), values);
+                session.set_source(Source::Moment(*param, *moment), values)?;
             }
         }
         let steps = samples.div_ceil(recipe.batch);
@@ -134,7 +137,7 @@ impl Training<'_> {
                 state.updates += 1;
                 let rate = recipe.schedule.rate(recipe.rate, state.epoch as f64 + step as f64 / steps as f64);
                 let logits = session.run(&picture, &targets, indices.len(), numbers(recipe, rate, state.updates))?;
-                let loss = session.loss(indices.len());
+                let loss = session.loss(indices.len())?;
                 if !loss.is_finite() {
                     return Err(TrainError::Diverged { loss, epoch: state.epoch + 1, step: step + 1 });
                 }
@@ -154,14 +157,14 @@ impl Training<'_> {
                 };
                 let last = step + 1 == steps && state.epoch + 1 == recipe.schedule.epochs;
                 if !on(event) && !last {
-                    let weights = session.weights(&weights);
+                    let weights = session.weights(&weights)?;
                     self.save(folder, &session, &weights, &state)?;
                     return Ok(Outcome { weights, finished: false });
                 }
             }
             let event = Event::Epoch { epoch: state.epoch, loss: loss_sum / seen as f64, accuracy: right as f64 / seen as f64 };
             state.next_epoch();
-            weights = session.weights(&weights);
+            weights = session.weights(&weights)?;
             self.save(folder, &session, &weights, &state)?;
             on(event);
         }
@@ -174,7 +177,7 @@ impl Training<'_> {
         let mut moments = Vec::new();
         for (i, param) in graph.params.iter().enumerate().filter(|(_, p)| p.role == Role::Trained) {
             for moment in 0..session.moments() {
-                if let Some(values) = session.source(Source::Moment(ParamId::new(i), moment)) {
+                if let Some(values) = session.source(Source::Moment(ParamId::new(i), moment))? {
                     moments.push((format!("{}.{moment}", param.path), values.to_vec()));
                 }
             }

@@ -1,11 +1,11 @@
 #define INFINITY_F __int_as_float(0x7f800000)
 
-// The range of the outermost loop, into how many parts it is cut, the call's time steps and samples, and the caller's numbers.
+// The range of the outermost loop, into how many parts it is cut, the call's time steps and samples, and where the caller's numbers lie.
 struct Call {
     long long begin, end, ranges, first;
     int steps;
     float batch;
-    float hyper[10];
+    const float *hyper;
 };
 
 // As the other backend has them: what is not a number passes from the first of both.

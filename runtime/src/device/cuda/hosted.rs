@@ -2,12 +2,12 @@
 //! what libraries are called for. What runs here is what would run on a device, slowly; it proves the text where there is no device.
 #![allow(unsafe_code, reason = "compiled kernels are called through pointers, and get addresses of buffers")]
 
-use super::scheduled;
 use super::standins::Memory;
+use super::{Arguments, Shape, scheduled};
 use crate::device::cpu::{Call, Pointer};
 use crate::device::{Device, DeviceError, scatter};
 use libloading::Library;
-use snnc_compiler::backend::cuda::calls::{self, DIMS, aside, calls};
+use snnc_compiler::backend::cuda::calls::{self, aside, calls};
 use snnc_compiler::backend::cuda::{Grid, Unsupported, source};
 use snnc_compiler::plan::plan_with;
 use snnc_compiler::program::{BufferId, Program, View};
@@ -34,22 +34,6 @@ pub enum HostError {
     #[error("the compiled kernels cannot be loaded: {0}")]
     Load(#[from] libloading::Error),
 }
-
-/// As `Call` of the prelude.
-#[repr(C)]
-struct Arguments {
-    begin: i64,
-    end: i64,
-    ranges: i64,
-    first: i64,
-    steps: i32,
-    batch: f32,
-    hyper: [f32; 10],
-}
-
-/// As `Shape` of the calls' kernels.
-#[repr(C)]
-struct Shape([[i64; DIMS]; 3]);
 
 type Sum = unsafe extern "C" fn(*const f32, *mut f32, i64, i64, u32, i32);
 type Copy = unsafe extern "C" fn(*const f32, *mut f32, *const Shape, u32, i32);
@@ -152,12 +136,12 @@ impl Hosted {
                 // SAFETY: the launcher has this signature, and the places hold what the call says.
                 unsafe { self.library.get::<Sum>(b"launch_sum_parts\0")?(from, to, *parts as i64, *size as i64, blocks(*size), order) };
             }
-            calls::Call::Copy { from, to, size, strides: [s, t] } => {
+            calls::Call::Copy { from, to, size, strides } => {
                 let (from, to) = (memory.at(*from).get(), memory.at(*to).get());
-                let shape = Shape([size, s, t].map(|numbers| numbers.map(|n| n as i64)));
+                let shape = Shape::of(*size, *strides);
                 // SAFETY: as above.
                 unsafe {
-                    self.library.get::<Copy>(b"launch_copy_tensor\0")?(from, to, &raw const shape, blocks(size.iter().product()), order);
+                    self.library.get::<Copy>(b"launch_copy_tensor\0")?(from, to, &raw const shape, blocks(shape.elements()), order);
                 };
             }
         }
@@ -181,15 +165,7 @@ impl Hosted {
             let ranges = grids.first().map_or(1, |g| g.ranges(extent(0)));
             for (i, (l, grid)) in group.loops.iter().zip(grids).enumerate() {
                 let args: Vec<*mut f32> = l.args.iter().map(|b| pointers[b.index()].get()).collect();
-                let given = Arguments {
-                    begin: 0,
-                    end: extent(i) as i64,
-                    ranges: ranges as i64,
-                    first: 0,
-                    steps: call.steps as i32,
-                    batch: call.batch as f32,
-                    hyper: call.hyper,
-                };
+                let given = Arguments::of(extent(i), ranges, call, call.hyper.as_ptr());
                 // SAFETY: the launcher was generated with this signature, and the kernel touches its arguments' buffers only.
                 unsafe {
                     let launch = self.library.get::<Launch>(format!("launch_{}\0", l.kernel).as_bytes())?;
@@ -212,9 +188,9 @@ impl Device for Hosted {
         &self.program
     }
 
-    fn enter(&mut self, batch: &[f32], samples: usize, steps: usize) {
+    fn enter(&mut self, batch: &[f32], samples: usize, steps: usize) -> Result<(), DeviceError> {
         let Some(View { buffer, offset, batch: distance, time, axes }) = self.program.enter.as_ref().map(|door| door.view.clone()) else {
-            return;
+            return Ok(());
         };
         let memory = self.buffer_mut(buffer);
         let mut from = batch;
@@ -223,23 +199,25 @@ impl Device for Hosted {
                 scatter(memory, offset + b * distance + t * time, &axes, &mut from);
             }
         }
+        Ok(())
     }
 
     fn run(&mut self, call: &Call) -> Result<(), DeviceError> {
         Ok(self.run_in(call, 0)?)
     }
 
-    fn leave(&mut self, samples: usize, _: usize) -> Vec<f32> {
+    fn leave(&mut self, samples: usize, _: usize) -> Result<Vec<f32>, DeviceError> {
         let view = self.program.leave.as_ref().map(|door| door.view.clone());
         let call = Call { batch: samples, steps: 1, hyper: [0.0; 10] };
-        view.map_or_else(Vec::new, |view| self.read(&view, &call))
+        view.map_or(Ok(Vec::new()), |view| self.read(&view, &call))
     }
 
-    fn values(&self, id: BufferId) -> Cow<'_, [f32]> {
-        self.buffer(id).into()
+    fn values(&self, id: BufferId) -> Result<Cow<'_, [f32]>, DeviceError> {
+        Ok(self.buffer(id).into())
     }
 
-    fn write(&mut self, id: BufferId, values: &[f32]) {
+    fn write(&mut self, id: BufferId, values: &[f32]) -> Result<(), DeviceError> {
         self.buffer_mut(id)[..values.len()].copy_from_slice(values);
+        Ok(())
     }
 }

@@ -48,6 +48,29 @@ fn loaded() -> Result<(), CompileError> {
     LOADED.get_or_init(|| libraries::load("nvrtc").map_err(|e: Missing| e.to_string())).clone().map_err(CompileError::Missing)
 }
 
+fn options(arch: &str) -> [String; 5] {
+    [
+        format!("--gpu-architecture={arch}"),
+        "--std=c++17".into(),
+        "--fmad=false".into(),
+        "--ptxas-options=-v".into(),
+        "--diag-suppress=177".into(),
+    ]
+}
+
+/// What besides the text decides about the machine code: options, and the compiler's version.
+///
+/// # Errors
+/// If there is no compiler.
+pub fn fingerprint(arch: &str) -> Result<String, CompileError> {
+    loaded()?;
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: writes two numbers.
+    let version = unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    version.result().map_err(|e| CompileError::Missing(e.to_string()))?;
+    Ok(format!("NVRTC {major}.{minor} {}", options(arch).join(" ")))
+}
+
 /// Compiles a text for an architecture, such as `sm_90`.
 ///
 /// # Errors
@@ -58,13 +81,7 @@ pub fn compile(text: &str, arch: &str) -> Result<Cubin, CompileError> {
     let failed = |e: result::NvrtcError| refused(e.to_string());
     let source = CString::new(text).map_err(|_| refused("the text holds a zero".into()))?;
     let program = Program(result::create_program(&source, Some(c"kernels.cu")).map_err(failed)?);
-    let options = [
-        format!("--gpu-architecture={arch}"),
-        "--std=c++17".into(),
-        "--fmad=false".into(),
-        "--ptxas-options=-v".into(),
-        "--diag-suppress=177".into(),
-    ];
+    let options = options(arch);
     // SAFETY: the program is there until the end of this function.
     let (outcome, log) = unsafe { (result::compile_program(program.0, &options), result::get_program_log(program.0)) };
     let log: String = log.map_err(failed)?.into_iter().map(|c| char::from(c.to_ne_bytes()[0])).filter(|c| *c != '\0').collect();
