@@ -12,9 +12,8 @@ use snnc_runtime::layout::Layout;
 use snnc_runtime::reference;
 use snnc_runtime::session::{Inference, Mode, SpikeCounts, Unfolded};
 use snnc_runtime::weights::{Tensors, Weights, read_tensors};
-use snnc_tests::{distance, zoo};
+use snnc_tests::{cuda, data, distance, zoo};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 struct Fixture {
     checked: Checked,
@@ -35,7 +34,7 @@ struct Outcome {
 type Instance = (&'static str, &'static str, &'static str, usize, &'static str);
 
 fn load((file, model, layout, time, set): Instance) -> Fixture {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/{file}.safetensors"));
+    let path = data(&format!("fixtures/{file}.safetensors"));
     let tensors = read_tensors(&path).unwrap();
     let set: Vec<(&str, &str)> = set.split_whitespace().filter_map(|s| s.split_once('=')).collect();
     let checked = zoo(model, &set, Some(time));
@@ -168,7 +167,7 @@ fn everywhere(instance: Instance) {
         f.compare(&f.reference::<f32>(train), train);
         f.compare(&f.device(&Backend::Cpu, train), train);
         let folder = tempfile::TempDir::new().unwrap();
-        f.compare(&f.device(&Backend::Hosted(folder.path().to_owned()), train), train);
+        f.compare(&f.device(&cuda(folder.path()), train), train);
     }
     f.converts();
     let samples = f.labels().len();

@@ -7,6 +7,7 @@ mod cuda;
 mod diagnostics;
 mod fixtures;
 mod folds;
+mod gpu;
 mod language;
 mod operators;
 mod proof;

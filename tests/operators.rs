@@ -9,7 +9,7 @@ use snnc_compiler::types::ParamId;
 use snnc_runtime::device::Backend;
 use snnc_runtime::reference;
 use snnc_runtime::session::{Mode, Unfolded};
-use snnc_tests::{checked_text, distance};
+use snnc_tests::{checked_text, cuda, distance};
 
 const SAMPLES: usize = 3;
 const LABELS: [usize; SAMPLES] = [0, 2, 1];
@@ -103,7 +103,7 @@ fn gradients_of_both_backends_are_the_reference_s() {
         let (checked, what) = (network(line, spikes), format!("{line} (spikes {spikes})"));
         trains_alike(&checked, &what);
         let folder = tempfile::TempDir::new().unwrap();
-        trains_alike_on(&Backend::Hosted(folder.path().to_owned()), &checked, &format!("{what} as CUDA C"));
+        trains_alike_on(&cuda(folder.path()), &checked, &format!("{what} as CUDA C"));
     }
 }
 

@@ -5,6 +5,7 @@ use snnc_compiler::check::{Checked, check};
 use snnc_compiler::graph::{Graph, Settings, build, instantiate};
 use snnc_compiler::resolve::{Package, resolve};
 use snnc_grammar::{Diagnostic, FileId, SourceMap};
+use snnc_runtime::device::Backend;
 use snnc_runtime::library::{Library, open};
 
 /// What was built, or what was wrong.
@@ -138,6 +139,17 @@ impl Numbers {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// The file of tests with this path; `SNNC_TESTS` is their folder where the tests were built elsewhere.
+pub fn data(path: &str) -> std::path::PathBuf {
+    let folder = std::env::var_os("SNNC_TESTS").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    std::path::Path::new(&folder).join(path)
+}
+
+/// What CUDA text runs on: the GPU with `SNNC_GPU` set, as `tests/gpu.sh` does, else the host, in this folder.
+pub fn cuda(folder: &std::path::Path) -> Backend {
+    if std::env::var_os("SNNC_GPU").is_some() { Backend::Cuda } else { Backend::Hosted(folder.to_owned()) }
 }
 
 /// A program that some tests need, if it is installed; CI sets `SNNC_ALL_TESTS`, and there it must be.

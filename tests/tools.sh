@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what some tests need beyond Rust, gcc and Python: a C++ compiler, a cross compiler, an emulator, a browser (Debian's packages), and NVIDIA's
+# Installs what some tests need beyond Rust, gcc and Python: a C++ compiler, shellcheck, a cross compiler, an emulator, a browser (Debian's packages), and NVIDIA's
 # compiler (Python's packages, into target/cuda).
 # Without them these tests are skipped; with SNNC_ALL_TESTS set, as in CI, they fail.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-packages=(g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user chromium)
+packages=(g++ shellcheck gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user chromium)
 missing=()
 for package in "${packages[@]}"; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")

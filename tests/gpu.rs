@@ -1,0 +1,73 @@
+//! On a GPU, where there is one: every model of the zoo learns, and two runs give the same bits. Operators and fixtures are
+//! compared with the reference in their own suites, with `SNNC_GPU` set on a GPU.
+
+use snnc_compiler::backend::context::HYPERS;
+use snnc_compiler::check::Checked;
+use snnc_compiler::lower::{Optimizer, hyper};
+use snnc_runtime::device::Backend;
+use snnc_runtime::session::{Mode, Unfolded};
+use snnc_runtime::weights::Weights;
+use snnc_tests::{Numbers, small_zoo};
+
+const SAMPLES: usize = 8;
+const STEPS: usize = 20;
+
+/// The losses of some steps on one batch of pictures that differ by class, and the weights at their end.
+fn learns(backend: &Backend, checked: &Checked, steps: usize) -> (Vec<f32>, Weights) {
+    let graph = checked.graph();
+    let (classes, signal) = (graph.classes(), &graph.node(graph.input).signal);
+    let per = signal.elements() * if signal.varies { graph.time } else { 1 };
+    let mut numbers = Numbers(7);
+    let mut batch = vec![0.0f32; SAMPLES * per];
+    let mut targets = vec![0.0; SAMPLES * classes];
+    for (sample, picture) in batch.chunks_mut(per).enumerate() {
+        let class = sample % classes.min(4);
+        targets[sample * classes + class] = 1.0;
+        let spikes = signal.admits(0.5);
+        picture.iter_mut().enumerate().for_each(|(i, x)| {
+            let bright = numbers.uniform() as f32 + if i * 8 / per % 4 == class { 1.0 } else { 0.0 };
+            *x = if spikes { bright } else { f32::from(bright > 1.0) };
+        });
+    }
+    let weights = Weights::initial(graph, 1);
+    let adam = Optimizer::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
+    let mut session = Unfolded::on(backend, checked, &weights, SAMPLES, Mode::Train(adam)).unwrap_or_else(|e| panic!("{e}"));
+    let mut losses = Vec::new();
+    for step in 1..=steps {
+        let mut numbers = [0.0; HYPERS];
+        numbers[hyper::RATE] = 3e-3;
+        numbers[hyper::CORRECT1] = 1.0 / (1.0 - 0.9f32.powi(step as i32));
+        numbers[hyper::CORRECT2] = 1.0 / (1.0 - 0.999f32.powi(step as i32));
+        numbers[hyper::SEED] = step as f32;
+        session.run(&batch, &targets, SAMPLES, numbers).unwrap_or_else(|e| panic!("{e}"));
+        losses.push(session.loss(SAMPLES).unwrap());
+    }
+    (losses, session.weights(&weights).unwrap())
+}
+
+/// It learns, and again with the same bits.
+fn passes(backend: &Backend, checked: &Checked) {
+    let (losses, weights) = learns(backend, checked, STEPS);
+    // Spikes that come and go make the loss of small networks jump.
+    let first = losses[..STEPS / 4].iter().sum::<f32>() / (STEPS / 4) as f32;
+    let last = losses[STEPS / 2..].iter().copied().fold(f32::INFINITY, f32::min);
+    println!("{}: loss {first:.4} to {last:.4}", checked.graph().name);
+    assert!(losses.iter().all(|l| l.is_finite()) && last < first, "{losses:?}");
+    let (again, same) = learns(backend, checked, STEPS);
+    assert!(losses == again && weights.values == same.values, "another run gives other bits");
+}
+
+#[test]
+fn every_model_of_the_zoo_learns_with_the_same_bits_twice_on_a_gpu() {
+    match Backend::cuda() {
+        Ok((backend, _)) => small_zoo().iter().for_each(|(_, checked)| passes(&backend, checked)),
+        Err(why) if std::env::var_os("SNNC_GPU").is_some() => panic!("{why}"),
+        Err(why) => println!("skipped: {why}"),
+    }
+}
+
+#[test]
+fn what_is_asked_of_a_gpu_holds_on_the_cpu() {
+    let some = small_zoo().into_iter().filter(|(name, _)| name.starts_with("quickstart/") || name.starts_with("spikingformer/cifar "));
+    some.for_each(|(_, checked)| passes(&Backend::Cpu, &checked));
+}
