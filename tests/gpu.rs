@@ -1,13 +1,22 @@
 //! On a GPU, where there is one: every model of the zoo learns, and two runs give the same bits. Operators and fixtures are
 //! compared with the reference in their own suites, with `SNNC_GPU` set on a GPU.
+//!
+//! Without one, libraries that stand for NVIDIA's do on the host what a device is told to do: `mock/nvidia.cpp`.
 
+use crate::operators::{SMOOTH, network, trains_alike_on};
 use snnc_compiler::backend::context::HYPERS;
 use snnc_compiler::check::Checked;
 use snnc_compiler::lower::{Optimizer, hyper};
 use snnc_runtime::device::Backend;
+use snnc_runtime::device::cuda::nvrtc::{CompileError, compile};
 use snnc_runtime::session::{Mode, Unfolded};
 use snnc_runtime::weights::Weights;
-use snnc_tests::{Numbers, small_zoo};
+use snnc_tests::{Numbers, data, small_zoo};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+use tempfile::TempDir;
 
 const SAMPLES: usize = 8;
 const STEPS: usize = 20;
@@ -70,4 +79,59 @@ fn every_model_of_the_zoo_learns_with_the_same_bits_twice_on_a_gpu() {
 fn what_is_asked_of_a_gpu_holds_on_the_cpu() {
     let some = small_zoo().into_iter().filter(|(name, _)| name.starts_with("quickstart/") || name.starts_with("spikingformer/cifar "));
     some.for_each(|(_, checked)| passes(&Backend::Cpu, &checked));
+}
+
+#[test]
+fn what_a_device_is_told_to_do_gives_what_the_host_gives() {
+    if let Err(CompileError::Missing(why)) = compile("", "sm_90") {
+        assert!(std::env::var_os("SNNC_ALL_TESTS").is_none(), "{why}; tests/tools.sh installs it");
+        println!("skipped: {why}; tests/tools.sh installs it");
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let mock = folder.path().join("libcuda.so");
+    let options = ["-std=c++20", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o"];
+    let compiled = Command::new("c++").args(options).arg(&mock).arg(data("mock/nvidia.cpp")).output().unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    for library in ["libcublasLt.so", "libcudnn.so"] {
+        symlink(&mock, folder.path().join(library)).unwrap();
+    }
+    let mut own = Command::new(std::env::current_exe().unwrap());
+    own.args(["gpu::mocked", "--exact", "--ignored", "--nocapture", "--test-threads", "1"]);
+    let out = own
+        .env("LD_LIBRARY_PATH", folder.path())
+        .env("SNNC_MOCK", folder.path())
+        .env("SNNC_CACHE", folder.path().join("cache"))
+        .output()
+        .unwrap();
+    let said = [out.stdout, out.stderr].map(|s| String::from_utf8_lossy(&s).into_owned()).concat();
+    assert!(out.status.success() && said.contains("1 passed"), "{said}");
+    assert!(folder.path().join("cache").read_dir().unwrap().count() > 0, "kernels are kept");
+}
+
+/// The other side of the test above, in a process that finds the mock.
+#[test]
+#[ignore = "run by the test above"]
+fn mocked() {
+    let folder = PathBuf::from(std::env::var_os("SNNC_MOCK").unwrap());
+    assert_eq!(Backend::cuda().unwrap().1, "a mock");
+    let kernels = |number: usize| {
+        let own = folder.join(number.to_string());
+        fs::create_dir(&own).unwrap();
+        fs::write(folder.join("current"), own.join("kernels.so").to_str().unwrap()).unwrap();
+        Backend::Hosted(own)
+    };
+    for (i, line) in SMOOTH.iter().enumerate().step_by(2) {
+        let checked = network(line, true);
+        trains_alike_on(&kernels(i), &checked, &format!("{line} on the host"));
+        trains_alike_on(&Backend::Cuda, &checked, &format!("{line} on a device"));
+    }
+    let wanted = ["quickstart/digits ", "quickstart/digits_attention", "mixer/mlp_spe ", "gac/msresnet_cifar ", "dsr/vgg11_dvs "];
+    let some = small_zoo().into_iter().filter(|(name, _)| wanted.iter().any(|w| name.starts_with(w)));
+    for (i, (name, checked)) in some.enumerate() {
+        let (expected, _) = learns(&kernels(1000 + i), &checked, 3);
+        let (losses, _) = learns(&Backend::Cuda, &checked, 3);
+        let off = losses.iter().zip(&expected).map(|(a, b)| ((a - b) / b).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-3, "{name}: {losses:?}, on the host {expected:?}");
+    }
 }

@@ -15,7 +15,7 @@ const SAMPLES: usize = 3;
 const LABELS: [usize; SAMPLES] = [0, 2, 1];
 
 /// A network around one line that makes `y` of the analog `e` `[C = 4, H = 4, W = 4]`.
-fn network(line: &str, spiking: bool) -> Checked {
+pub(crate) fn network(line: &str, spiking: bool) -> Checked {
     let middle = if spiking { "s = e |> lif\n" } else { "s = e\n" };
     checked_text(
         &format!(
@@ -29,7 +29,7 @@ fn network(line: &str, spiking: bool) -> Checked {
 }
 
 /// The smooth lines, one for every operator.
-const SMOOTH: [&str; 21] = [
+pub(crate) const SMOOTH: [&str; 21] = [
     "y = s |> conv(C = 3, kernel = [3, 2], stride = [2, 1], pad = 1)",
     "y = s |> conv(C = 3, kernel = 4, pad = (1, 2), bias = false)",
     "y = s |> linear(W -> W)",
@@ -112,7 +112,7 @@ pub(crate) fn trains_alike(checked: &Checked, what: &str) {
     trains_alike_on(&Backend::Cpu, checked, what);
 }
 
-fn trains_alike_on(backend: &Backend, checked: &Checked, what: &str) {
+pub(crate) fn trains_alike_on(backend: &Backend, checked: &Checked, what: &str) {
     let graph = checked.graph();
     let weights = weights(checked, 3);
     let batch = random_batch(checked, SAMPLES, 4);

@@ -65,6 +65,7 @@ impl Hosted {
         let mut seen = std::collections::BTreeSet::new();
         for (_, l) in program.loops().filter(|(_, l)| seen.insert(l.kernel)) {
             let args: Vec<String> = (0..program.kernels[l.kernel.index()].args).map(|i| format!("a[{i}], ")).collect();
+            let _ = writeln!(text, "extern \"C\" const int arguments_{} = {};", l.kernel, args.len());
             let barriers = !matches!(scheduled(&program, l)?.grid, Grid::Elements { .. });
             let _ = writeln!(
                 text,

@@ -1,0 +1,350 @@
+// NVIDIA's driver, cuBLASLt and cuDNN as far as snnc calls them, on the host: what a device would be told to do is done here, with
+// the kernels that the host runs (the library that the file `current` beside this one names). Descriptions are kept as the
+// documented calls make them, so that a wrong attribute, size or order shows.
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <dlfcn.h>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+typedef unsigned long long Pointer;
+
+namespace {
+struct Call {
+    long long begin, end, ranges, first;
+    int steps;
+    float batch;
+    const float *hyper;
+};
+struct Shape {
+    long long size[6], from[6], to[6];
+};
+struct Function {
+    std::string name;
+    void *library;
+};
+struct Graph {
+    std::vector<std::function<void()>> launches;
+};
+
+bool recording = false;
+Graph *recorded = nullptr;
+
+// Runs it, or keeps it while a graph is recorded.
+int launched(std::function<void()> f) {
+    if (recording)
+        recorded->launches.push_back(f);
+    else
+        f();
+    return 0;
+}
+
+[[noreturn]] void refuse(const char *why) {
+    std::fprintf(stderr, "the mock refuses: %s\n", why);
+    std::abort();
+}
+
+// The folder of this library.
+std::string folder() {
+    Dl_info info;
+    dladdr((void *)&refuse, &info);
+    std::string path = info.dli_fname;
+    return path.substr(0, path.rfind('/'));
+}
+}  // namespace
+
+extern "C" {
+// --- the driver
+int cuInit(unsigned) { return 0; }
+int cuGetErrorName(int, const char **name) { return *name = "MOCK", 0; }
+int cuGetErrorString(int, const char **text) { return *text = "the mock refuses", 0; }
+int cuDriverGetVersion(int *version) { return *version = 13000, 0; }
+int cuDeviceGetCount(int *count) { return *count = 1, 0; }
+int cuDeviceGet(int *device, int) { return *device = 0, 0; }
+int cuDeviceGetName(char *name, int size, int) { return std::snprintf(name, (size_t)size, "a mock"), 0; }
+// Of all attributes, the parts of the architecture: 9.0.
+int cuDeviceGetAttribute(int *value, int which, int) { return *value = which == 75 ? 9 : 0, 0; }
+int cuDevicePrimaryCtxRetain(void **context, int) { return *context = (void *)1, 0; }
+int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
+int cuCtxSetCurrent(void *) { return 0; }
+int cuStreamCreate(void **stream, unsigned) { return *stream = (void *)2, 0; }
+int cuStreamDestroy_v2(void *) { return 0; }
+int cuStreamSynchronize(void *) {
+    if (recording) refuse("a wait while a graph is recorded");
+    return 0;
+}
+int cuMemGetInfo_v2(size_t *free, size_t *total) { return *free = *total = 2000000000, 0; }
+int cuMemAlloc_v2(Pointer *at, size_t bytes) {
+    if (recording) refuse("an allocation while a graph is recorded");
+    void *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+    std::memset(memory, 0xff, bytes);
+    return *at = (Pointer)memory, 0;
+}
+int cuMemFree_v2(Pointer at) { return std::free((void *)at), 0; }
+int cuMemsetD8Async(Pointer at, unsigned char value, size_t bytes, void *) {
+    return launched([=] { std::memset((void *)at, value, bytes); });
+}
+int cuMemcpyHtoDAsync_v2(Pointer to, const void *from, size_t bytes, void *) {
+    if (recording) refuse("a copy from the host while a graph is recorded");
+    return std::memcpy((void *)to, from, bytes), 0;
+}
+int cuMemcpyDtoHAsync_v2(void *to, Pointer from, size_t bytes, void *) {
+    if (recording) refuse("a copy to the host while a graph is recorded");
+    return std::memcpy(to, (void *)from, bytes), 0;
+}
+int cuModuleLoadData(void **module, const void *image) {
+    if (std::memcmp(image, "\x7f" "ELF", 4)) refuse("a module that is no cubin");
+    std::ifstream current(folder() + "/current");
+    std::string path;
+    std::getline(current, path);
+    *module = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!*module) refuse(dlerror());
+    return 0;
+}
+int cuModuleUnload(void *) { return 0; }
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+    *function = new Function{name, module};
+    return 0;
+}
+int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty, unsigned tz, unsigned shared, void *,
+                   void **params, void **extra) {
+    if (y != 1 || z != 1 || threads != 256 || ty != 1 || tz != 1 || shared || extra || !x) refuse("a launch of another form");
+    const Function &f = *(Function *)function;
+    void *launcher = dlsym(f.library, ("launch_" + f.name).c_str());
+    if (!launcher) refuse(("no kernel " + f.name).c_str());
+    if (f.name == "sum_parts") {
+        float *from = *(float **)params[0], *to = *(float **)params[1];
+        long long count = *(long long *)params[2], size = *(long long *)params[3];
+        return launched([=] { ((void (*)(float *, float *, long long, long long, unsigned, int))launcher)(from, to, count, size, x, 0); });
+    }
+    if (f.name == "copy_tensor") {
+        float *from = *(float **)params[0], *to = *(float **)params[1];
+        Shape shape = *(Shape *)params[2];
+        return launched([=] { ((void (*)(float *, float *, const Shape *, unsigned, int))launcher)(from, to, &shape, x, 0); });
+    }
+    const int *count = (const int *)dlsym(f.library, ("arguments_" + f.name).c_str());
+    if (!count) refuse(("how many arguments has " + f.name + "?").c_str());
+    std::vector<float *> args;
+    for (int i = 0; i < *count; i++) args.push_back(*(float **)params[i]);
+    Call call = *(Call *)params[*count];
+    return launched([=] { ((void (*)(float *const *, const Call *, unsigned, int))launcher)(args.data(), &call, x, 0); });
+}
+int cuStreamBeginCapture_v2(void *, int) {
+    recording = true;
+    recorded = new Graph;
+    return 0;
+}
+int cuStreamEndCapture(void *, void **graph) {
+    recording = false;
+    return *graph = recorded, 0;
+}
+int cuGraphInstantiateWithFlags(void **ready, void *graph, unsigned long long) { return *ready = new Graph(*(Graph *)graph), 0; }
+int cuGraphDestroy(void *graph) { return delete (Graph *)graph, 0; }
+int cuGraphExecDestroy(void *graph) { return delete (Graph *)graph, 0; }
+int cuGraphLaunch(void *graph, void *) {
+    for (auto &f : ((Graph *)graph)->launches) f();
+    return 0;
+}
+
+// --- cuBLASLt
+struct Layout {
+    unsigned long long rows, columns;
+    long long leading;
+    int count = 1;
+    long long next = 0;
+};
+struct Description {
+    int a = 0, b = 0;
+};
+int cublasLtCreate(void **handle) { return *handle = (void *)3, 0; }
+int cublasLtDestroy(void *) { return 0; }
+int cublasLtMatrixLayoutCreate(void **layout, int type, unsigned long long rows, unsigned long long columns, long long leading) {
+    if (type != 0) refuse("a matrix that is not of f32");
+    if (leading < (long long)rows) refuse("columns that overlap");
+    return *layout = new Layout{rows, columns, leading}, 0;
+}
+int cublasLtMatrixLayoutDestroy(void *layout) { return delete (Layout *)layout, 0; }
+int cublasLtMatrixLayoutSetAttribute(void *layout, int which, const void *value, size_t size) {
+    Layout &l = *(Layout *)layout;
+    if (which == 5 && size == 4)
+        l.count = *(const int *)value;
+    else if (which == 6 && size == 8)
+        l.next = *(const long long *)value;
+    else
+        refuse("an attribute of a matrix");
+    return 0;
+}
+int cublasLtMatmulDescCreate(void **description, int compute, int scale) {
+    if (compute != 68 || scale != 0) refuse("products not in f32");
+    return *description = new Description, 0;
+}
+int cublasLtMatmulDescDestroy(void *description) { return delete (Description *)description, 0; }
+int cublasLtMatmulDescSetAttribute(void *description, int which, const void *value, size_t size) {
+    Description &d = *(Description *)description;
+    if (size != 4 || (which != 3 && which != 4)) refuse("an attribute of a product");
+    (which == 3 ? d.a : d.b) = *(const int *)value;
+    return 0;
+}
+int cublasLtMatmulPreferenceCreate(void **preference) { return *preference = new int(0), 0; }
+int cublasLtMatmulPreferenceDestroy(void *preference) {
+    if (*(int *)preference != 3) refuse("products whose sums may be split in any order");
+    return delete (int *)preference, 0;
+}
+int cublasLtMatmulPreferenceSetAttribute(void *preference, int which, const void *value, size_t size) {
+    if (which == 1 && size == 8)
+        *(int *)preference |= 1;
+    else if (which == 3 && size == 4 && *(const unsigned *)value == 0)
+        *(int *)preference |= 2;
+    else
+        refuse("an attribute of a preference");
+    return 0;
+}
+struct Heuristic {
+    unsigned long long algorithm[8];
+    size_t workspace;
+    int state;
+    float waves;
+    int reserved[4];
+};
+int cublasLtMatmulAlgoGetHeuristic(void *, void *, void *, void *, void *, void *, void *, int asked, Heuristic *results, int *found) {
+    if (asked < 1) refuse("no algorithm asked for");
+    *results = Heuristic{{42}, 0, 0, 1, {}};
+    return *found = 1, 0;
+}
+int cublasLtMatmul(void *, void *description, const void *alpha, const void *a, void *la, const void *b, void *lb, const void *beta, const void *c,
+                   void *lc, void *d, void *ld, const void *algorithm, void *, size_t, void *stream) {
+    const Layout x = *(Layout *)la, y = *(Layout *)lb, z = *(Layout *)ld;
+    const Description how = *(Description *)description;
+    const float scale = *(const float *)alpha, kept = *(const float *)beta;
+    if (c != d || lc != ld || *(const unsigned long long *)algorithm != 42 || stream != (void *)2) refuse("a product of another form");
+    const unsigned long long m = z.rows, n = z.columns, k = how.a ? x.rows : x.columns;
+    if ((how.a ? x.columns : x.rows) != m || (how.b ? y.rows : y.columns) != n || (how.b ? y.columns : y.rows) != k)
+        refuse("a product of matrices that do not fit");
+    if (x.count != z.count || y.count != z.count) refuse("another number of products");
+    return launched([=] {
+        for (int p = 0; p < z.count; p++)
+            for (unsigned long long j = 0; j < n; j++)
+                for (unsigned long long i = 0; i < m; i++) {
+                    float sum = 0;
+                    for (unsigned long long l = 0; l < k; l++) {
+                        const float left = ((const float *)a)[p * x.next + (how.a ? l + i * x.leading : i + l * x.leading)];
+                        const float right = ((const float *)b)[p * y.next + (how.b ? j + l * y.leading : l + j * y.leading)];
+                        sum += left * right;
+                    }
+                    float &to = ((float *)d)[p * z.next + i + j * z.leading];
+                    to = scale * sum + (kept == 0 ? 0 : kept * to);
+                }
+    });
+}
+
+// --- cuDNN: tensors with channels last
+struct Tensor {
+    int n, c, h, w;
+};
+struct Window {
+    int ph, pw, sh, sw;
+};
+struct Performance {
+    int algorithm, status;
+    float time;
+    size_t memory;
+    int determinism, math, reserved[3];
+};
+int cudnnCreate(void **handle) { return *handle = (void *)4, 0; }
+int cudnnDestroy(void *) { return 0; }
+int cudnnSetStream(void *, void *stream) { return stream == (void *)2 ? 0 : 1; }
+int cudnnCreateTensorDescriptor(void **t) { return *t = new Tensor{}, 0; }
+int cudnnDestroyTensorDescriptor(void *t) { return delete (Tensor *)t, 0; }
+int cudnnSetTensor4dDescriptor(void *t, int format, int type, int n, int c, int h, int w) {
+    if (format != 1 || type != 0) refuse("a tensor that is not of f32 with channels last");
+    return *(Tensor *)t = Tensor{n, c, h, w}, 0;
+}
+int cudnnCreateFilterDescriptor(void **t) { return *t = new Tensor{}, 0; }
+int cudnnDestroyFilterDescriptor(void *t) { return delete (Tensor *)t, 0; }
+int cudnnSetFilter4dDescriptor(void *t, int type, int format, int k, int c, int h, int w) {
+    if (format != 1 || type != 0) refuse("a filter that is not of f32 with channels last");
+    return *(Tensor *)t = Tensor{k, c, h, w}, 0;
+}
+int cudnnCreateConvolutionDescriptor(void **t) { return *t = new Window{}, 0; }
+int cudnnDestroyConvolutionDescriptor(void *t) { return delete (Window *)t, 0; }
+int cudnnSetConvolution2dDescriptor(void *t, int ph, int pw, int sh, int sw, int dh, int dw, int mode, int type) {
+    if (dh != 1 || dw != 1 || mode != 1 || type != 0) refuse("no cross-correlation in f32");
+    return *(Window *)t = Window{ph, pw, sh, sw}, 0;
+}
+int cudnnSetConvolutionMathType(void *, int math) { return math == 3 ? 0 : 1; }
+static int algorithms(int asked, int *found, Performance *results) {
+    if (asked < 2) refuse("no algorithm asked for");
+    // The first is fast and gives other bits every time.
+    results[0] = Performance{0, 0, 1, 0, 0, 3, {}};
+    results[1] = Performance{1, 0, 2, 512, 1, 3, {}};
+    return *found = 2, 0;
+}
+int cudnnGetConvolutionForwardAlgorithm_v7(void *, void *, void *, void *, void *, int asked, int *found, Performance *results) {
+    return algorithms(asked, found, results);
+}
+int cudnnGetConvolutionBackwardDataAlgorithm_v7(void *, void *, void *, void *, void *, int asked, int *found, Performance *results) {
+    return algorithms(asked, found, results);
+}
+int cudnnGetConvolutionBackwardFilterAlgorithm_v7(void *, void *, void *, void *, void *, int asked, int *found, Performance *results) {
+    return algorithms(asked, found, results);
+}
+// f(place in y, place in x, place in w) for every product of a convolution.
+extern "C++" {
+template <typename F> void products(Tensor x, Tensor w, Tensor y, Window s, F f) {
+    if (x.n != y.n || w.c != x.c || w.n != y.c) refuse("a convolution of tensors that do not fit");
+    if ((x.h + 2 * s.ph - w.h) / s.sh + 1 != y.h || (x.w + 2 * s.pw - w.w) / s.sw + 1 != y.w) refuse("a convolution of another extent");
+    for (int n = 0; n < y.n; n++)
+        for (int h = 0; h < y.h; h++)
+            for (int v = 0; v < y.w; v++)
+                for (int a = 0; a < w.h; a++)
+                    for (int b = 0; b < w.w; b++) {
+                        const int i = h * s.sh + a - s.ph, j = v * s.sw + b - s.pw;
+                        if (i < 0 || j < 0 || i >= x.h || j >= x.w) continue;
+                        for (int o = 0; o < y.c; o++)
+                            for (int c = 0; c < x.c; c++)
+                                f(((size_t)(n * y.h + h) * y.w + v) * y.c + o, ((size_t)(n * x.h + i) * x.w + j) * x.c + c,
+                                  ((size_t)(o * w.h + a) * w.w + b) * w.c + c);
+                    }
+}
+}
+static size_t elements(Tensor t) { return (size_t)t.n * t.c * t.h * t.w; }
+static void plain(const void *alpha, const void *beta, int algorithm, void *aside, size_t bytes) {
+    if (*(const float *)alpha != 1 || *(const float *)beta != 0) refuse("a convolution that is scaled");
+    if (algorithm != 1) refuse("an algorithm that gives other bits every time");
+    if (!aside || bytes != 512) refuse("a convolution without its workspace");
+}
+int cudnnConvolutionForward(void *, const void *alpha, void *dx, const void *x, void *dw, const void *w, void *window, int algorithm, void *aside,
+                            size_t bytes, const void *beta, void *dy, void *y) {
+    plain(alpha, beta, algorithm, aside, bytes);
+    const Tensor tx = *(Tensor *)dx, tw = *(Tensor *)dw, ty = *(Tensor *)dy;
+    const Window s = *(Window *)window;
+    return launched([=] {
+        std::memset(y, 0, 4 * elements(ty));
+        products(tx, tw, ty, s, [&](size_t i, size_t j, size_t k) { ((float *)y)[i] += ((const float *)x)[j] * ((const float *)w)[k]; });
+    });
+}
+int cudnnConvolutionBackwardData(void *, const void *alpha, void *dw, const void *w, void *dy, const void *y, void *window, int algorithm, void *aside,
+                                 size_t bytes, const void *beta, void *dx, void *x) {
+    plain(alpha, beta, algorithm, aside, bytes);
+    const Tensor tx = *(Tensor *)dx, tw = *(Tensor *)dw, ty = *(Tensor *)dy;
+    const Window s = *(Window *)window;
+    return launched([=] {
+        std::memset(x, 0, 4 * elements(tx));
+        products(tx, tw, ty, s, [&](size_t i, size_t j, size_t k) { ((float *)x)[j] += ((const float *)y)[i] * ((const float *)w)[k]; });
+    });
+}
+int cudnnConvolutionBackwardFilter(void *, const void *alpha, void *dx, const void *x, void *dy, const void *y, void *window, int algorithm,
+                                   void *aside, size_t bytes, const void *beta, void *dw, void *w) {
+    plain(alpha, beta, algorithm, aside, bytes);
+    const Tensor tx = *(Tensor *)dx, tw = *(Tensor *)dw, ty = *(Tensor *)dy;
+    const Window s = *(Window *)window;
+    return launched([=] {
+        std::memset(w, 0, 4 * elements(tw));
+        products(tx, tw, ty, s, [&](size_t i, size_t j, size_t k) { ((float *)w)[k] += ((const float *)y)[i] * ((const float *)x)[j]; });
+    });
+}
+}
