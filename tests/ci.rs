@@ -157,8 +157,8 @@ fn a_baseline_accepts_what_stands_and_nothing_new() {
     // Files that are none.
     says(t.path(), &["check", "deploy", "--baseline", "nowhere.json"], 2, &["cannot read the baseline `nowhere.json`", "--write-baseline"]);
     fs::write(t.path().join("base.json"), "{\"version\": 7, \"findings\": []}").unwrap();
-    says(t.path(), &["check", "deploy", "--baseline", "base.json"], 2, &["is of version 7, and this snnc reads version 1"]);
-    for text in ["{", "[]", "{\"version\": 1, \"snnc\": \"0\", \"findings\": [{}]}"] {
+    says(t.path(), &["check", "deploy", "--baseline", "base.json"], 2, &["is of version 7, and this snnc reads version 2"]);
+    for text in ["{", "[]", "{\"version\": 2, \"snnc\": \"0\", \"findings\": [{}]}"] {
         fs::write(t.path().join("base.json"), text).unwrap();
         says(t.path(), &["check", "deploy", "--baseline", "base.json"], 2, &["is no baseline"]);
     }
@@ -449,4 +449,87 @@ fn names_of_files_are_only_names() {
     let name = std::ffi::OsStr::from_bytes(b"x\xff.snn");
     fs::write(t.path().join("deploy").join(name), ADMITTED).unwrap();
     says(t.path(), &["check", "deploy"], 2, &["is not UTF-8"]);
+}
+
+/// Two variants of one text, of which one breaks a rule.
+const SHARED: &str = "model M {
+    param t: float = 3.0
+    time T = 2
+    input x: analog[C = 2]
+    neuron a = LIF(tau = t)
+    encoder {
+        e = x |> linear(C -> C = 4)
+    }
+    output e |> a |> linear(C -> C = 3) |> mean(T)
+}
+
+variant Wrong = M(t = 3.0)
+variant Right = M(t = 2.0)
+";
+
+#[test]
+fn fixes_change_no_other_variant_and_nothing_that_is_admitted() {
+    let t = TempDir::new().unwrap();
+    fs::write(t.path().join("m.snn"), SHARED).unwrap();
+    says(t.path(), &["check", "m.snn", "--fix"], 1, &["for `Wrong` would change `Right`, where that is not wrong"]);
+    assert_eq!(fs::read_to_string(t.path().join("m.snn")).unwrap(), SHARED);
+    // Alone, or with all that read it wrong, it is mended.
+    let both = SHARED.replace("t = 2.0", "t = 5.0");
+    fs::write(t.path().join("m.snn"), &both).unwrap();
+    says(t.path(), &["check", "m.snn", "--fix"], 0, &["mended"]);
+    // One that may be mended beside one that may not.
+    let other = SHARED.replace("    output e |> a", "    neuron b = LIF(tau = 1.5)\n    output e |> b |> linear(C -> C) |> a");
+    fs::write(t.path().join("m.snn"), &other).unwrap();
+    says(t.path(), &["check", "m.snn", "--fix"], 1, &["1 place mended", "would change `Right`"]);
+    let text = fs::read_to_string(t.path().join("m.snn")).unwrap();
+    assert!(!text.contains("tau = 1.5") && text.contains("tau = t"), "{text}");
+    let admitted = ADMITTED.replace("output s |>", "output s |> linear(C -> C) |> lif |>");
+    fs::write(t.path().join("b.snn"), &admitted).unwrap();
+    says(t.path(), &["check", "b.snn", "--fix"], 1, &["would change `s.lif` of `B` too, which an `allow` admits"]);
+    assert_eq!(fs::read_to_string(t.path().join("b.snn")).unwrap(), admitted);
+}
+
+#[test]
+fn a_baseline_accepts_neither_more_places_nor_other_variants() {
+    let t = TempDir::new().unwrap();
+    let bad = ADMITTED.replace("    allow(leak, count = 1, \"as published\")\n", "");
+    fs::write(t.path().join("b.snn"), &bad).unwrap();
+    says(t.path(), &["check", "b.snn", "--write-baseline", "base.json"], 0, &["(1 finding)"]);
+    let more = bad.replace("output s |>", "output s |> linear(C -> C) |> lif |>");
+    fs::write(t.path().join("b.snn"), more).unwrap();
+    says(t.path(), &["check", "b.snn", "--baseline", "base.json"], 1, &["check::leak"]);
+    says(t.path(), &["check", "b.snn", "--write-baseline", "base.json"], 0, &["(1 finding)"]);
+    // Fewer places are no news.
+    fs::write(t.path().join("b.snn"), &bad).unwrap();
+    says(t.path(), &["check", "b.snn", "--baseline", "base.json"], 0, &["1 finding in the baseline"]);
+    fs::write(t.path().join("m.snn"), SHARED).unwrap();
+    says(t.path(), &["check", "m.snn", "--write-baseline", "base.json"], 0, &[]);
+    fs::write(t.path().join("m.snn"), SHARED.replace("t = 2.0", "t = 5.0")).unwrap();
+    says(t.path(), &["check", "m.snn", "--baseline", "base.json"], 1, &["check::leak"]);
+}
+
+#[test]
+fn a_pattern_that_can_match_nothing_is_refused() {
+    let t = folder();
+    for pattern in ["/deploy/a.snn", "deploy//a.snn", "deploy/./a.snn", "x/../deploy/a.snn", "../deploy/a.snn"] {
+        fs::write(t.path().join("snnc.toml"), format!("[[model]]\nfiles = [\"{pattern}\"]\nverdict = \"strict\"\n")).unwrap();
+        says(t.path(), &["check", "deploy"], 2, &["policy::file", "is not seen from this folder", "deploy/*.snn"]);
+    }
+    fs::write(t.path().join("snnc.toml"), "[[model]]\nfiles = []\nverdict = \"strict\"\n").unwrap();
+    says(t.path(), &["check", "deploy"], 2, &["policy::file", "names no file"]);
+}
+
+#[test]
+fn thousands_of_findings_take_seconds() {
+    let t = TempDir::new().unwrap();
+    let count = 1000;
+    let neurons: String = (0..count).map(|i| format!("    neuron n{i} = LIF(tau = 3.0)\n")).collect();
+    let layers: String = (1..count).map(|i| format!("    s{i} = s{} |> linear(C -> C) |> n{i}\n", i - 1)).collect();
+    let head = "model M {\n    time T = 2\n    input x: analog[C = 2]\n    encoder {\n        e = x |> linear(C -> C)\n    }\n";
+    let last = format!("    s0 = e |> n0\n{layers}    output s{} |> linear(C -> C = 3) |> mean(T)\n}}\n", count - 1);
+    fs::write(t.path().join("m.snn"), format!("{head}{neurons}{last}")).unwrap();
+    let begun = std::time::Instant::now();
+    assert_eq!(sarif(t.path(), &["m.snn"], 1)["runs"][0]["results"].as_array().unwrap().len(), count);
+    says(t.path(), &["check", "m.snn", "--fix"], 0, &["1,000 places mended"]);
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }

@@ -6,6 +6,7 @@ use snnc_compiler::fold::{fold, prepare};
 use snnc_compiler::graph::Settings;
 use snnc_compiler::ops::Role;
 use snnc_compiler::types::ParamId;
+use snnc_grammar::Modules;
 use snnc_runtime::reference;
 use snnc_tests::{Numbers, build_text, checked_text, distance, small_zoo};
 
@@ -497,7 +498,8 @@ pub(crate) fn mended_text(path: &str, variant: Option<&str>, settings: &Settings
         let (sources, graph) = build_text("mended.snn", &text, variant, settings);
         let checked = check(graph.unwrap());
         let remedies = checked.findings().diagnostics.iter().flat_map(|d| d.remedies.iter().filter(|r| r.exact()));
-        let mut edits: Vec<_> = remedies.filter_map(|r| r.edit(&sources)).collect();
+        let mut modules = Modules::new(&sources);
+        let mut edits: Vec<_> = remedies.filter_map(|r| r.edit(&mut modules)).collect();
         edits.sort_by_key(|e| std::cmp::Reverse(e.span.start));
         edits.dedup();
         edits.iter().for_each(|e| text.insert_str(e.span.start as usize, &e.text));

@@ -15,5 +15,5 @@ mod source;
 pub use diagnostic::{Diagnostic, Label, Report, Severity};
 pub use parse::{MAX_BYTES, MAX_CHAIN, MAX_NESTING, decode, parse, parse_setting};
 pub use print::{expr_text, print};
-pub use remedy::{Edit, Remedy};
+pub use remedy::{Edit, Modules, Remedy};
 pub use source::{FileId, Source, SourceMap, Span};

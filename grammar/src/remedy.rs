@@ -1,7 +1,8 @@
 //! Remedies that a machine can apply: what a stage proposes, and the text it becomes.
 
-use crate::ast::{Arg, Args, Call, Expr, ExprKind, Item, Mark, Stmt, StmtKind};
+use crate::ast::{Arg, Args, Call, Expr, ExprKind, Item, Mark, Module, Stmt, StmtKind};
 use crate::source::{FileId, SourceMap, Span};
+use std::collections::BTreeMap;
 
 /// A change to a source that mends a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,24 @@ pub enum Remedy {
     },
 }
 
+/// The sources that remedies change, each parsed once.
+#[derive(Debug)]
+pub struct Modules<'s> {
+    sources: &'s SourceMap,
+    parsed: BTreeMap<FileId, Option<Module>>,
+}
+
+impl<'s> Modules<'s> {
+    /// Of these sources.
+    pub fn new(sources: &'s SourceMap) -> Self {
+        Modules { sources, parsed: BTreeMap::new() }
+    }
+
+    fn of(&mut self, file: FileId) -> Option<&Module> {
+        self.parsed.entry(file).or_insert_with(|| crate::parse(self.sources, file).ok()).as_ref()
+    }
+}
+
 /// New text for a range of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
@@ -84,7 +103,8 @@ impl Remedy {
     }
 
     /// The change as text; none if the source is not as the remedy expects.
-    pub fn edit(&self, sources: &SourceMap) -> Option<Edit> {
+    pub fn edit(&self, modules: &mut Modules<'_>) -> Option<Edit> {
+        let sources = modules.sources;
         match self {
             Remedy::Before { stage, neuron } => {
                 let name = sources.text(*neuron);
@@ -93,7 +113,7 @@ impl Remedy {
                 (plain && !name.is_empty()).then(|| Edit { span: start, text: format!("{name} |> ") })
             }
             Remedy::Argument { call, name, value } => {
-                let call = find(sources, *call)?;
+                let call = find(modules.of(call.file)?, *call)?;
                 let given = call.args.list.iter().find_map(|arg| match arg {
                     Arg::Named(n, e) if n.name == *name => Some(e.span),
                     _ => None,
@@ -106,14 +126,14 @@ impl Remedy {
                 ))
             }
             Remedy::Axes { call, axes } => {
-                let call = find(sources, *call)?;
+                let call = find(modules.of(call.file)?, *call)?;
                 let plain: Vec<Span> =
                     call.args.list.iter().filter_map(|arg| if let Arg::Plain(e) = arg { Some(e.span) } else { None }).collect();
                 let (first, last) = (plain.first()?, plain.last()?);
                 Some(Edit { span: first.to(*last), text: axes.join(", ") })
             }
             Remedy::Mark { at, mark } => {
-                let module = crate::parse(sources, at.file).ok()?;
+                let module = modules.of(at.file)?;
                 let start = module.items.iter().filter_map(Item::body).find_map(|body| around(body, *at))?.span.start;
                 let line = sources.text(Span { start: 0, end: start, ..*at });
                 let indent: String = line.chars().rev().take_while(|c| *c == ' ').collect();
@@ -128,7 +148,7 @@ impl Remedy {
                 Some(Edit { span: Span { start: u32::try_from(start).ok()?, end, ..*allow }, text: String::new() })
             }
             Remedy::Admit { allow, count } => {
-                let module = crate::parse(sources, allow.file).ok()?;
+                let module = modules.of(allow.file)?;
                 let args = module.items.iter().filter_map(Item::body).flatten().find_map(|s| admits(s, *allow))?;
                 let value =
                     args.list.iter().find_map(|a| if let Arg::Named(n, e) = a { (n.name == "count").then_some(e.span) } else { None });
@@ -151,8 +171,7 @@ fn around(body: &[Stmt], at: Span) -> Option<&Stmt> {
 }
 
 /// The call at this place.
-fn find(sources: &SourceMap, at: Span) -> Option<Call> {
-    let module = crate::parse(sources, at.file).ok()?;
+fn find(module: &Module, at: Span) -> Option<Call> {
     let mut found = None;
     let mut look = |e: &Expr| {
         if let (true, ExprKind::Call(call)) = (e.span == at, &e.kind) {

@@ -7,17 +7,17 @@ use crate::findings::policy::Policy;
 use crate::findings::{Finding, Model, Outcome, Suppressed, fingerprints, github, human, json, sarif, worst};
 use crate::{Failure, model};
 use snnc_compiler::check::check;
-use snnc_compiler::graph::{Settings, build, instantiate};
+use snnc_compiler::graph::{Settings, build, instantiate, print as print_graph};
 use snnc_compiler::resolve::resolve;
 use snnc_compiler::text::{printable, several};
-use snnc_grammar::{Diagnostic, Edit, FileId, SourceMap, parse, print};
+use snnc_grammar::{Diagnostic, Edit, FileId, Modules, SourceMap, parse, print};
 use snnc_runtime::library::{Library, open};
 use snnc_runtime::train::checkpoint::replace;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Fixing one finding may uncover another; more rounds than this are no progress.
-const ROUNDS: usize = 16;
+/// Fixing one finding may uncover another, and of several remedies one may do harm; more rounds than this are no progress.
+const ROUNDS: usize = 64;
 
 pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let settings = model::settings(&args.settings)?;
@@ -106,7 +106,7 @@ fn library(path: &str) -> Option<Vec<&'static str>> {
 
 fn one(path: &str, variant: Option<&str>, settings: &Settings) -> Outcome {
     let mut sources = SourceMap::default();
-    let (mut models, mut diagnostics, mut notes, mut blocks) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut models, mut diagnostics, mut notes, mut blocks) = (Vec::<Model>::new(), Vec::new(), Vec::new(), 0);
     let result = (|| -> Result<(), Vec<Diagnostic>> {
         let file = open(&mut sources, path).map_err(|e| vec![e])?;
         let package = resolve(&mut sources, file, &Library)?;
@@ -141,17 +141,31 @@ fn one(path: &str, variant: Option<&str>, settings: &Settings) -> Outcome {
         // Variants share their source: the same mistake is said once.
         let same = |f: &Finding| f.diagnostic.code == diagnostic.code && f.diagnostic.span() == diagnostic.span();
         if !findings.iter().any(same) {
-            findings.push(Finding { diagnostic, suppressed, fingerprint: String::new() });
+            let places = places(&models, &diagnostic);
+            findings.push(Finding { diagnostic, suppressed, fingerprint: String::new(), places });
         }
     }
     Outcome { path: path.to_owned(), sources, findings, models, blocks, baseline: None }
 }
 
-/// Applies the remedies of a file's findings, and formats what it changed.
+/// In which models this is found, and at how many places of each.
+fn places(models: &[Model], diagnostic: &Diagnostic) -> BTreeMap<String, usize> {
+    let count = |model: &Model| {
+        let (graph, findings) = (model.checked.graph(), model.checked.findings());
+        let here = findings.residues.iter().filter(|r| !r.admitted && r.code == diagnostic.code && r.span == diagnostic.span()).count();
+        let said = findings.diagnostics.iter().filter(|d| d.code == diagnostic.code && d.span() == diagnostic.span()).count();
+        Some((graph.name.clone(), here.max(said))).filter(|(_, n)| *n > 0)
+    };
+    models.iter().filter_map(count).collect()
+}
+
+/// Applies the remedies of a file's findings, and formats what it changed. What a remedy would change besides what was found,
+/// another variant or what an `allow` admits, is not changed: then it is not applied.
 fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs) -> Result<(), Failure> {
-    let mut before: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut changed_files = BTreeSet::new();
     let mut fixed = 0;
-    let mut stays = None;
+    // Findings whose remedy is not applied, and why.
+    let mut refused: BTreeMap<String, String> = BTreeMap::new();
     // What is accepted stays as it is.
     let open = || -> Result<Outcome, Failure> {
         let mut outcome = found(path, variant, settings, args)?;
@@ -160,69 +174,123 @@ fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs)
         }
         Ok(outcome)
     };
+    let mut outcome = open()?;
+    let mut wanted = usize::MAX;
     for _ in 0..ROUNDS {
-        let outcome = open()?;
-        let edits = edits(&outcome, args.exact);
-        if edits.is_empty() {
-            break;
-        }
-        let errors = outcome.findings.iter().filter(|f| f.counts()).count();
-        let mut undo = Vec::new();
-        for (file, list) in &edits {
+        let mut mends = mends(&outcome, args.exact, &refused);
+        let Some(models) = mends.first().map(|m| models(m.finding)) else { break };
+        // Those about other models have their own turn: what they change here would not be told apart.
+        mends.retain(|m| self::models(m.finding) == models);
+        mends.truncate(wanted);
+        let mut before = Vec::new();
+        for (file, list) in &by_file(&mends) {
             let Some(source) = outcome.sources.get(*file) else { continue };
             let place = PathBuf::from(&source.name);
-            before.entry(place.clone()).or_insert_with(|| source.text.to_string());
-            undo.push((place.clone(), source.text.to_string()));
+            before.push((place.clone(), source.text.to_string()));
             replace(&place, formatted(&source.name, &changed(&source.text, list)).as_bytes()).map_err(Failure::failed)?;
         }
         let after = open()?;
-        let broken = after.models.len() < outcome.models.len() || after.findings.iter().filter(|f| f.counts()).count() > errors;
-        if broken {
-            // What should mend it does not: leave the file as it was.
-            for (place, text) in undo {
-                replace(&place, text.as_bytes()).map_err(Failure::failed)?;
+        match harm(&outcome, &after, &mends) {
+            None => {
+                fixed += mends.len();
+                changed_files.extend(before.into_iter().map(|(place, _)| place));
+                (outcome, wanted) = (after, usize::MAX);
             }
-            stays = Some("what is left is not mended by its usual remedy".to_owned());
-            break;
+            Some(why) => {
+                for (place, text) in before {
+                    replace(&place, text.as_bytes()).map_err(Failure::failed)?;
+                }
+                // Which of them it is: half as many, until one is left.
+                wanted = mends.len() / 2;
+                if let (0, Some(only)) = (wanted, mends.first()) {
+                    refused.insert(only.finding.fingerprint.clone(), why);
+                    wanted = usize::MAX;
+                }
+            }
         }
-        fixed += edits.values().map(Vec::len).sum::<usize>();
     }
     if fixed > 0 {
-        let files: Vec<String> = before.keys().map(|p| p.display().to_string()).collect();
+        let files: Vec<String> = changed_files.iter().map(|p| p.display().to_string()).collect();
         let places = several(fixed as u64, "place");
         eprintln!("{}: {places} mended in {}", printable(path), printable(&files.join(", ")));
-    } else if stays.is_none() {
-        stays = Some(open()?.findings.iter().filter(|f| f.counts()).count()).filter(|n| *n > 0).map(|n| {
-            let what = if args.exact { "a remedy that leaves the results as they are" } else { "a remedy that can be applied here" };
-            format!("nothing is mended: of {}, none has {what}", several(n as u64, "finding"))
-        });
     }
-    if let Some(why) = stays {
-        eprintln!("{}: {why}", printable(path));
+    let reasons: BTreeSet<&String> = refused.values().collect();
+    for why in reasons {
+        eprintln!("{}: not mended: {why}", printable(path));
+    }
+    let left = outcome.findings.iter().filter(|f| f.counts()).count();
+    if fixed == 0 && refused.is_empty() && left > 0 {
+        let what = if args.exact { "a remedy that leaves the results as they are" } else { "a remedy that can be applied here" };
+        eprintln!("{}: nothing is mended: of {}, none has {what}", printable(path), several(left as u64, "finding"));
     }
     Ok(())
 }
 
-/// The usual remedies of open findings, or those that leave what the network computes as it is, in files that are the user's, each place once and none inside another.
-fn edits(outcome: &Outcome, exact: bool) -> BTreeMap<FileId, Vec<Edit>> {
-    let mut edits: BTreeMap<FileId, Vec<Edit>> = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    for finding in outcome.findings.iter().filter(|f| f.counts()) {
-        let remedy = finding.diagnostic.remedies.iter().find(|r| !exact || r.exact());
-        let Some(edit) = remedy.and_then(|r| r.edit(&outcome.sources)) else { continue };
-        let own = outcome.sources.get(edit.span.file).is_some_and(|s| Path::new(&s.name).is_file());
-        let list = edits.entry(edit.span.file).or_default();
-        let apart = list.iter().all(|e| e.span.end <= edit.span.start || edit.span.end <= e.span.start);
-        if own && apart && seen.insert(edit.span) {
-            list.push(edit);
-        }
-    }
-    edits.retain(|_, list| !list.is_empty());
-    edits
+/// A finding and the edit that mends it.
+struct Mend<'o> {
+    finding: &'o Finding,
+    edit: Edit,
 }
 
-fn changed(text: &str, edits: &[Edit]) -> String {
-    let mut edits: Vec<&Edit> = edits.iter().collect();
+/// The usual remedies of open findings, or those that leave what the network computes as it is, in files that are the user's, each
+/// place once and none inside another.
+fn mends<'o>(outcome: &'o Outcome, exact: bool, refused: &BTreeMap<String, String>) -> Vec<Mend<'o>> {
+    let mut modules = Modules::new(&outcome.sources);
+    let mut mends: Vec<Mend<'_>> = Vec::new();
+    for finding in outcome.findings.iter().filter(|f| f.counts() && !refused.contains_key(&f.fingerprint)) {
+        let remedy = finding.diagnostic.remedies.iter().find(|r| !exact || r.exact());
+        let Some(edit) = remedy.and_then(|r| r.edit(&mut modules)) else { continue };
+        let own = outcome.sources.get(edit.span.file).is_some_and(|s| Path::new(&s.name).is_file());
+        let at = edit.span;
+        let apart = |m: &Mend<'_>| {
+            let other = m.edit.span;
+            other != at && (other.file != at.file || other.end <= at.start || at.end <= other.start)
+        };
+        if own && mends.iter().all(apart) {
+            mends.push(Mend { finding, edit });
+        }
+    }
+    mends
+}
+
+/// The models that something was found in.
+fn models(finding: &Finding) -> Vec<&str> {
+    finding.places.keys().map(String::as_str).collect()
+}
+
+fn by_file<'m>(mends: &'m [Mend<'_>]) -> BTreeMap<FileId, Vec<&'m Edit>> {
+    let mut files: BTreeMap<FileId, Vec<&Edit>> = BTreeMap::new();
+    for mend in mends {
+        files.entry(mend.edit.span.file).or_default().push(&mend.edit);
+    }
+    files
+}
+
+/// What these mends would do besides what they are for.
+fn harm(before: &Outcome, after: &Outcome, mends: &[Mend<'_>]) -> Option<String> {
+    let open = |o: &Outcome| o.findings.iter().filter(|f| f.counts()).count();
+    if after.models.len() < before.models.len() || open(after) > open(before) {
+        return Some("what is left is not mended by its usual remedy".into());
+    }
+    for (old, new) in before.models.iter().zip(&after.models) {
+        let (graph, residues) = (old.checked.graph(), &old.checked.findings().residues);
+        let found = mends.first().map(|m| models(m.finding)).unwrap_or_default();
+        if !found.contains(&graph.name.as_str()) && print_graph(graph) != print_graph(new.checked.graph()) {
+            return Some(format!("the usual remedy for `{}` would change `{}`, where that is not wrong", found.join("`, `"), graph.name));
+        }
+        let kept = |path: &str, rule: &str| {
+            let now = &new.checked.findings().residues;
+            now.iter().any(|r| r.admitted && r.path == path && r.rule == rule)
+        };
+        if let Some(gone) = residues.iter().find(|r| r.admitted && !kept(&r.path, r.rule)) {
+            return Some(format!("the usual remedy would change `{}` of `{}` too, which an `allow` admits", gone.path, graph.name));
+        }
+    }
+    None
+}
+
+fn changed(text: &str, edits: &[&Edit]) -> String {
+    let mut edits: Vec<&Edit> = edits.to_vec();
     edits.sort_by_key(|e| std::cmp::Reverse(e.span.start));
     let mut text = text.to_owned();
     for edit in edits {

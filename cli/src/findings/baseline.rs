@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The form of the file.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +27,16 @@ struct Entry {
     code: String,
     file: String,
     message: String,
+    /// In which models, and at how many places of each.
+    places: BTreeMap<String, usize>,
+}
+
+impl Entry {
+    /// It stands for this finding: the same line, in no other model and at no more places.
+    fn accepts(&self, finding: &Finding) -> bool {
+        let covers = |(model, count): (&String, &usize)| self.places.get(model).is_some_and(|accepted| count <= accepted);
+        self.fingerprint == finding.fingerprint && finding.places.iter().all(covers)
+    }
 }
 
 /// Findings that are accepted.
@@ -65,6 +75,7 @@ impl Baseline {
             code: f.diagnostic.code.to_owned(),
             file: o.name(f.diagnostic.span().file),
             message: f.diagnostic.message.clone(),
+            places: f.places.clone(),
         };
         let now = outcomes.iter().flat_map(|o| o.findings.iter().filter(|f| acceptable(f)).map(move |f| entry(o, f)));
         let entries: BTreeMap<String, Entry> = others.chain(now).map(|e| (e.fingerprint.clone(), e)).collect();
@@ -85,7 +96,7 @@ impl Baseline {
     /// Accepts what stands in it.
     pub(crate) fn accept(&self, outcome: &mut Outcome) {
         for finding in outcome.findings.iter_mut().filter(|f| acceptable(f)) {
-            if self.entries.iter().any(|e| e.fingerprint == finding.fingerprint) {
+            if self.entries.iter().any(|e| e.accepts(finding)) {
                 finding.suppressed = Some(Suppressed::Baseline);
             }
         }

@@ -14,6 +14,7 @@ use snnc_compiler::check::Checked;
 use snnc_compiler::text::hex;
 use snnc_grammar::{Diagnostic, FileId, Severity, SourceMap, Span};
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Why a finding does not fail the check.
@@ -33,6 +34,8 @@ pub(crate) struct Finding {
     pub(crate) suppressed: Option<Suppressed>,
     /// The same as long as the line and its place among equal ones are; see [`fingerprints`].
     pub(crate) fingerprint: String,
+    /// In which models it was found, and at how many places of each.
+    pub(crate) places: BTreeMap<String, usize>,
 }
 
 impl Finding {
@@ -121,13 +124,24 @@ fn seen_from(folder: &Path, path: &Path) -> String {
 /// text of the line without its spaces, with the line's place among equal ones behind it.
 pub(crate) fn fingerprints(outcome: &mut Outcome) {
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Of every line that something is found in: its words, and how many like it are above.
+    let mut lines: BTreeMap<(FileId, usize), (String, usize)> = BTreeMap::new();
+    for (file, source) in outcome.sources.iter() {
+        let (mut seen, mut start) = (HashMap::new(), 0);
+        for line in source.text.split_inclusive('\n') {
+            let words = words(line);
+            let above = seen.entry(words.clone()).or_insert(0usize);
+            lines.insert((file, start), (words, *above));
+            *above += 1;
+            start += line.len();
+        }
+    }
     let mut numbers = Vec::new();
     for finding in &outcome.findings {
         let (code, span) = (finding.diagnostic.code, finding.diagnostic.span());
         let text = outcome.sources.get(span.file).map_or("", |s| &s.text);
         let start = text.get(..span.start as usize).and_then(|t| t.rfind('\n')).map_or(0, |n| n + 1);
-        let line = words(text.get(start..).and_then(|t| t.lines().next()).unwrap_or_default());
-        let before = text.get(..start).unwrap_or_default().lines().filter(|l| words(l) == line).count();
+        let (line, before) = lines.get(&(span.file, start)).cloned().unwrap_or_default();
         // Several on one line are numbered from left to right.
         let left = |f: &&Finding| {
             let other = f.diagnostic.span();

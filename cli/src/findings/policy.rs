@@ -7,6 +7,7 @@ use snnc_compiler::check::Verdict;
 use snnc_compiler::explain::pages;
 use snnc_compiler::value::nearest;
 use snnc_grammar::{Diagnostic, Severity, SourceMap, Span};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 
@@ -135,7 +136,15 @@ impl Policy {
         }
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         for rule in &written.model {
+            if rule.files.is_empty() {
+                let first = text.find("files").unwrap_or(0);
+                return Err(refuse(first..first + 5, "`files` names no file".into(), "write `files = [\"deploy/*.snn\"]`"));
+            }
             for pattern in &rule.files {
+                if plain(pattern.get_ref()).split('/').any(|part| ["", ".", ".."].contains(&part)) {
+                    let message = format!("`{}` is not seen from this folder", pattern.get_ref());
+                    return Err(refuse(pattern.span(), message, "write `deploy/*.snn`: no `/` before it, and no `.`, `..` or `//` in it"));
+                }
                 if let Err(e) = glob::Pattern::new(pattern.get_ref()) {
                     return Err(refuse(
                         pattern.span(),
@@ -208,7 +217,7 @@ impl Policy {
                         let asked = if *wanted.get_ref() == Wanted::Strict { "strict" } else { "admitted" };
                         let message = format!("`{name}` is {}, and the policy asks for {asked}", findings.verdict);
                         let own = Diagnostic::error("policy::verdict", model.declared, message, format!("this is {}", findings.verdict));
-                        new.push(own.label(at(wanted.span()), "asked for here").help("mend or remove its residues"));
+                        new.push((own.label(at(wanted.span()), "asked for here").help("mend or remove its residues"), name.clone()));
                     }
                 }
                 if let Some(most) = rule.encoder_share.as_ref().filter(|most| findings.encoder_share() > *most.get_ref()) {
@@ -216,11 +225,17 @@ impl Policy {
                     let message =
                         format!("the encoder of `{name}` does {share:.2} % of all operations, and the policy asks for {most_share:.2} %");
                     let own = Diagnostic::error("policy::encoder_share", model.declared, message, "its encoder does too much");
-                    new.push(own.label(at(most.span()), "at most this much").help("let less of the network stand in the encoder"));
+                    let own = own.label(at(most.span()), "at most this much").help("let less of the network stand in the encoder");
+                    new.push((own, name.clone()));
                 }
             }
         }
-        let finding = |diagnostic| Finding { diagnostic, suppressed: None, fingerprint: String::new() };
+        let finding = |(diagnostic, model)| Finding {
+            diagnostic,
+            suppressed: None,
+            fingerprint: String::new(),
+            places: BTreeMap::from([(model, 1)]),
+        };
         outcome.findings.extend(new.into_iter().map(finding));
     }
 }

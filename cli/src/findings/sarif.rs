@@ -3,12 +3,17 @@
 use super::{Finding, Outcome, Suppressed, position};
 use serde_json::{Value, json};
 use snnc_compiler::explain::{page, pages};
-use snnc_grammar::{Remedy, Severity, SourceMap, Span};
+use snnc_grammar::{Modules, Remedy, Severity, SourceMap, Span};
+use std::path::Path;
 
 pub(crate) fn report(outcomes: &[Outcome]) {
     let codes: Vec<&str> = pages().map(|(code, _)| code).collect();
     let rules: Vec<Value> = codes.iter().map(|code| rule(code)).collect();
-    let results: Vec<Value> = outcomes.iter().flat_map(|o| o.findings.iter().map(|f| result(o, f, &codes))).collect();
+    let mut results = Vec::new();
+    for o in outcomes {
+        let mut modules = Modules::new(&o.sources);
+        results.extend(o.findings.iter().map(|f| result(o, f, &codes, &mut modules)));
+    }
     let run = json!({
         "tool": { "driver": {
             "name": "snnc", "version": env!("CARGO_PKG_VERSION"), "semanticVersion": env!("CARGO_PKG_VERSION"), "rules": rules,
@@ -38,7 +43,7 @@ fn title(word: &str) -> String {
     chars.next().map_or(String::new(), |c| c.to_ascii_uppercase().to_string() + chars.as_str())
 }
 
-fn result(o: &Outcome, finding: &Finding, codes: &[&str]) -> Value {
+fn result(o: &Outcome, finding: &Finding, codes: &[&str], modules: &mut Modules<'_>) -> Value {
     let d = &finding.diagnostic;
     let level = match d.severity {
         Severity::Error => "error",
@@ -85,15 +90,15 @@ fn result(o: &Outcome, finding: &Finding, codes: &[&str]) -> Value {
             value["baselineState"] = json!("unchanged");
         }
     }
-    let fixes: Vec<Value> = d.remedies.iter().filter_map(|remedy| fix(o, remedy)).collect();
+    let fixes: Vec<Value> = d.remedies.iter().filter_map(|remedy| fix(o, remedy, modules)).collect();
     if !fixes.is_empty() {
         value["fixes"] = json!(fixes);
     }
     value
 }
 
-fn fix(o: &Outcome, remedy: &Remedy) -> Option<Value> {
-    let edit = remedy.edit(&o.sources)?;
+fn fix(o: &Outcome, remedy: &Remedy, modules: &mut Modules<'_>) -> Option<Value> {
+    let edit = remedy.edit(modules)?;
     let source = o.sources.get(edit.span.file)?;
     let replacement = json!({ "deletedRegion": region(&source.text, edit.span), "insertedContent": { "text": edit.text } });
     let change = json!({ "artifactLocation": uri(&source.name), "replacements": [replacement] });
@@ -122,7 +127,7 @@ fn uri(name: &str) -> Value {
         .bytes()
         .map(|b| if b.is_ascii_alphanumeric() || b"-._~/".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") })
         .collect();
-    match name.strip_prefix('<') {
+    match name.strip_prefix('<').filter(|_| !Path::new(&name).exists()) {
         Some(_) => json!({ "uri": format!("snnc:/{}", escaped.trim_start_matches("%3C").trim_end_matches("%3E")) }),
         None if name.starts_with('/') => json!({ "uri": format!("file://{escaped}") }),
         None => json!({ "uri": escaped.trim_start_matches("./"), "uriBaseId": "SRCROOT" }),
