@@ -56,6 +56,37 @@ fn a_certificate_counts_what_can_be_counted_by_hand() {
 }
 
 #[test]
+fn counts_at_borders_and_beside_spikes_and_comparisons_are_exact() {
+    let t = TempDir::new().unwrap();
+    let totals = |body: &str| {
+        let model = format!(
+            "model M {{\n time T = 4\n input x: analog[C = 1, H = 8, W = 8]\n neuron lif = LIF(tau = 2.0)\n encoder {{ e = x |> conv(C = 2, kernel = 3, pad = 1) }}\n s = e |> lif\n {body}\n}}\n"
+        );
+        fs::write(t.path().join("c.snn"), model).unwrap();
+        let text = says(t.path(), &["certify", "c.snn", "--format", "json"], 0, &[]);
+        let c: Value = serde_json::from_str(&text).unwrap();
+        ["accumulates", "comparisons"].map(|name| c["totals"][name].as_u64().unwrap())
+    };
+    let neurons = 4 * 2 * 64;
+    // Windows of 3 that are 3 apart, behind 2 zeros: 1, 3, 3 and 1 places of a side, so windows of 2 of them see 4, 6 and 4.
+    let pooled = "avg_pool(kernel = 3, stride = 3, pad = 2) |> conv(C = 2, kernel = 2, bias = false)";
+    let head = 4 * (2 * 9 * 3 + 3);
+    assert_eq!(
+        totals(&format!("r = s |> {pooled} |> lif\n output r |> mean(H, W) |> linear(C -> C = 3) |> mean(T)"))[0],
+        4 * 2 * 2 * 14 * 14 + head
+    );
+    // Beside 2 * 8 spikes as many counts of 2, 3 weights each.
+    let twice = "a = s |> max(H)\n output concat(W; a + a, a) |> merge(C, W -> K) |> linear(K -> K = 3, bias = false) |> mean(T)";
+    let [additions, comparisons] = totals(twice);
+    assert_eq!(additions, 4 * 3 * (2 * 16 + 16));
+    // The largest of 8 takes 7 comparisons; a window of 3 around every place has 22 places of a side.
+    assert_eq!(comparisons, neurons + 4 * 2 * 8 * 7);
+    let windows =
+        totals("r = s |> max_pool(kernel = 3, stride = 1, pad = 1) |> lif\n output r |> mean(H, W) |> linear(C -> C = 3) |> mean(T)")[1];
+    assert_eq!(windows, 2 * neurons + 4 * 2 * (22 * 22 - 64));
+}
+
+#[test]
 fn every_model_of_the_zoo_has_a_certificate_that_fits_the_schema_and_holds() {
     let t = TempDir::new().unwrap();
     for (path, _) in snnc_zoo::MODELS {

@@ -5,8 +5,8 @@ use crate::weights::Weights;
 use cranelift_module::{DataDescription, Linkage, Module, ModuleError, default_libcall_names};
 use cranelift_object::object::write::{Symbol as ObjectSymbol, SymbolSection};
 use cranelift_object::object::{
-    self, Architecture, Object, ObjectSection, ObjectSymbol as _, SectionFlags, SectionIndex, SectionKind, SymbolFlags, SymbolKind,
-    SymbolScope, elf,
+    self, Architecture, Object, ObjectKind, ObjectSection, ObjectSymbol as _, SectionFlags, SectionIndex, SectionKind, SymbolFlags,
+    SymbolKind, SymbolScope, elf,
 };
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use serde::{Deserialize, Serialize};
@@ -231,6 +231,9 @@ pub fn inspect(path: &str, bytes: &[u8]) -> Result<Inspected, ArtifactError> {
     let section = file.section_by_name(NOTE).ok_or_else(|| wrong(format!("it has no section `{NOTE}`")))?;
     let text = section.data().map_err(|e| wrong(e.to_string()))?;
     let note: Note = serde_json::from_slice(text).map_err(|e| wrong(format!("its section `{NOTE}` cannot be read: {e}")))?;
+    if file.kind() != ObjectKind::Relocatable || file.entry() != 0 {
+        return Err(wrong("it is no object file for a linker".into()));
+    }
     let architecture = match file.architecture() {
         Architecture::X86_64 => "x86_64",
         Architecture::Aarch64 => "aarch64",
@@ -278,6 +281,13 @@ fn symbols(file: &object::File<'_>, note: &Note, code: SectionIndex, constants: 
     let whole = |s: &object::Symbol<'_, '_>, name: &str| s.is_local() && name.ends_with("_code") && s.address() == 0;
     for symbol in file.symbols().filter(|s| !matches!(s.kind(), SymbolKind::File | SymbolKind::Section)) {
         let name = symbol.name().map_err(|e| e.to_string())?;
+        // What a loader would call to find the function, or another may take the place of, is none of them.
+        let plain = match symbol.flags() {
+            SymbolFlags::Elf { st_info, .. } => {
+                [elf::STT_FUNC, elf::STT_OBJECT].contains(&(st_info & 0xf)) && [elf::STB_LOCAL, elf::STB_GLOBAL].contains(&(st_info >> 4))
+            }
+            _ => false,
+        };
         let known = match symbol.section() {
             object::SymbolSection::Section(i) if i == code => {
                 let same = |f: &Symbol| {
@@ -289,7 +299,7 @@ fn symbols(file: &object::File<'_>, note: &Note, code: SectionIndex, constants: 
             object::SymbolSection::Section(i) if Some(i) == constants => symbol.kind() == SymbolKind::Data && name.ends_with("_weights"),
             _ => false,
         };
-        if !known {
+        if !known || !plain {
             return Err(format!("its symbol `{name}` is none of those that snnc writes"));
         }
     }

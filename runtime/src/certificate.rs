@@ -4,6 +4,7 @@
 use crate::artifact::ArtifactError;
 use crate::data::Dataset;
 use crate::energy::{self, Done, Layer};
+use crate::reference::{additions, all_fire};
 use crate::session::{Inference, inference_program};
 use crate::weights::Weights;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
@@ -178,6 +179,8 @@ pub struct Executed {
     pub count: u64,
     /// Spikes that one value of its operand counts at most.
     pub bound: u64,
+    /// Comparisons.
+    pub comparisons: u64,
     /// Changes of exponents: of a factor that is a power of two, or of a membrane that leaks by one.
     pub shifts: u64,
 }
@@ -313,7 +316,7 @@ impl Certificate {
 }
 
 /// JSON in which no key stands twice: readers disagree on which of the two counts.
-struct Once;
+pub(crate) struct Once;
 
 impl<'de> Deserialize<'de> for Once {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -450,7 +453,7 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
         accumulates: sum("accumulate") + sum("accumulate_count"),
         and_counts: sum("and_count"),
         masked_accumulates: sum("masked_accumulate"),
-        comparisons: sum("compare"),
+        comparisons: executed.iter().map(|e| e.comparisons).sum(),
         selections: sum("select"),
         shifts: executed.iter().map(|e| e.shifts).sum(),
         weights_written: graph.trained(),
@@ -495,11 +498,15 @@ fn measured(input: &Input<'_>, folded: &Folded, executed: &[Executed]) -> Result
         energy::EnergyError::Rates { reason, path, .. } => ArtifactError::Object { path, reason },
     })?;
     let spiking: Vec<&Layer> = energy.layers.iter().filter(|l| l.done == Done::Ac).collect();
+    let counts = all_fire(&folded.graph);
     let additions = |layer: &&Layer| {
         let (node, done) = folded.graph.nodes.iter().zip(executed).find(|(_, e)| e.path == layer.path)?;
         let steps = if node.signal.varies { folded.graph.time as u64 } else { 1 };
         let biases = biases(node, node.signal.elements() as u64 * steps) as f64;
-        Some((done.count as f64 - biases) * layer.rate + biases)
+        // A rate is of the largest count; at the border of a pool, or beside spikes, less is possible.
+        let most = node.inputs.first().and_then(|i| counts[i.index()].as_ref()?.mean()).filter(|_| layer.bound > 1);
+        let rate = most.map_or(layer.rate, |most| layer.rate * layer.bound as f64 / most);
+        Some((done.count as f64 - biases) * rate + biases)
     };
     Ok(Some(Measured {
         data: data.name.to_owned(),
@@ -566,15 +573,20 @@ fn written(input: &Input<'_>, plan: &FoldPlan) -> Vec<Written> {
 fn executed(folded: &Folded) -> Vec<Executed> {
     let graph = &folded.graph;
     let mut list = Vec::new();
+    let counts = folded.how.iter().any(|how| matches!(how, How::AccumulateCount(_))).then(|| all_fire(graph)).unwrap_or_default();
     for (id, how) in graph.ids().zip(&folded.how) {
         let node = graph.node(id);
         let steps = if node.signal.varies { graph.time as u64 } else { 1 };
         let each = node.signal.elements() as u64 * steps;
         let bound = if let How::AccumulateCount(n) = how { *n } else { 1 };
+        let comparisons = if node.encoder { 0 } else { node.op.comparisons(&graph.input_signals(node), &node.signal) * steps };
         let (how, count) = match how {
             // A factor that stays is a power of two.
             _ if !node.encoder && is_shift(node, graph) => ("shift", each),
             How::Encoder => ("encoder", graph.work(id).max(each)),
+            How::AccumulateCount(_) if let Some(read) = node.inputs.first().and_then(|i| counts.get(i.index())?.as_ref()) => {
+                (how_word(*how), additions(graph, id, read).saturating_add(biases(node, each)))
+            }
             How::Accumulate | How::AccumulateCount(_) => {
                 let around = node.op.around(&graph.input_signals(node), &node.signal).saturating_mul(steps);
                 let weights = graph.work(id) - around - biases(node, each);
@@ -583,14 +595,22 @@ fn executed(folded: &Folded) -> Vec<Executed> {
             How::AndCount | How::MaskedAccumulate => (how_word(*how), graph.work(id)),
             How::Residue => ("residue", graph.work(id).max(each)),
             How::Select => ("select", each),
-            _ if node.op.selection() != Selection::None => ("compare", each),
+            _ if node.op.selection() != Selection::None => ("compare", comparisons),
             _ => ("free", each),
         };
         let leaks = !node.encoder
             && how != "residue"
             && node.op.multiplies(&graph.input_signals(node)).iter().any(|m| matches!(m, Multiplication::Leak(_)));
         let shifts = if how == "shift" || (how == "compare" && leaks) { each } else { 0 };
-        list.push(Executed { path: node.path.clone(), operator: node.op.word().into(), how: how.into(), count, bound, shifts });
+        list.push(Executed {
+            path: node.path.clone(),
+            operator: node.op.word().into(),
+            how: how.into(),
+            count,
+            bound,
+            comparisons,
+            shifts,
+        });
     }
     list
 }

@@ -6,6 +6,7 @@
 //! charged. The second adds what that leaves out: two additions for every neuron and time step (membrane and comparison), one for
 //! every multiplication of an admitted residue that is no layer, and the memory they and the layers touch.
 
+use crate::certificate::Once;
 use crate::data::Dataset;
 use crate::session::{Inference, SessionError};
 use crate::weights::Weights;
@@ -237,6 +238,10 @@ pub fn given(checked: &Checked, path: &Path) -> Result<Energy, EnergyError> {
     let text = std::fs::read_to_string(path).map_err(|e| refuse(e.to_string()))?;
     let json = path.extension().is_some_and(|e| e == "json");
     let file: Given = if json {
+        serde_json::from_str::<Once>(&text).map_err(|e| refuse(e.to_string()))?;
+        if !text.trim_start().starts_with('{') {
+            return Err(refuse("it has no table `rates`".into()));
+        }
         serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?
     } else {
         toml::from_str(&text).map_err(|e| refuse(e.message().to_owned()))?

@@ -4,7 +4,7 @@
 use ndarray::{ArrayD, Axis, IxDyn};
 use snnc_compiler::graph::{Graph, Node};
 use snnc_compiler::ops::{Eval, Evaluated, Linearity, Real, Selection, real};
-use snnc_compiler::types::{NodeId, ParamId, STEPS};
+use snnc_compiler::types::{Kind, NodeId, ParamId, STEPS};
 use std::collections::BTreeMap;
 
 /// What a run gives.
@@ -104,6 +104,53 @@ fn context<'a, F: Real>(graph: &'a Graph, id: NodeId, values: &'a [ArrayD<F>], p
         train,
         time: graph.time,
     }
+}
+
+/// What every node counts per sample if all neurons fire at all steps and all spikes of the input are there,
+/// `[T or 1, 1, axes…]`; none where values are no counts.
+pub fn all_fire(graph: &Graph) -> Vec<Option<ArrayD<f64>>> {
+    let mut counts: Vec<Option<ArrayD<f64>>> = Vec::with_capacity(graph.nodes.len());
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let known = node.inputs.iter().all(|i| counts[i.index()].is_some()) && node.params.is_empty();
+        let value = match node.signal.kind {
+            Kind::Spike if id == graph.input || node.op.selection() == Selection::Neuron => {
+                let steps = if node.signal.varies { graph.time } else { 1 };
+                let shape: Vec<usize> = [steps, 1].into_iter().chain(node.signal.axes.iter().map(|a| a.size)).collect();
+                Some(ArrayD::ones(shape))
+            }
+            Kind::Spike | Kind::Count if known => {
+                let inputs = node.inputs.iter().filter_map(|i| counts[i.index()].as_ref()).collect();
+                let signals = node.inputs.iter().map(|i| &graph.node(*i).signal).collect();
+                let context = Eval { inputs, signals, out: &node.signal, params: vec![], train: false, time: graph.time };
+                Some(node.op.eval(&context).value)
+            }
+            _ => None,
+        };
+        counts.push(value);
+    }
+    counts
+}
+
+/// Additions of weights that a map does per sample for an operand that counts so many spikes at every place, biases apart.
+pub fn additions(graph: &Graph, id: NodeId, counts: &ArrayD<f64>) -> u64 {
+    let node = graph.node(id);
+    let params: Vec<ArrayD<f64>> = node
+        .params
+        .iter()
+        .enumerate()
+        .map(|(i, p)| ArrayD::from_elem(IxDyn(&graph.param(*p).shape()), if i == 0 { 1.0 } else { 0.0 }))
+        .collect();
+    let context = Eval {
+        inputs: vec![counts],
+        signals: node.inputs.iter().map(|i| &graph.node(*i).signal).collect(),
+        out: &node.signal,
+        params: params.iter().collect(),
+        train: false,
+        time: graph.time,
+    };
+    let result = if in_tables(graph, id) { by_steps(node, &context) } else { node.op.eval(&context) };
+    result.value.sum().round() as u64
 }
 
 /// Mean cross entropy of logits `[B, K]` and its gradient.

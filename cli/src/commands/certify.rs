@@ -157,7 +157,7 @@ fn human(c: &Certificate) {
     add("additions of values, where there is a spike", t.masked_accumulates, "if all neurons fired at all steps");
     add("selections by a spike", t.selections, "");
     add("changes of exponents", t.shifts, "factors and leaks of 2^-k");
-    let still = c.written.iter().any(|w| w.reads.is_empty() && !w.signal.contains("[T"));
+    let still = !c.written.iter().any(|w| w.how == "encoder" && w.signal.contains("[T"));
     let once = if still { "once for all time steps; " } else { "" };
     add("multiplications of the encoder", t.encoder_macs, &format!("{once}{:.2} % of all operations as written", 100.0 * t.encoder_share));
     add("multiplications of residues", t.residue_multiplications, &format!("at {} places, admitted or not", t.residues));
@@ -194,7 +194,10 @@ fn human(c: &Certificate) {
     let residues: Vec<Vec<String>> = c
         .written
         .iter()
-        .filter_map(|w| Some(vec![w.residue.clone()?, w.path.clone(), number(w.multiplications), w.place.clone()]))
+        .filter_map(|w| {
+            let done = c.executed.iter().find(|e| e.path == w.path && e.how == "residue").map_or(w.multiplications, |e| e.count);
+            Some(vec![w.residue.clone()?, w.path.clone(), number(done), w.place.clone()])
+        })
         .collect();
     if !residues.is_empty() {
         print!("\n{}", report::table(&["residue", "at", "multiplications", "place"], &residues));

@@ -74,6 +74,7 @@ impl std::fmt::Display for Wrong {
 
 /// An instruction that should not be there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Finding {
     /// The function.
     pub function: String,
@@ -87,6 +88,7 @@ pub struct Finding {
 
 /// The instructions of one function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Function {
     /// Its name.
     pub name: String,
@@ -102,6 +104,7 @@ pub struct Function {
 
 /// The instructions of a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Census {
     /// Architecture, vendor, system.
     pub triple: String,

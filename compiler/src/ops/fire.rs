@@ -54,6 +54,10 @@ impl Operator for Fire {
         Selection::Neuron
     }
 
+    fn comparisons(&self, _: &[Signal], out: &Signal) -> u64 {
+        out.elements() as u64
+    }
+
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let v = self.threshold(e);
         let worth = self.neuron.amplitude.map_or(F::one(), |a| v * real(a));

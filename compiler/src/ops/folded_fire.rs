@@ -36,6 +36,10 @@ impl Operator for FoldedFire {
         Selection::Neuron
     }
 
+    fn comparisons(&self, _: &[Signal], out: &Signal) -> u64 {
+        out.elements() as u64
+    }
+
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let x = e.inputs[0];
         let at: Vec<Option<usize>> = self.axes.iter().map(|a| e.signals[0].position(&a.name)).collect();

@@ -44,6 +44,10 @@ impl Operator for Max {
         Selection::Maximum
     }
 
+    fn comparisons(&self, inputs: &[Signal], out: &Signal) -> u64 {
+        (inputs[0].elements() - out.elements()) as u64
+    }
+
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let mut value = e.inputs[0].clone();
         for at in self.places(e.signals[0]).into_iter().rev() {

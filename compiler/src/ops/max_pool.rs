@@ -29,6 +29,16 @@ impl Operator for MaxPool {
         Selection::Maximum
     }
 
+    fn comparisons(&self, inputs: &[Signal], out: &Signal) -> u64 {
+        // Places around the picture are not looked at.
+        let reached = |i: usize, name| {
+            let (size, places) = (inputs[0].size(name).unwrap_or(1), out.size(name).unwrap_or(1));
+            (0..places).map(|p| self.window.reached(i, p, size) as u64).sum::<u64>()
+        };
+        let planes = out.elements() / (out.size("H").unwrap_or(1) * out.size("W").unwrap_or(1)).max(1);
+        (reached(0, "H") * reached(1, "W") * planes as u64).saturating_sub(out.elements() as u64)
+    }
+
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let x = e.inputs[0];
         ArrayD::from_shape_fn(out_shape(x.shape(), e), |place| {

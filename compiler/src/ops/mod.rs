@@ -246,6 +246,11 @@ pub trait Operator: Sized + Clone {
         0
     }
 
+    /// Comparisons per sample and time step: of a membrane with its threshold, of values with the largest so far.
+    fn comparisons(&self, _inputs: &[Signal], _out: &Signal) -> u64 {
+        0
+    }
+
     /// Whether it can run one time step at a time.
     fn streams(&self) -> bool {
         true
@@ -346,6 +351,10 @@ macro_rules! operators {
             /// See [`Operator::around`].
             pub fn around(&self, inputs: &[Signal], out: &Signal) -> u64 {
                 match self { $(Op::$name(o) => o.around(inputs, out),)* }
+            }
+            /// See [`Operator::comparisons`].
+            pub fn comparisons(&self, inputs: &[Signal], out: &Signal) -> u64 {
+                match self { $(Op::$name(o) => o.comparisons(inputs, out),)* }
             }
             /// See [`Operator::streams`].
             pub fn streams(&self) -> bool {
