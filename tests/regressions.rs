@@ -265,3 +265,16 @@ fn spikes_that_are_worth_their_threshold() {
         }
     }
 }
+
+#[test]
+fn a_second_layer_of_neurons_does_not_multiply_in_the_encoder() {
+    let verdict = |tau: &str| {
+        let text = format!(
+            "model M {{\n time T = 2\n input x: analog[C = 2]\n neuron a = LIF(tau = 3.0)\n neuron b = LIF(tau = {tau})\n \
+             encoder {{ e = x |> linear(C -> C) |> a |> b }}\n s = e |> linear(C -> C = 3) |> IF(threshold = 0.5)\n output s |> mean(T)\n}}"
+        );
+        checked_text(&text, &Settings::default()).findings().verdict
+    };
+    assert_eq!(verdict("2.0"), Verdict::Strict);
+    assert_eq!(verdict("3.0"), Verdict::Violated);
+}

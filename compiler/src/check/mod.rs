@@ -454,8 +454,13 @@ fn encoder(graph: &Graph, diagnostics: &mut Vec<Diagnostic>) {
         let node = graph.node(id);
         let fed = node.inputs.iter().any(|i| behind[i.index()]);
         behind[id.index()] = fed || node.op.selection() == Selection::Neuron;
-        if fed && node.op.multiplies(&graph.input_signals(node)).iter().any(|m| matches!(m, Multiplication::Weights | Multiplication::Dot))
-        {
+        // A gate may stand there; a layer, or a neuron that would multiply at every step, may not.
+        let layer = |m: &Multiplication| match m {
+            Multiplication::Weights | Multiplication::Dot => true,
+            Multiplication::Leak(leak) => !rules::leak::is_shift(*leak),
+            _ => false,
+        };
+        if fed && node.op.multiplies(&graph.input_signals(node)).iter().any(layer) {
             deep.push(node);
         }
     }
