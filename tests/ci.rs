@@ -220,7 +220,12 @@ fn a_folder_has_a_policy() {
 #[test]
 fn fixes_leave_a_file_that_is_clean_and_formatted() {
     let t = folder();
-    says(t.path(), &["check", "deploy", "--fix"], 0, &["4 places mended in deploy/a.snn", "strict"]);
+    says(
+        t.path(),
+        &["check", "deploy", "--fix"],
+        0,
+        &["deploy/a.snn: 4 places mended; the network is another now", "  deploy/a.snn:4:18: write `tau = 4.0`", "strict"],
+    );
     says(t.path(), &["fmt", "--check", "deploy"], 0, &[]);
     let text = fs::read_to_string(t.path().join("deploy/a.snn")).unwrap();
     for line in ["LIF(tau = 4.0)", "|> lif |> conv(C = 8, kernel = 1)", "batchnorm(C)", "|> lif |> linear("] {

@@ -52,7 +52,10 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  snnc energy quickstart/digits --weights runs/digits\n  snnc energy quickstart/digits --weights runs/digits --plot energy.svg\n  \
                             snnc energy spikingformer/imagenet_published#Spikingformer8x512Published --rates rates.toml\n\n\
-                            A file of rates has a table `rates` from layers to spikes per place and time step; the report with --format json is one, too."
+                            A file of rates has a table `rates` from layers to spikes per place and time step; the report with --format json is one, too.\n\n\
+                            The first figure charges layers only: operations of the encoder as MACs, all others as ACs times the rate of what they read.\n\
+                            The second, `with all`, adds for every operation a 32-bit word read (its weight), for every neuron and time step two\n\
+                            additions, a word read, a word written and a bit written, and a MAC for every other multiplication."
     )]
     Energy(EnergyArgs),
     /// Train a model with its recipe.
@@ -513,7 +516,7 @@ pub(crate) struct CertifyArgs {
     #[arg(long)]
     pub(crate) data: Option<String>,
     /// Pictures of the test set to count on; all by default.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "data", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) samples: Option<u32>,
     /// What the code is for: `host`, `x86-64` or `aarch64`.
     #[arg(long, default_value = "host")]

@@ -573,7 +573,8 @@ fn written(input: &Input<'_>, plan: &FoldPlan) -> Vec<Written> {
 fn executed(folded: &Folded) -> Vec<Executed> {
     let graph = &folded.graph;
     let mut list = Vec::new();
-    let counts = folded.how.iter().any(|how| matches!(how, How::AccumulateCount(_))).then(|| all_fire(graph)).unwrap_or_default();
+    let counted = folded.how.iter().any(|how| matches!(how, How::AccumulateCount(_)));
+    let counts = if counted { all_fire(graph) } else { vec![] };
     for (id, how) in graph.ids().zip(&folded.how) {
         let node = graph.node(id);
         let steps = if node.signal.varies { graph.time as u64 } else { 1 };
@@ -593,7 +594,7 @@ fn executed(folded: &Folded) -> Vec<Executed> {
                 (how_word(*how), weights.saturating_mul(bound).saturating_add(biases(node, each)))
             }
             How::AndCount | How::MaskedAccumulate => (how_word(*how), graph.work(id)),
-            How::Residue => ("residue", graph.work(id).max(each)),
+            How::Residue => ("residue", graph.work(id).saturating_sub(biases(node, each)).max(each)),
             How::Select => ("select", each),
             _ if node.op.selection() != Selection::None => ("compare", comparisons),
             _ => ("free", each),

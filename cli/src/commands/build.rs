@@ -76,7 +76,9 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     let place = |file: &str| quoted(args.out.join(file));
     let weights = if args.embed { String::new() } else { format!(" {}", place(&format!("{name}.weights"))) };
     let (example, source, object) = (place(&format!("{name}_example")), place(&format!("{name}_example.c")), place(&format!("{name}.o")));
-    println!("try         cc -O2 -o {example} {source} {object} && {example}{weights} < SAMPLES.f32");
+    let machine = artifact.image.triple.split('-').next().unwrap_or_default();
+    let compiler = if machine == std::env::consts::ARCH { "cc".to_owned() } else { format!("{machine}-linux-gnu-gcc") };
+    println!("try         {compiler} -O2 -o {example} {source} {object} && {example}{weights} < SAMPLES.f32");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use crate::args::{CertifyArgs, Format, ModelArgs, SettingArgs};
 use crate::{Failure, model, report};
 use snnc_compiler::backend::clif::Target;
 use snnc_compiler::flow::Region;
-use snnc_compiler::text::{bytes, grouped};
+use snnc_compiler::text::{bytes, grouped, several};
 use snnc_runtime::certificate::{Certificate, Input, certify, differences};
 use snnc_runtime::data::Dataset;
 use snnc_runtime::train::checkpoint::{model_file, replace};
@@ -159,8 +159,9 @@ fn human(c: &Certificate) {
     add("changes of exponents", t.shifts, "factors and leaks of 2^-k");
     let still = !c.written.iter().any(|w| w.how == "encoder" && w.signal.contains("[T"));
     let once = if still { "once for all time steps; " } else { "" };
-    add("multiplications of the encoder", t.encoder_macs, &format!("{once}{:.2} % of all operations as written", 100.0 * t.encoder_share));
-    add("multiplications of residues", t.residue_multiplications, &format!("at {} places, admitted or not", t.residues));
+    let share = 100.0 * t.encoder_share;
+    add("multiply-accumulates of the encoder", t.encoder_macs, &format!("{once}{share:.2} % of all operations as written"));
+    add("multiplications of residues", t.residue_multiplications, &format!("at {}, admitted or not", several(t.residues, "place")));
     print!("{}", report::table(&["operations per inference of one sample", "count", ""], &rows));
     if let Some(m) = &c.measured {
         println!(

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// Fixing one finding may uncover another, and of several remedies one may do harm; more rounds than this are no progress.
 const ROUNDS: usize = 64;
+/// The most edits that are listed.
+const SHOWN: usize = 12;
 
 pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let settings = model::settings(&args.settings)?;
@@ -163,7 +165,7 @@ fn places(models: &[Model], diagnostic: &Diagnostic) -> BTreeMap<String, usize> 
 /// another variant or what an `allow` admits, is not changed: then it is not applied.
 fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs) -> Result<(), Failure> {
     let mut changed_files = BTreeSet::new();
-    let mut fixed = 0;
+    let (mut fixed, mut exact, mut said) = (0, true, Vec::new());
     // Findings whose remedy is not applied, and why.
     let mut refused: BTreeMap<String, String> = BTreeMap::new();
     // What is accepted stays as it is.
@@ -193,6 +195,8 @@ fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs)
         match harm(&outcome, &after, &mends) {
             None => {
                 fixed += mends.len();
+                exact &= mends.iter().all(|m| m.exact);
+                said.extend(mends.iter().map(|m| m.says.clone()));
                 changed_files.extend(before.into_iter().map(|(place, _)| place));
                 (outcome, wanted) = (after, usize::MAX);
             }
@@ -212,7 +216,17 @@ fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs)
     if fixed > 0 {
         let files: Vec<String> = changed_files.iter().map(|p| p.display().to_string()).collect();
         let places = several(fixed as u64, "place");
-        eprintln!("{}: {places} mended in {}", printable(path), printable(&files.join(", ")));
+        let others: Vec<String> = files.into_iter().filter(|f| f != path).collect();
+        let where_else = if others.is_empty() { String::new() } else { format!(" in {}", printable(&others.join(", "))) };
+        eprintln!(
+            "{}: {places} mended{where_else}{}",
+            printable(path),
+            if exact { "; the results stay the same" } else { "; the network is another now: train it again" }
+        );
+        said.iter().take(SHOWN).for_each(|line| eprintln!("  {line}"));
+        if said.len() > SHOWN {
+            eprintln!("  and {} more", said.len() - SHOWN);
+        }
     }
     let reasons: BTreeSet<&String> = refused.values().collect();
     for why in reasons {
@@ -230,6 +244,10 @@ fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs)
 struct Mend<'o> {
     finding: &'o Finding,
     edit: Edit,
+    /// The network computes the same before and after.
+    exact: bool,
+    /// Where, and what is done, for people.
+    says: String,
 }
 
 /// The usual remedies of open findings, or those that leave what the network computes as it is, in files that are the user's, each
@@ -239,7 +257,7 @@ fn mends<'o>(outcome: &'o Outcome, exact: bool, refused: &BTreeMap<String, Strin
     let mut mends: Vec<Mend<'_>> = Vec::new();
     for finding in outcome.findings.iter().filter(|f| f.counts() && !refused.contains_key(&f.fingerprint)) {
         let remedy = finding.diagnostic.remedies.iter().find(|r| !exact || r.exact());
-        let Some(edit) = remedy.and_then(|r| r.edit(&mut modules)) else { continue };
+        let Some((remedy, edit)) = remedy.and_then(|r| Some((r, r.edit(&mut modules)?))) else { continue };
         let own = outcome.sources.get(edit.span.file).is_some_and(|s| Path::new(&s.name).is_file());
         let at = edit.span;
         let apart = |m: &Mend<'_>| {
@@ -247,7 +265,8 @@ fn mends<'o>(outcome: &'o Outcome, exact: bool, refused: &BTreeMap<String, Strin
             other != at && (other.file != at.file || other.end <= at.start || at.end <= other.start)
         };
         if own && mends.iter().all(apart) {
-            mends.push(Mend { finding, edit });
+            let says = format!("{}: {}", printable(&outcome.sources.place(finding.diagnostic.span())), remedy.says());
+            mends.push(Mend { finding, edit, exact: remedy.exact(), says });
         }
     }
     mends
@@ -271,6 +290,10 @@ fn harm(before: &Outcome, after: &Outcome, mends: &[Mend<'_>]) -> Option<String>
     let open = |o: &Outcome| o.findings.iter().filter(|f| f.counts()).count();
     if after.models.len() < before.models.len() || open(after) > open(before) {
         return Some("what is left is not mended by its usual remedy".into());
+    }
+    let stays = |m: &&Mend<'_>| after.findings.iter().any(|f| f.counts() && f.fingerprint == m.finding.fingerprint);
+    if let Some(mend) = mends.iter().find(stays).filter(|_| open(after) == open(before)) {
+        return Some(format!("the usual remedy leaves {}", mend.finding.diagnostic.message));
     }
     for (old, new) in before.models.iter().zip(&after.models) {
         let (graph, residues) = (old.checked.graph(), &old.checked.findings().residues);

@@ -10,7 +10,7 @@ use crate::flow::Window;
 use crate::graph::{Graph, Node};
 use crate::ops::Linearity;
 use crate::types::{Kind, NodeId, ParamId, Signal};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The most nodes that maps are spelt out into.
 const MAX_NODES: usize = 1 << 14;
@@ -44,7 +44,21 @@ pub(super) fn spelt_out(graph: &Graph, maps: &[NodeId]) -> (Graph, Vec<(String, 
         }
         spelling.copy(id);
     }
-    (spelling.finish(), done)
+    let spelt = spelling.finish();
+    // Maps that nothing reads any more were weights, too.
+    let left: HashSet<&str> = spelt.nodes.iter().map(|n| n.path.as_str()).collect();
+    let gone = graph.ids().filter(|id| {
+        let node = graph.node(*id);
+        let map = !node.encoder && matches!(node.op.linearity(), Linearity::Map { .. });
+        map && !left.contains(node.path.as_str()) && !done.iter().any(|(path, _)| *path == node.path)
+    });
+    let weights = |id: NodeId| graph.node(id).params.first().map_or(0, |p| graph.param(*p).elements() as u64);
+    let mut saved: u64 = gone.map(weights).sum();
+    for (_, weights) in &mut done {
+        let own = (*weights).min(saved);
+        (*weights, saved) = (*weights - own, saved - own);
+    }
+    (spelt, done)
 }
 
 /// Why one of these maps cannot be spelt out: a value on the way to spikes, and what is wrong with it.
@@ -234,6 +248,11 @@ impl<'g> Spelling<'g> {
             let linearity = node.op.linearity();
             if linearity == Linearity::Identity {
                 continue;
+            }
+            // What is summed before the first map is what that map would count.
+            let counted = &self.nodes[now.index()].signal;
+            if outputs == 0 && counted.kind == Kind::Count && counted.bound > MAX_COUNT {
+                return self.stops(at, "counts more spikes than may be added one by one");
             }
             if let Linearity::Map { input_axis, .. } = &linearity {
                 inputs = inputs.or(self.nodes[now.index()].signal.size(input_axis));

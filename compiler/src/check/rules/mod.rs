@@ -18,7 +18,10 @@ pub(super) fn residue(cx: &Context<'_>, code: &'static str, id: NodeId, message:
     debug_assert!(RULES.contains(&rule), "{rule} is not among the rules");
     let node = cx.graph.node(id);
     let steps = if node.signal.varies { cx.graph.time as u64 } else { 1 };
-    let products = cx.graph.work(id).max(node.signal.elements() as u64 * steps);
+    let each = node.signal.elements() as u64 * steps;
+    // A map's biases are added.
+    let biases = if node.params.len() > 1 { each } else { 0 };
+    let products = cx.graph.work(id).saturating_sub(biases).max(each);
     Box::new(Residue {
         rule,
         code,
