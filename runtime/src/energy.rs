@@ -253,6 +253,9 @@ pub fn given(checked: &Checked, path: &Path) -> Result<Energy, EnergyError> {
     if let Some(time) = file.time.filter(|t| *t != graph.time) {
         return Err(refuse(format!("it was measured over {time} time steps, and there are {}", graph.time)));
     }
+    if file.rates.is_empty() && file.layers.is_empty() {
+        return Err(refuse("it has no table `rates`".into()));
+    }
     let mut problems = Vec::new();
     let mut rates = file.rates;
     for layer in file.layers {

@@ -253,4 +253,5 @@ fn human(c: &Certificate) {
         println!("weights     {weights}");
     }
     println!("snnc        {}, form {}", c.snnc, c.schema);
+    println!("\nevery operation and every instruction by itself: -o FILE.html, or -o FILE.json");
 }

@@ -28,8 +28,15 @@ pub(crate) fn check(cx: &Context<'_>, id: NodeId, operand: &Signal) -> Result<Ho
             }
             let message = format!("`{word}` multiplies weights with a real value");
             let label = format!("its operand is {}, not a `spike`", operand.kind.with_article());
-            let mut found = residue(cx, "check::real_operand", id, message, label, "put a neuron before it: `… |> lif |> …`");
-            found.remedies.extend(fire_before(cx, id));
+            let remedy = fire_before(cx, id);
+            // A neuron that fires in the same block has a name there.
+            let help = if remedy.is_some() {
+                "put a neuron before it: `… |> lif |> …`"
+            } else {
+                "put a neuron before it: `… |> LIF(tau = 2.0) |> …`"
+            };
+            let mut found = residue(cx, "check::real_operand", id, message, label, help);
+            found.remedies.extend(remedy);
             Err(found)
         }
     }
