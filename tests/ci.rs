@@ -538,3 +538,101 @@ fn thousands_of_findings_take_seconds() {
     says(t.path(), &["check", "m.snn", "--fix"], 0, &["1,000 places mended"]);
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }
+
+/// A model that is right, and one that is wrong, with a block of another file.
+fn shared(block: &str, right: &str) -> TempDir {
+    let t = TempDir::new().unwrap();
+    let head = "    time T = 4\n    input x: analog[C = 2]\n    neuron n = LIF(tau = 2.0)\n    encoder { e = x |> linear(C -> C = 3) }\n    s = e |> n\n";
+    let tail = "    output r |> n |> linear(C -> C) |> mean(T)\n}\n";
+    fs::write(t.path().join("b.snn"), block).unwrap();
+    let wrong = "    r = Q(s, n)\n";
+    for (name, line) in [("k1", wrong), ("k2", right)] {
+        fs::write(t.path().join(format!("{name}.snn")), format!("use b::Q\n\nmodel {} {{\n{head}{line}{tail}", name.to_uppercase()))
+            .unwrap();
+    }
+    t
+}
+
+#[test]
+fn fixes_change_no_model_of_another_file() {
+    let block = "block Q(s: spike[C], n: neuron) -> current[C] {\n    h = s |> linear(C -> C) |> n\n    \
+                 yield (h + (s |> linear(C -> C))) |> linear(C -> C)\n}\n";
+    let admitted = "    allow(real_operand, count = 1, \"as published\")\n    r = Q(s, n)\n";
+    // Together, or alone with the other beside it: what stands in the shared file stays.
+    for files in [&["k1.snn", "k2.snn"][..], &["k1.snn"], &["."]] {
+        let t = shared(block, admitted);
+        let said = says(t.path(), &[&["check", "--fix"], files].concat(), 1, &["k1.snn: not mended", "k2.snn`"]);
+        assert!(!said.contains("stay the same"), "{said}");
+        assert_eq!(fs::read_to_string(t.path().join("b.snn")).unwrap(), block);
+        says(t.path(), &["check", "k2.snn"], 0, &["admitted"]);
+    }
+    // Where both are wrong in the same place, both are meant.
+    let t = shared(block, "    r = Q(s, n)\n");
+    says(t.path(), &["check", "--fix", "k1.snn", "k2.snn"], 0, &["mended in b.snn"]);
+    // A variant that is not looked at is looked after.
+    let t = TempDir::new().unwrap();
+    fs::write(t.path().join("m.snn"), SHARED).unwrap();
+    says(t.path(), &["check", "m.snn#Wrong", "--fix"], 1, &["would change `Right`"]);
+    assert_eq!(fs::read_to_string(t.path().join("m.snn")).unwrap(), SHARED);
+}
+
+#[test]
+fn a_policy_holds_through_linked_folders_and_is_never_overlooked() {
+    use std::os::unix::fs::symlink;
+    let t = TempDir::new().unwrap();
+    let (outside, inside) = (t.path().join("outside"), t.path().join("inside"));
+    fs::create_dir_all(&outside).unwrap();
+    fs::create_dir_all(inside.join("real")).unwrap();
+    fs::write(outside.join("b.snn"), ADMITTED).unwrap();
+    fs::write(inside.join("real/b.snn"), ADMITTED).unwrap();
+    symlink("real", inside.join("deploy")).unwrap();
+    symlink("../outside", inside.join("linked")).unwrap();
+    let policy = inside.join("snnc.toml");
+    for pattern in ["deploy/*.snn", "real/*.snn"] {
+        fs::write(&policy, format!("[[model]]\nfiles = [\"{pattern}\"]\nverdict = \"strict\"\n")).unwrap();
+        for path in ["deploy/b.snn", "deploy", "real/../deploy/b.snn"] {
+            says(&inside, &["check", path], 1, &["policy::verdict"]);
+        }
+    }
+    fs::write(&policy, "[[model]]\nfiles = [\"linked/*.snn\"]\nverdict = \"strict\"\n").unwrap();
+    says(&inside, &["check", "linked/b.snn"], 1, &["policy::verdict"]);
+    says(&inside, &["check", "real/b.snn"], 0, &["admitted"]);
+    // One that is there and cannot be read asks for something that nobody knows.
+    fs::remove_file(&policy).unwrap();
+    fs::create_dir(&policy).unwrap();
+    says(&inside, &["check", "real/b.snn"], 2, &["cannot read `snnc.toml`: it is no file"]);
+    fs::remove_dir(&policy).unwrap();
+    for target in ["missing.toml", "snnc.toml", "/dev/zero"] {
+        symlink(target, &policy).unwrap();
+        says(&inside, &["check", "real/b.snn"], 2, &["cannot read `snnc.toml`"]);
+        fs::remove_file(&policy).unwrap();
+    }
+}
+
+#[test]
+fn no_model_is_left_out_unseen_and_nothing_without_end_is_read() {
+    use std::os::unix::fs::symlink;
+    let t = TempDir::new().unwrap();
+    fs::write(t.path().join("b.snn"), ADMITTED).unwrap();
+    fs::create_dir(t.path().join("more")).unwrap();
+    symlink("nowhere.snn", t.path().join("more/a.snn")).unwrap();
+    says(t.path(), &["check", "."], 2, &["a link that leads nowhere"]);
+    fs::remove_file(t.path().join("more/a.snn")).unwrap();
+    assert!(Command::new("mkfifo").arg(t.path().join("more/a.snn")).status().unwrap().success());
+    says(t.path(), &["check", "."], 2, &["it is no file"]);
+    fs::remove_file(t.path().join("more/a.snn")).unwrap();
+    fs::write(t.path().join("more/a.SNN"), BAD).unwrap();
+    says(t.path(), &["check", "."], 1, &["a.SNN"]);
+    fs::remove_file(t.path().join("more/a.SNN")).unwrap();
+    symlink("..", t.path().join("more/up")).unwrap();
+    says(t.path(), &["check", "."], 0, &["`./more/up` is a link to a folder and is not followed"]);
+    for args in [
+        &["check", "b.snn", "--baseline", "/dev/zero"][..],
+        &["census", "/dev/zero"],
+        &["certify", "--verify", "/dev/zero"],
+        &["energy", "b.snn", "--rates", "/dev/zero"],
+    ] {
+        says(t.path(), args, 2, &["it is no file"]);
+    }
+    says(t.path(), &["check", "b.snn", "--write-baseline", "/dev/full"], 2, &["No space left on device"]);
+}

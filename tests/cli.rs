@@ -1,6 +1,7 @@
 //! The command line as a user meets it: bad input, exit codes, interrupted runs.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop at the first surprise, and says what it skips")]
 
+use snnc_compiler::kernel::Format;
 use snnc_runtime::device::Backend;
 use snnc_runtime::weights::{Tensor, Tensors, read_tensors, to_bytes};
 use snnc_tests::{says, snnc};
@@ -501,7 +502,7 @@ fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
 fn without_a_gpu_cuda_says_in_one_line_why_not_and_what_to_use_and_auto_says_which_it_takes() {
     let t = TempDir::new().unwrap();
     let quick = ["train", "quickstart/digits", "--set", "dim=6", "--set", "depths=[1]", "--epochs", "1", "-o", "out"];
-    if let Ok((_, device)) = Backend::cuda() {
+    if let Ok((_, device)) = Backend::cuda(Format::F32) {
         println!("there is a GPU");
         says(t.path(), &quick, 0, &[&format!("on {device}")]);
         return;

@@ -2,10 +2,12 @@
 
 use crate::agreement::{random_batch, weights};
 use rayon::prelude::*;
-use snnc_compiler::backend::cuda::calls::{Call as Called, KERNELS, Matmul, Matrix, Place, aside, calls};
-use snnc_compiler::backend::cuda::{PRELUDE, text};
+use snnc_compiler::backend::cuda::PRELUDE;
+use snnc_compiler::backend::cuda::calls::{Base, Call as Called, FUNCTIONS, KERNELS, Matmul, Matrix, Place, calls};
+use snnc_compiler::backend::cuda::work::{Entry, entries, step, text};
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::{Sink, Source};
+use snnc_compiler::kernel::Format;
 use snnc_compiler::lower::Optimizer;
 use snnc_compiler::program::{BufferId, Program, Purpose};
 use snnc_runtime::device::Device;
@@ -15,6 +17,7 @@ use snnc_runtime::device::cuda::nvrtc::{CompileError, Usage, compile};
 use snnc_runtime::reference;
 use snnc_runtime::session::{Mode, unfolded_program};
 use snnc_tests::{Numbers, distance, full_zoo, small_zoo, zoo};
+use std::collections::BTreeSet;
 
 const SAMPLES: usize = 3;
 const LABELS: [usize; SAMPLES] = [1, 0, 2];
@@ -52,11 +55,11 @@ fn difference(checked: &Checked, program: &Program, hosted: &mut Hosted, seed: u
     let mut outcomes = Vec::new();
     for order in if seed == 1 { vec![0, 1, 7] } else { vec![0] } {
         for (id, values) in &sources {
-            hosted.buffer_mut(*id).copy_from_slice(values);
+            hosted.fill(*id, values);
         }
         hosted.run_in(&call, order).unwrap();
         let results: Vec<Vec<f32>> = program.sinks.iter().map(|(_, view)| hosted.read(view, &call).unwrap()).collect();
-        let updated: Vec<Vec<f32>> = sources.iter().map(|(id, _)| hosted.buffer(*id).to_vec()).collect();
+        let updated: Vec<Vec<f32>> = sources.iter().map(|(id, _)| hosted.buffer(*id)).collect();
         outcomes.push((results, updated));
     }
     for (order, other) in outcomes.iter().enumerate().skip(1) {
@@ -104,7 +107,7 @@ fn difference(checked: &Checked, program: &Program, hosted: &mut Hosted, seed: u
 
 /// A value may lie on the edge of a surrogate or a clamp, where the order of a sum decides: then two other seeds must agree.
 fn same(checked: &Checked, mode: Mode) {
-    let (_, program) = unfolded_program(checked, mode);
+    let (_, program) = unfolded_program(checked, mode, Format::F32);
     let folder = tempfile::TempDir::new().unwrap();
     let mut hosted = Hosted::load(program.clone(), SAMPLES, folder.path()).unwrap_or_else(|e| panic!("{e}"));
     let mut close = |seed| {
@@ -136,27 +139,31 @@ fn updates_of_the_quick_starts() {
     }
 }
 
-/// The distinct kernels of training steps of these networks, under names that tell them apart.
-fn kernels(networks: impl Iterator<Item = Checked>) -> Vec<String> {
-    let mut texts = std::collections::BTreeSet::new();
+const ADAM: Mode = Mode::Train(Optimizer::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.05 });
+
+/// The distinct functions that training steps of these networks launch, in texts of some at a time, and how many they are.
+fn texts(networks: impl Iterator<Item = Checked>, precision: Format) -> (Vec<String>, usize) {
+    let mut seen = BTreeSet::new();
+    let (mut out, mut count) = (Vec::new(), 0);
     for checked in networks {
-        let (_, program) =
-            unfolded_program(&checked, Mode::Train(Optimizer::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.05 }));
-        let used: std::collections::BTreeSet<usize> = program.loops().map(|(_, l)| l.kernel.index()).collect();
-        texts.extend(used.into_iter().map(|k| {
-            let kernel = &program.kernels[k];
-            text(kernel, "NAME").unwrap_or_else(|e| panic!("{}: {e}\n{}", checked.graph().name, snnc_compiler::kernel::print(kernel)))
-        }));
+        let (_, program) = unfolded_program(&checked, ADAM, precision);
+        let new = |e: &Entry| {
+            let kernels: Vec<String> = e.kernels.iter().map(|k| format!("{:?}", program.kernels[k.index()])).collect();
+            seen.insert((e.side, kernels))
+        };
+        let own: Vec<Entry> =
+            entries(&program).unwrap_or_else(|e| panic!("{}: {e}", checked.graph().name)).into_iter().filter(new).collect();
+        count += own.len();
+        out.extend(own.chunks(24).map(|some| text(&program, some).unwrap()));
     }
-    let own = texts.into_iter().enumerate().map(|(i, text)| text.replace("NAME", &format!("k{i}")));
-    own.chain([KERNELS.to_owned()]).collect()
+    out.push(KERNELS.to_owned());
+    (out, count + FUNCTIONS.len())
 }
 
-/// Registers and spills of all kernels, compiled some at a time.
+/// Registers and spills of all kernels.
 fn compiled(texts: &[String], arch: &str) -> Vec<Usage> {
-    let whole = |some: &[String]| format!("{PRELUDE}\n{}", some.join("\n"));
-    let all: Vec<_> = texts.par_chunks(32).map(|some| compile(&whole(some), arch).unwrap_or_else(|e| panic!("{e}")).kernels).collect();
-    all.concat()
+    let one = |text: &String| compile(&format!("{PRELUDE}\n{text}"), arch).unwrap_or_else(|e| panic!("{e}")).kernels;
+    texts.par_iter().map(one).collect::<Vec<_>>().concat()
 }
 
 #[test]
@@ -167,8 +174,8 @@ fn every_kernel_of_the_zoo_compiles_for_a_device() {
         return;
     }
     let start = std::time::Instant::now();
-    let all = kernels(full_zoo().map(|(_, c)| c));
-    println!("{} kernels after {:?}", all.len(), start.elapsed());
+    let (all, count) = texts(full_zoo().map(|(_, c)| c), Format::F32);
+    println!("{count} functions after {:?}", start.elapsed());
     let usage = compiled(&all, "sm_90");
     println!(
         "compiled after {:?}: {} registers at most, {} with spills",
@@ -176,12 +183,11 @@ fn every_kernel_of_the_zoo_compiles_for_a_device() {
         usage.iter().map(|u| u.registers).max().unwrap(),
         usage.iter().filter(|u| u.spilled > 0).count()
     );
-    // The last text holds the two kernels of calls.
-    assert_eq!(usage.len(), all.len() + 1);
+    assert_eq!(usage.len(), count);
     assert!(usage.iter().all(|u| u.registers > 0));
-    let tiny = kernels(std::iter::once(zoo("mixer/mlp_spe", &[], None)));
-    for arch in ["sm_80", "sm_100"] {
-        assert_eq!(compiled(&tiny, arch).len(), tiny.len() + 1);
+    for (arch, precision) in [("sm_80", Format::Bf16), ("sm_100", Format::F16)] {
+        let (tiny, count) = texts(std::iter::once(zoo("mixer/mlp_spe", &[], None)), precision);
+        assert_eq!(compiled(&tiny, arch).len(), count);
     }
     println!("all after {:?}", start.elapsed());
 }
@@ -194,15 +200,20 @@ fn end(x: &Matrix, rows: usize, columns: usize, count: usize) -> usize {
 #[test]
 fn libraries_are_called_within_memory_and_seldom() {
     for (name, checked) in full_zoo() {
-        let (_, program) = unfolded_program(&checked, Mode::Gradients);
+        let (_, program) = unfolded_program(&checked, Mode::Gradients, Format::F32);
         for samples in [1, 64] {
-            let aside = aside(&program, samples, program.time);
-            let room = |place: Place| match place {
-                Place::Buffer(id, at) => program.buffer(id).elements * if program.buffer(id).batch { samples } else { 1 } - at,
-                Place::Aside(at) => aside - at,
+            let steps = step(&program, samples, program.time).unwrap();
+            let room = |place: Place| {
+                let bytes = match place.base {
+                    Base::Buffer(id) => program.buffer(id).elements * 4 * if program.buffer(id).batch { samples } else { 1 },
+                    Base::Aside => steps.aside,
+                    Base::Parts => steps.parts,
+                };
+                assert!(place.format == Format::F32 && place.at.is_multiple_of(4));
+                (bytes - place.at) / 4
             };
             for contract in program.groups.iter().flat_map(|g| &g.contracts) {
-                let calls = calls(contract, samples, program.time);
+                let calls = calls(&program, contract, samples, program.time);
                 assert!((1..=18).contains(&calls.len()), "{name}: {} calls for {contract:?}", calls.len());
                 for call in calls {
                     match call {
@@ -218,6 +229,7 @@ fn libraries_are_called_within_memory_and_seldom() {
                             assert!(c.x.elements() <= room(c.x.place) && c.y.elements() <= room(c.y.place), "{name}: {call:?}");
                             assert!(c.x.size[3] * c.y.size[3] * c.kernel[0] * c.kernel[1] <= room(c.w), "{name}: {call:?}");
                         }
+                        Called::Overflow { .. } => unreachable!("f32 is not scaled"),
                         Called::Zero { at, size } => assert!(size <= room(at), "{name}: {call:?}"),
                         Called::Sum { from, parts, size, to } => {
                             assert!(parts * size <= room(from) && size <= room(to), "{name}: {call:?}");

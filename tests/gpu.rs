@@ -6,12 +6,14 @@
 use crate::operators::{SMOOTH, network, trains_alike_on};
 use snnc_compiler::backend::context::HYPERS;
 use snnc_compiler::check::Checked;
+use snnc_compiler::kernel::Format;
 use snnc_compiler::lower::{Optimizer, hyper};
 use snnc_runtime::device::Backend;
+use snnc_runtime::device::cuda::bench;
 use snnc_runtime::device::cuda::nvrtc::{CompileError, compile};
 use snnc_runtime::session::{Mode, Unfolded};
 use snnc_runtime::weights::Weights;
-use snnc_tests::{Numbers, data, small_zoo};
+use snnc_tests::{Numbers, data, small_zoo, zoo};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use tempfile::TempDir;
 
 const SAMPLES: usize = 8;
 const STEPS: usize = 20;
+const ADAM: Optimizer = Optimizer::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
 
 /// The losses of some steps on one batch of pictures that differ by class, and the weights at their end.
 fn learns(backend: &Backend, checked: &Checked, steps: usize) -> (Vec<f32>, Weights) {
@@ -39,8 +42,7 @@ fn learns(backend: &Backend, checked: &Checked, steps: usize) -> (Vec<f32>, Weig
         });
     }
     let weights = Weights::initial(graph, 1);
-    let adam = Optimizer::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
-    let mut session = Unfolded::on(backend, checked, &weights, SAMPLES, Mode::Train(adam)).unwrap_or_else(|e| panic!("{e}"));
+    let mut session = Unfolded::on(backend, checked, &weights, SAMPLES, Mode::Train(ADAM)).unwrap_or_else(|e| panic!("{e}"));
     let mut losses = Vec::new();
     for step in 1..=steps {
         let mut numbers = [0.0; HYPERS];
@@ -68,7 +70,7 @@ fn passes(backend: &Backend, checked: &Checked) {
 
 #[test]
 fn every_model_of_the_zoo_learns_with_the_same_bits_twice_on_a_gpu() {
-    match Backend::cuda() {
+    match Backend::cuda(Format::F32) {
         Ok((backend, _)) => small_zoo().iter().for_each(|(_, checked)| passes(&backend, checked)),
         Err(why) if std::env::var_os("SNNC_GPU").is_some() => panic!("{why}"),
         Err(why) => println!("skipped: {why}"),
@@ -114,24 +116,36 @@ fn what_a_device_is_told_to_do_gives_what_the_host_gives() {
 #[ignore = "run by the test above"]
 fn mocked() {
     let folder = PathBuf::from(std::env::var_os("SNNC_MOCK").unwrap());
-    assert_eq!(Backend::cuda().unwrap().1, "a mock");
-    let kernels = |number: usize| {
+    assert_eq!(Backend::cuda(Format::F32).unwrap().1, "a mock");
+    let kernels = |number: usize, precision: Format| {
         let own = folder.join(number.to_string());
         fs::create_dir(&own).unwrap();
         fs::write(folder.join("current"), own.join("kernels.so").to_str().unwrap()).unwrap();
-        Backend::Hosted(own)
+        Backend::Hosted(own, precision)
     };
     for (i, line) in SMOOTH.iter().enumerate().step_by(2) {
         let checked = network(line, true);
-        trains_alike_on(&kernels(i), &checked, &format!("{line} on the host"));
-        trains_alike_on(&Backend::Cuda, &checked, &format!("{line} on a device"));
+        trains_alike_on(&kernels(i, Format::F32), &checked, &format!("{line} on the host"));
+        trains_alike_on(&Backend::Cuda(Format::F32), &checked, &format!("{line} on a device"));
     }
     let wanted = ["quickstart/digits ", "quickstart/digits_attention", "mixer/mlp_spe ", "gac/msresnet_cifar ", "dsr/vgg11_dvs "];
     let some = small_zoo().into_iter().filter(|(name, _)| wanted.iter().any(|w| name.starts_with(w)));
     for (i, (name, checked)) in some.enumerate() {
-        let (expected, _) = learns(&kernels(1000 + i), &checked, 3);
-        let (losses, _) = learns(&Backend::Cuda, &checked, 3);
+        let (expected, _) = learns(&kernels(1000 + i, Format::F32), &checked, 3);
+        let (losses, _) = learns(&Backend::Cuda(Format::F32), &checked, 3);
         let off = losses.iter().zip(&expected).map(|(a, b)| ((a - b) / b).abs()).fold(0.0, f32::max);
         assert!(off < 1e-3, "{name}: {losses:?}, on the host {expected:?}");
     }
+    let checked = zoo("quickstart/digits", &[("dim", "6"), ("depths", "[1,1]")], None);
+    for (i, precision) in [Format::F16, Format::Bf16].into_iter().enumerate() {
+        let (expected, _) = learns(&kernels(2000 + i, precision), &checked, 3);
+        let (losses, _) = learns(&Backend::Cuda(precision), &checked, 3);
+        let off = losses.iter().zip(&expected).map(|(a, b)| ((a - b) / b).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-2, "{}: {losses:?}, on the host {expected:?}", precision.name());
+    }
+    // The same program, and so the same kernels, as the last of these.
+    let measured = bench::step(&checked, ADAM, Format::Bf16, 4, 3, true, 64).unwrap();
+    assert_eq!(measured.seconds, [1e-3; 3]);
+    assert_eq!(measured.by_launch.len(), measured.launches);
+    assert!(measured.rates.bytes > 0.0 && measured.rates.operations == 2.0 * 64f64.powi(3) / 1e-3);
 }

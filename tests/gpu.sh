@@ -65,7 +65,21 @@ step "operators, forward and backward" "$suite" operators:: --test-threads 1
 step "fixtures" "$suite" fixtures:: --test-threads 1
 step "every model of the zoo for 20 steps, twice" "$suite" gpu:: --test-threads 1 --nocapture
 step "the quick start" "$snnc" train quickstart/digits --backend cuda -o "$work/digits"
+step "16 bits beside f32" "$suite" precision:: --test-threads 1 --nocapture
+step "the quick start in f16" "$snnc" train quickstart/digits --backend cuda --precision f16 -o "$work/digits-f16"
 step "the quick start's kernels from the cache" "$snnc" train quickstart/digits --backend cuda --epochs 1 -o "$work/again"
+for precision in f32 bf16 f16; do
+    step "a step of MlpSpeT in $precision" "$snnc" bench step mixer/mlp_spe#MlpSpeT --batch 64 --precision "$precision" --backend cuda --by kernel
+done
+step "a step of Spikingformer8x512Published in f16" \
+    "$snnc" bench step spikingformer/imagenet_published#Spikingformer8x512Published --batch 64 --precision f16 --backend cuda --by kernel
+if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+    for model in mlp_spe_t spikingformer_8_512; do
+        step "peers: $model" python3 tests/benches/peers/step.py --model "$model" --batch 64 --precision f16 --snnc "$snnc"
+    done
+else
+    echo '| peers | no PyTorch with a GPU here | |' >> "$work/table"
+fi
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
         step "compute-sanitizer $tool" sanitized "$tool" operators::gradients_of_both_backends_are_the_reference_s

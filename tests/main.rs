@@ -10,6 +10,7 @@ mod folds;
 mod gpu;
 mod language;
 mod operators;
+mod precision;
 mod proof;
 mod random;
 mod regressions;

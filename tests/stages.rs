@@ -8,10 +8,11 @@ use snnc_compiler::flow::{Sink, Source};
 use snnc_compiler::fold::fold;
 use snnc_compiler::fuse::{Target, fuse};
 use snnc_compiler::graph::Settings;
+use snnc_compiler::kernel::Format;
 use snnc_compiler::lower::{Optimizer, Watch, differentiate};
 use snnc_compiler::ops::Role;
 use snnc_compiler::plan::plan;
-use snnc_compiler::program::{self, Contract, Program, Purpose};
+use snnc_compiler::program::{self, Program, Purpose};
 use snnc_compiler::types::ParamId;
 use snnc_compiler::{dump, graph};
 use snnc_runtime::session::{Mode, inference_program, unfolded_program};
@@ -58,7 +59,7 @@ fn primitives_and_kernels_of_inference() {
 
 #[test]
 fn kernels_of_a_training_step() {
-    let (_, program) = unfolded_program(&small(), SGD);
+    let (_, program) = unfolded_program(&small(), SGD, Format::F32);
     stage("train.program", &program::print(&program));
     // Without what all texts share.
     stage("train.cuda", cuda::source(&program).unwrap().strip_prefix(cuda::PRELUDE).unwrap());
@@ -69,8 +70,7 @@ fn touched(program: &Program, group: usize) -> Vec<usize> {
     let group = &program.groups[group];
     let mut all: Vec<usize> = group.loops.iter().flat_map(|l| l.args.iter().map(|a| a.index())).collect();
     for contract in &group.contracts {
-        let (Contract::Product { a, b, out, .. } | Contract::Conv { a, b, out, .. }) = contract;
-        all.extend([a, b, out].map(|v| v.buffer.index()));
+        all.extend(contract.views().iter().map(|v| v.buffer.index()));
     }
     all
 }
@@ -112,8 +112,8 @@ fn is_sound(program: &Program, batch: usize) {
 fn no_two_buffers_that_are_alive_together_share_a_place() {
     let checked = zoo("quickstart/digits", &[], None);
     for batch in [1, 5] {
-        is_sound(&unfolded_program(&checked, SGD).1, batch);
-        is_sound(&unfolded_program(&checked, Mode::Eval).1, batch);
+        is_sound(&unfolded_program(&checked, SGD, Format::F32).1, batch);
+        is_sound(&unfolded_program(&checked, Mode::Eval, Format::F32).1, batch);
         is_sound(&inference_program(&fold(&checked), Watch::Nothing).1, batch);
     }
 }
@@ -123,8 +123,8 @@ fn a_training_step_of_every_full_size_model_is_fused_within_two_seconds() {
     let optimizer = Optimizer::Sgd { momentum: 0.9, weight_decay: 0.0 };
     for (variant, checked) in full_zoo() {
         let start = Instant::now();
-        let step = differentiate(&checked, Some(optimizer));
-        let program = fuse(&step.flow, Target::Train, checked.graph().time);
+        let step = differentiate(&checked, Some(optimizer), Format::F32);
+        let program = fuse(&step.flow, Target::Train(Format::F32), checked.graph().time);
         let took = start.elapsed();
         println!("{took:8.3?}  {variant}");
         assert!(took < Duration::from_secs(2), "{variant} took {took:?}");

@@ -62,3 +62,42 @@ fn tables_over_the_time_steps_one_step_at_a_time() {
         assert_eq!(last, whole);
     }
 }
+
+/// A mean whose weights grow towards the last step cannot be taken before the last step is known; of spikes it is a table.
+#[test]
+fn weights_that_hang_on_the_steps_to_come_are_refused() {
+    let network = |input: &str, body: &str| {
+        let text = format!("model M {{\n time T = 4\n input x: {input}[T, C = 2]\n neuron lif = LIF(tau = 2.0)\n {body}\n}}");
+        checked_text(&text, &Default::default())
+    };
+    let encoded = network("spike", "encoder { e = x |> linear(C -> K = 3) |> mean(T, decay = 0.5) }\n output e");
+    let admitted = network(
+        "analog",
+        "encoder { e = x |> linear(C -> C = 3) }\n allow(unfoldable_scale, count = 1, \"published\")\n \
+         output e |> lif |> linear(C -> K = 3) |> mean(T, decay = 0.5)",
+    );
+    for checked in [encoded, admitted] {
+        let weights = weights(&checked, 1);
+        let batch = random_batch(&checked, 2, 2);
+        let flat: Vec<f32> = batch.iter().copied().collect();
+        let mut session = Inference::new(&checked, &weights, 2, Watch::Nothing).unwrap();
+        session.run(&flat, 2).unwrap();
+        let frame: Vec<f32> = batch.index_axis(ndarray::Axis(1), 0).iter().copied().collect();
+        let error = session.step(&frame, 2, 1).unwrap_err().to_string();
+        assert!(error.contains("cannot run one time step at a time"), "{error}");
+    }
+    let spikes =
+        network("analog", "encoder { e = x |> linear(C -> C = 3) }\n output e |> lif |> mean(T, decay = 0.5) |> linear(C -> K = 3)");
+    let weights = weights(&spikes, 1);
+    let batch = random_batch(&spikes, 2, 2);
+    let flat: Vec<f32> = batch.iter().copied().collect();
+    let mut session = Inference::new(&spikes, &weights, 2, Watch::Nothing).unwrap();
+    let whole = session.run(&flat, 2).unwrap();
+    session.reset();
+    let mut last = Vec::new();
+    for t in 0..4 {
+        let frame: Vec<f32> = batch.index_axis(ndarray::Axis(1), t).iter().copied().collect();
+        last = session.step(&frame, 2, 1).unwrap();
+    }
+    assert_eq!(last, whole);
+}

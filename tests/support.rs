@@ -3,6 +3,7 @@
 
 use snnc_compiler::check::{Checked, check};
 use snnc_compiler::graph::{Graph, Settings, build, instantiate};
+use snnc_compiler::kernel::Format;
 use snnc_compiler::resolve::{Package, resolve};
 use snnc_grammar::{Diagnostic, FileId, SourceMap};
 use snnc_runtime::device::Backend;
@@ -149,7 +150,13 @@ pub fn data(path: &str) -> std::path::PathBuf {
 
 /// What CUDA text runs on: the GPU with `SNNC_GPU` set, as `tests/gpu.sh` does, else the host, in this folder.
 pub fn cuda(folder: &std::path::Path) -> Backend {
-    if std::env::var_os("SNNC_GPU").is_some() { Backend::Cuda } else { Backend::Hosted(folder.to_owned()) }
+    cuda_in(folder, Format::F32)
+}
+
+/// The same where what varies over samples is kept in this format.
+pub fn cuda_in(folder: &std::path::Path, precision: Format) -> Backend {
+    let gpu = std::env::var_os("SNNC_GPU").is_some();
+    if gpu { Backend::Cuda(precision) } else { Backend::Hosted(folder.to_owned(), precision) }
 }
 
 /// A program that some tests need, if it is installed; CI sets `SNNC_ALL_TESTS`, and there it must be.

@@ -103,6 +103,9 @@ pub(crate) enum Command {
                             to an admitted residue) none may multiply, divide, or take a root. The file itself says which functions those are: --certificate compares them, and the\n\
                             hash of the code, with a certificate of the same target and batch. Exit code: 0 clean, 1 findings, 2 it could not be told.")]
     Census(CensusArgs),
+    /// How long things take on this machine, beside what it could reach.
+    #[command(subcommand)]
+    Bench(BenchArgs),
     /// List the built-in models with their published facts.
     #[command(after_help = "Examples:\n  snnc zoo\n  snnc zoo --format json")]
     Zoo(ZooArgs),
@@ -238,6 +241,8 @@ pub(crate) enum Stage {
     Flow,
     /// Buffers, groups and kernels.
     Program,
+    /// The launches of a training step on CUDA, with what each moves.
+    Fused,
     /// The kernels of a training step as CUDA C.
     Cuda,
 }
@@ -260,6 +265,15 @@ pub(crate) struct DumpArgs {
     /// For flow and program: of what.
     #[arg(long, value_enum, default_value = "infer")]
     pub(crate) mode: Mode,
+    /// Of a training step: how it keeps what varies over samples.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(crate) precision: Precision,
+    /// For fused: samples of a step.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) batch: u32,
+    /// For fused: what every launch moves and multiplies, by part of the model and in all.
+    #[arg(long)]
+    pub(crate) cost: bool,
 }
 
 #[derive(Debug, Args)]
@@ -358,6 +372,9 @@ pub(crate) struct TrainArgs {
     /// Where it is trained.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) backend: TrainBackend,
+    /// How activations and their gradients are kept; parameters, statistics and sums are f32.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(crate) precision: Precision,
     /// Epochs; by default the recipe's, with `--resume` the run's.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) epochs: Option<u32>,
@@ -434,6 +451,66 @@ pub(crate) enum TrainBackend {
     Cpu,
     /// Generated kernels on the first NVIDIA GPU (of those in CUDA_VISIBLE_DEVICES).
     Cuda,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchArgs {
+    /// A training step: median time, images a second, memory; on a GPU beside the time that its arithmetic, and its memory traffic,
+    /// would take at the rates that the device reaches.
+    #[command(after_help = "Examples:\n  snnc bench step quickstart/digits --batch 16\n  \
+                            snnc bench step mixer/mlp_spe#MlpSpeT --batch 64 --precision f16 --backend cuda --by kernel\n\n\
+                            The pictures are made up; the recipe gives the optimizer. On a GPU times are those of CUDA events.")]
+    Step(BenchStepArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchStepArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Samples of a step.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) batch: u32,
+    /// How activations and their gradients are kept.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(crate) precision: Precision,
+    /// Where it runs.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) backend: TrainBackend,
+    /// Steps that are timed, after two that are not.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) repeats: u32,
+    /// What the time is broken down by; on a GPU.
+    #[arg(long, value_enum)]
+    pub(crate) by: Option<By>,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    /// Launches, each timed by itself.
+    Kernel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    /// 32 bits, no TF32.
+    F32,
+    /// 16 bits, the loss scaled so that small gradients do not vanish; on a GPU.
+    F16,
+    /// 16 bits with the range of f32; on a GPU.
+    Bf16,
+}
+
+impl Precision {
+    /// As the compiler has it.
+    pub(crate) fn format(self) -> snnc_compiler::kernel::Format {
+        match self {
+            Precision::F32 => snnc_compiler::kernel::Format::F32,
+            Precision::F16 => snnc_compiler::kernel::Format::F16,
+            Precision::Bf16 => snnc_compiler::kernel::Format::Bf16,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

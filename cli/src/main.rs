@@ -66,6 +66,7 @@ fn main() -> ExitCode {
         Command::Build(args) => commands::build::run(&args),
         Command::Certify(args) => commands::certify::run(&args),
         Command::Census(args) => commands::census::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
         Command::Zoo(args) => commands::zoo::run(&args),
     };
     match result {

@@ -50,6 +50,7 @@ pub fn flow(flow: &Flow) -> String {
             Def::Conv { part, window, .. } => format!("conv {part:?} {window:?}"),
             Def::Pool { max, window, .. } => format!("pool {} {window:?}", if *max { "largest" } else { "sum" }),
             Def::PoolGrad { max, window, .. } => format!("pool gradient {} {window:?}", if *max { "largest" } else { "sum" }),
+            Def::Overflow { .. } => "overflow".to_owned(),
             Def::Concat { axis, .. } => format!("concat {axis}"),
             Def::Slice { axis, start, .. } => format!("slice {axis} from {start}"),
             Def::Reshape { from, to, .. } => {

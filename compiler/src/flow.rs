@@ -360,6 +360,11 @@ pub enum Def {
         /// Geometry.
         window: Window,
     },
+    /// 0 if all numbers of all of these are finite, otherwise 1.
+    Overflow {
+        /// Operands.
+        of: Vec<FlowId>,
+    },
     /// Side by side along an axis.
     Concat {
         /// Parts.
@@ -397,7 +402,7 @@ impl Def {
             Def::Reduce { input, .. } | Def::Pool { input, .. } => vec![*input],
             Def::Product { a, b, .. } | Def::Conv { a, b, .. } => vec![*a, *b],
             Def::PoolGrad { input, grad, .. } => vec![*input, *grad],
-            Def::Concat { parts, .. } => parts.clone(),
+            Def::Concat { parts: all, .. } | Def::Overflow { of: all } => all.clone(),
         }
     }
 }
@@ -452,6 +457,8 @@ pub enum Sink {
     Logits,
     /// The mean loss.
     Loss,
+    /// Whether some gradient was not finite, 0 or 1.
+    Overflow,
     /// The gradient of a parameter.
     Gradient(ParamId),
     /// The new value of a parameter, moment or running statistic, in place.

@@ -3,10 +3,11 @@
 //! Traversal only: what an operator does, forward and backward, stands in its own file.
 
 use crate::check::{Checked, How};
-use crate::flow::{Bin, Def, Dims, Flow, FlowId, Operand, Region, Scalar, Sink, Source, Un};
+use crate::flow::{Bin, Cmp, Def, Dims, Flow, FlowId, Operand, Region, Scalar, Sink, Source, Un};
 use crate::fold::Folded;
 use crate::graph::Graph;
-use crate::ops::{Backward, Forward, Role, Selection};
+use crate::kernel::Format;
+use crate::ops::{Backward, Forward, Linearity, Role, Selection};
 use crate::types::{Axis, NodeId, ParamId, STEPS, Signal};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -54,6 +55,10 @@ pub mod hyper {
     pub const CORRECT2: usize = 2;
     /// A whole number below 2^24, another for every step: what [`crate::flow::Scalar::Random`] draws from.
     pub const SEED: usize = 3;
+    /// In mixed precision: what the loss is multiplied with, a power of two, so that small gradients do not vanish in 16 bits.
+    pub const SCALE: usize = 4;
+    /// One by that.
+    pub const UNSCALE: usize = 5;
 }
 
 /// The primitives of a training step: forward, loss, backward, and updates or gradients.
@@ -71,7 +76,7 @@ struct Lowered {
     saved: Vec<Vec<FlowId>>,
 }
 
-fn lower(graph: &Graph, train: bool, drops: bool, how: Option<&[How]>) -> Lowered {
+fn lower(graph: &Graph, train: bool, drops: bool, narrow: bool, how: Option<&[How]>) -> Lowered {
     let mut l = Lowered { flow: Flow::default(), changed: HashMap::new(), values: Vec::new(), saved: Vec::new() };
     for id in graph.ids() {
         let node = graph.node(id);
@@ -90,6 +95,7 @@ fn lower(graph: &Graph, train: bool, drops: bool, how: Option<&[How]>) -> Lowere
             params,
             train,
             drops,
+            narrow,
             time: graph.time,
             saved: vec![],
             running: vec![],
@@ -160,7 +166,7 @@ pub enum Watch {
 
 /// The primitives of a folded inference.
 pub fn infer(folded: &Folded, watch: Watch) -> Flow {
-    let mut flow = lower(&folded.graph, false, false, Some(&folded.how)).flow;
+    let mut flow = lower(&folded.graph, false, false, false, Some(&folded.how)).flow;
     flow.sinks.retain(|(sink, _)| match sink {
         Sink::Spikes(_) => watch == Watch::Spikes,
         Sink::Operand(..) => watch == Watch::Operands,
@@ -171,23 +177,28 @@ pub fn infer(folded: &Folded, watch: Watch) -> Flow {
 
 /// The primitives of an unfolded inference, with running statistics, as the network is written.
 pub fn infer_unfolded(checked: &Checked) -> Flow {
-    lower(checked.graph(), false, false, None).flow
+    lower(checked.graph(), false, false, false, None).flow
 }
 
 /// Differentiates a checked graph. With an optimizer the parameters are updated in place; without one the gradients
-/// are results.
-pub fn differentiate(checked: &Checked, optimizer: Option<Optimizer>) -> Differentiated {
+/// are results. In f16 the loss is scaled, and parameters are updated only if all gradients are finite; [`Sink::Overflow`] says
+/// whether they were not.
+pub fn differentiate(checked: &Checked, optimizer: Option<Optimizer>, precision: Format) -> Differentiated {
+    let scaled = precision == Format::F16;
     let graph = checked.graph();
-    let Lowered { mut flow, values, saved, .. } = lower(graph, true, optimizer.is_some(), None);
+    let Lowered { mut flow, values, saved, .. } = lower(graph, true, optimizer.is_some(), precision != Format::F32, None);
     if optimizer.is_some() {
         flow.sinks.retain(|(sink, _)| !matches!(sink, Sink::Spikes(_)));
     }
     flow.label = "loss".into();
-    let dlogits = loss(graph, &mut flow, values[graph.output.index()]);
+    let mut dlogits = loss(graph, &mut flow, values[graph.output.index()]);
+    if scaled {
+        dlogits = flow.map(&[dlogits], Scalar::Arg(0) * Scalar::Hyper(hyper::SCALE));
+    }
     let mut grads: Vec<Option<FlowId>> = vec![None; graph.nodes.len()];
     let mut param_grads: Vec<Option<FlowId>> = vec![None; graph.params.len()];
-    grads[graph.output.index()] = Some(dlogits);
-    let wanted = trained_before(graph);
+    let (wanted, same) = (trained_before(graph), same_sums(graph));
+    grads[same[graph.output.index()].index()] = Some(dlogits);
     for id in graph.ids().rev() {
         let Some(grad) = grads[id.index()] else { continue };
         let node = graph.node(id);
@@ -210,19 +221,30 @@ pub fn differentiate(checked: &Checked, optimizer: Option<Optimizer>) -> Differe
         node.op.backward(&mut cx);
         let (input_grads, own_grads) = (cx.input_grads, cx.param_grads);
         for (input, grad) in node.inputs.iter().zip(input_grads) {
-            join(&mut flow, &mut grads[input.index()], grad);
+            join(&mut flow, &mut grads[same[input.index()].index()], grad);
         }
         for (param, grad) in node.params.iter().zip(own_grads) {
             join(&mut flow, &mut param_grads[param.index()], grad);
         }
     }
-    for (i, grad) in param_grads.into_iter().enumerate() {
-        let id = ParamId::new(i);
-        let (Some(grad), Role::Trained) = (grad, graph.param(id).role) else { continue };
+    let trained = param_grads.into_iter().enumerate().filter_map(|(i, grad)| Some((ParamId::new(i), grad?)));
+    let trained: Vec<(ParamId, FlowId)> = trained.filter(|(id, _)| graph.param(*id).role == Role::Trained).collect();
+    let mut overflow = None;
+    if scaled {
+        flow.label = "overflow".into();
+        let found = flow.push(Def::Overflow { of: trained.iter().map(|(_, grad)| *grad).collect() }, Dims::param(&[]));
+        flow.sinks.push((Sink::Overflow, found));
+        overflow = Some(found);
+    }
+    for (id, grad) in trained {
         flow.label = format!("update.{}", graph.param(id).path);
         match optimizer {
+            None if scaled => {
+                let own = flow.map(&[grad], Scalar::Arg(0) * Scalar::Hyper(hyper::UNSCALE));
+                flow.sinks.push((Sink::Gradient(id), own));
+            }
             None => flow.sinks.push((Sink::Gradient(id), grad)),
-            Some(optimizer) => update(graph, &mut flow, id, grad, optimizer),
+            Some(optimizer) => update(graph, &mut flow, id, grad, optimizer, overflow),
         }
     }
     Differentiated { flow }
@@ -232,6 +254,26 @@ fn join(flow: &mut Flow, slot: &mut Option<FlowId>, grad: Option<FlowId>) {
     if let Some(grad) = grad {
         *slot = Some(slot.map_or(grad, |sum| flow.add(sum, grad)));
     }
+}
+
+/// For every node the first that is the same sum of the same: gradients of all of them are that one's, and go on from there once.
+fn same_sums(graph: &Graph) -> Vec<NodeId> {
+    let mut same = Vec::with_capacity(graph.nodes.len());
+    let mut known: HashMap<Vec<NodeId>, Vec<NodeId>> = HashMap::new();
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let mut first = id;
+        if matches!(node.op.linearity(), Linearity::Add) {
+            let alike = known.entry(node.inputs.iter().map(|i| same[i.index()]).collect()).or_default();
+            // A difference is a sum with another sign.
+            match alike.iter().find(|other| graph.node(**other).op == node.op) {
+                Some(other) => first = *other,
+                None => alike.push(id),
+            }
+        }
+        same.push(first);
+    }
+    same
 }
 
 /// For every node, whether a trained parameter lies at it or before it.
@@ -266,7 +308,8 @@ fn loss(graph: &Graph, flow: &mut Flow, logits: FlowId) -> FlowId {
     )
 }
 
-fn update(graph: &Graph, flow: &mut Flow, id: ParamId, grad: FlowId, optimizer: Optimizer) {
+/// New values of a parameter and its moments, in place; the old ones if gradients have overflown.
+fn update(graph: &Graph, flow: &mut Flow, id: ParamId, grad: FlowId, optimizer: Optimizer, overflow: Option<FlowId>) {
     // The same data under one flat axis: the gradient's axes may be named after the signal's.
     let axis = Axis::new("flat", graph.param(id).elements());
     let dims = Dims::param(std::slice::from_ref(&axis));
@@ -280,23 +323,33 @@ fn update(graph: &Graph, flow: &mut Flow, id: ParamId, grad: FlowId, optimizer: 
     let rate = Scalar::Hyper(hyper::RATE);
     let decays = graph.param(id).axes.len() > 1;
     let clamped = |new: Scalar| graph.param(id).min.map_or(new.clone(), |min| new.bin(Bin::Max, Scalar::Const(min)));
-    let (arg_p, arg_g, arg_m) = (Scalar::Arg(0), Scalar::Arg(1), Scalar::Arg(2));
+    // Of (what is updated, others): the first is the old value.
+    let kept = |flow: &mut Flow, inputs: &[FlowId], new: Scalar| match overflow {
+        None => flow.map(inputs, new),
+        Some(overflow) => {
+            let found = Scalar::Arg(inputs.len());
+            let whole = found.select(Cmp::Eq, Scalar::Const(0.0), new, Scalar::Arg(0));
+            flow.map(&[inputs, &[overflow]].concat(), whole)
+        }
+    };
+    let arg_g = if overflow.is_some() { Scalar::Arg(1) * Scalar::Hyper(hyper::UNSCALE) } else { Scalar::Arg(1) };
     match optimizer {
         Optimizer::Sgd { momentum, weight_decay } => {
-            let g_all = if weight_decay == 0.0 { arg_g } else { arg_g + arg_p.clone() * weight_decay };
-            let new_m = flow.map(&[p, g, m], arg_m * momentum + g_all);
-            let new_p = flow.map(&[p, new_m], clamped(arg_p - rate * Scalar::Arg(1)));
+            let g_all = if weight_decay == 0.0 { arg_g } else { arg_g + Scalar::Arg(2) * weight_decay };
+            let new_m = kept(flow, &[m, g, p], Scalar::Arg(0) * momentum + g_all);
+            let new_p = kept(flow, &[p, new_m], clamped(Scalar::Arg(0) - rate * Scalar::Arg(1)));
             flow.sinks.push((Sink::Update(Source::Moment(id, 0)), new_m));
             flow.sinks.push((Sink::Update(Source::Param(id)), new_p));
         }
         Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
             let v = flow.source(Source::Moment(id, 1), dims);
-            let new_m = flow.map(&[p, g, m], arg_m * beta1 + arg_g.clone() * (1.0 - beta1));
-            let new_v = flow.map(&[p, g, v], Scalar::Arg(2) * beta2 + arg_g.clone() * arg_g * (1.0 - beta2));
+            let new_m = kept(flow, &[m, g], Scalar::Arg(0) * beta1 + arg_g.clone() * (1.0 - beta1));
+            let new_v = kept(flow, &[v, g], Scalar::Arg(0) * beta2 + arg_g.clone() * arg_g * (1.0 - beta2));
             let root = (Scalar::Arg(2) * Scalar::Hyper(hyper::CORRECT2)).un(Un::Sqrt) + epsilon;
             let step = rate.clone() * (Scalar::Arg(1) * Scalar::Hyper(hyper::CORRECT1)) / root;
-            let kept = if decays && weight_decay > 0.0 { arg_p.clone() - rate * arg_p * weight_decay } else { arg_p };
-            let new_p = flow.map(&[p, new_m, new_v], clamped(kept - step));
+            let old = Scalar::Arg(0);
+            let shrunk = if decays && weight_decay > 0.0 { old.clone() - rate * old * weight_decay } else { old };
+            let new_p = kept(flow, &[p, new_m, new_v], clamped(shrunk - step));
             flow.sinks.push((Sink::Update(Source::Moment(id, 0)), new_m));
             flow.sinks.push((Sink::Update(Source::Moment(id, 1)), new_v));
             flow.sinks.push((Sink::Update(Source::Param(id)), new_p));

@@ -4,24 +4,24 @@
 use crate::flow::Source;
 use crate::program::{Contract, Group, Loop, Program, Purpose};
 
-/// Buffers start at multiples of this many elements (64 bytes, a cache line).
+/// Buffers start at multiples of this many words (64 bytes, a cache line).
 const ALIGN: u128 = 16;
-/// Elements between large buffers (five cache lines): extents are often powers of two, and addresses that are equal but
+/// Words between large buffers (five cache lines): extents are often powers of two, and addresses that are equal but
 /// for multiples of 4096 bytes would evict each other from the first cache and make loads wait for stores.
 const STAGGER: u128 = 5 * ALIGN;
 
 /// The memory of a program for a number of samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// First element of every buffer, among the weights or in the rest.
+    /// First word, of four bytes, of every buffer, among the weights or in the rest.
     pub offsets: Vec<u128>,
-    /// Elements of every buffer.
+    /// Words of every buffer.
     pub sizes: Vec<u128>,
     /// Which buffers are weights: parameters, which several runs of a program may share.
     pub weighs: Vec<bool>,
-    /// Elements of all weights.
+    /// Words of all weights.
     pub weights: u128,
-    /// Elements of the rest.
+    /// Words of the rest.
     pub total: u128,
 }
 
@@ -83,7 +83,7 @@ pub fn plan_with(program: &Program, batch: usize, ranges: impl Fn(&Loop) -> usiz
     Plan { offsets, sizes, weighs, weights, total }
 }
 
-/// The elements a buffer takes, with what keeps its neighbour apart.
+/// The words a buffer takes, with what keeps its neighbour apart.
 fn room(size: u128) -> u128 {
     let aligned = size.div_ceil(ALIGN) * ALIGN;
     if aligned >= 1024 { aligned + STAGGER } else { aligned }
@@ -97,7 +97,9 @@ fn sizes(program: &Program, batch: usize, ranges: impl Fn(&Loop) -> usize) -> Ve
         }
     }
     let over = |own: bool, n: usize| if own { n as u128 } else { 1 };
-    let size = |(b, n): (&crate::program::Buffer, &usize)| b.elements as u128 * over(b.batch, batch) * over(b.ranges, *n);
+    let size = |(b, n): (&crate::program::Buffer, &usize)| {
+        (b.elements as u128 * over(b.batch, batch) * over(b.ranges, *n) * b.format.bytes() as u128).div_ceil(4)
+    };
     program.buffers.iter().zip(&counts).map(size).collect()
 }
 
@@ -118,9 +120,7 @@ fn lifetimes(program: &Program) -> Vec<Option<(usize, usize)>> {
 }
 
 fn touched(group: &Group) -> impl Iterator<Item = usize> {
-    let views = group.contracts.iter().flat_map(|c| match c {
-        Contract::Product { a, b, out, .. } | Contract::Conv { a, b, out, .. } => [a, b, out],
-    });
+    let views = group.contracts.iter().flat_map(Contract::views);
     let args = group.loops.iter().flat_map(|l| &l.args);
     views.map(|v| v.buffer.index()).chain(args.map(|a| a.index()))
 }

@@ -1,7 +1,7 @@
 //! A program: buffers, and groups of contractions with one loop each, in order. Serialisable; knows no device.
 
 use crate::flow::{ConvPart, Region, Sink, Source, Window};
-use crate::kernel::Kernel;
+use crate::kernel::{Format, Kernel};
 use crate::types::index;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -32,7 +32,10 @@ pub enum Purpose {
 pub struct Buffer {
     /// Path of the node it was first needed for.
     pub label: String,
-    /// Elements of four bytes per sample (or in all, if it does not vary over samples).
+    /// How its numbers are kept.
+    #[serde(default)]
+    pub format: Format,
+    /// Elements per sample (or in all, if it does not vary over samples).
     pub elements: usize,
     /// Varies over samples.
     pub batch: bool,
@@ -82,6 +85,13 @@ pub enum Contract {
         /// Labels of the result.
         out_labels: Vec<String>,
     },
+    /// Whether some number of these is not finite: 0 or 1.
+    Overflow {
+        /// Whole buffers, f32.
+        of: Vec<View>,
+        /// Result, one number.
+        out: View,
+    },
     /// A product of a convolution.
     Conv {
         /// Left, as in [`crate::flow::Def::Conv`].
@@ -95,6 +105,23 @@ pub enum Contract {
         /// Geometry.
         window: Window,
     },
+}
+
+impl Contract {
+    /// Its operands and its result, which comes last.
+    pub fn views(&self) -> Vec<&View> {
+        match self {
+            Contract::Product { a, b, out, .. } | Contract::Conv { a, b, out, .. } => vec![a, b, out],
+            Contract::Overflow { of, out } => of.iter().chain([out]).collect(),
+        }
+    }
+
+    /// Its result.
+    pub fn out(&self) -> &View {
+        match self {
+            Contract::Product { out, .. } | Contract::Conv { out, .. } | Contract::Overflow { out, .. } => out,
+        }
+    }
 }
 
 /// A kernel with its arguments.
@@ -186,7 +213,8 @@ pub fn print(program: &Program) -> String {
         } else {
             ""
         };
-        let _ = writeln!(out, "  @{i}: {} elements{over}, {:?}  // {}", b.elements, b.purpose, b.label);
+        let format = if b.format == Format::F32 { String::new() } else { format!(" of {}", b.format.name()) };
+        let _ = writeln!(out, "  @{i}: {} elements{format}{over}, {:?}  // {}", b.elements, b.purpose, b.label);
     }
     for (i, group) in program.groups.iter().enumerate() {
         let _ = writeln!(out, "group {i}{}", if group.once { " once" } else { "" });
@@ -202,6 +230,10 @@ pub fn print(program: &Program) -> String {
                     b.buffer,
                     b_labels.join(" ")
                 ),
+                Contract::Overflow { of, out: o } => {
+                    let of: Vec<String> = of.iter().map(|v| v.buffer.to_string()).collect();
+                    writeln!(out, "  contract {} = overflow of {}", o.buffer, of.join(", "))
+                }
                 Contract::Conv { a, b, out: o, part, window, .. } => writeln!(
                     out,
                     "  contract {} = conv {:?}({}, {}) kernel {:?} stride {:?} pad {:?}",
@@ -225,7 +257,7 @@ pub fn print(program: &Program) -> String {
         }
     }
     for (i, kernel) in program.kernels.iter().enumerate() {
-        let _ = writeln!(out, "kernel k{i} ({} arguments)", kernel.args);
+        let _ = writeln!(out, "kernel k{i} ({} arguments)", kernel.args.len());
         out.push_str(&crate::kernel::print(kernel));
     }
     out

@@ -120,11 +120,12 @@ pub fn build(checked: &Checked, weights: &Weights, options: &Options) -> Result<
     // The same values in the same places, whatever the target.
     let session = Inference::new(checked, weights, 1, Watch::Nothing)?;
     let values: Vec<u8> = session.executable().weights().iter().flat_map(|x| x.to_le_bytes()).collect();
-    let (_, program) = inference_program(&fold(checked), Watch::Nothing);
+    let folded = fold(checked);
+    let (_, program) = inference_program(&folded, Watch::Nothing);
     let image = image(&program, options.batch, &options.target)?;
     let embedded = options.embed.then_some(values.as_slice());
-    let facts = Facts { checked, name: &name, image: &image, embed: options.embed };
-    let public = |f: &str| PUBLIC.contains(&f) && (f != "feed" || facts.streams());
+    let facts = Facts { checked, streams: looks_at_all(checked, &folded).is_none(), name: &name, image: &image, embed: options.embed };
+    let public = |f: &str| PUBLIC.contains(&f) && (f != "feed" || facts.streams);
     let object = object_file(graph, &name, &image, &options.target, embedded, &public)?;
     let (header, example) = (facts.header(), facts.example());
     Ok(Artifact { name, object, header, weights: if options.embed { vec![] } else { values }, example, image })
@@ -326,16 +327,14 @@ fn between(note: &Note, code: &[u8]) -> Result<(), String> {
 /// What the texts say.
 struct Facts<'a> {
     checked: &'a Checked,
+    /// It can run one time step at a time.
+    streams: bool,
     name: &'a str,
     image: &'a Image,
     embed: bool,
 }
 
 impl Facts<'_> {
-    fn streams(&self) -> bool {
-        looks_at_all(self.checked.graph()).is_none()
-    }
-
     /// Floats of one sample, and what they are.
     fn input(&self) -> (usize, String) {
         let graph = self.checked.graph();
@@ -395,7 +394,7 @@ impl Facts<'_> {
         line("/* Runs all time steps on some samples [samples][INPUT] and writes logits [samples][CLASSES].");
         line(" * 0, or 1 if there are more samples than BATCH, or none. */");
         line(&format!("int {name}_run(void *context, const float *input, int64_t samples, float *logits);\n"));
-        if self.streams() {
+        if self.streams {
             let given = if frames { "frames of this step [samples][INPUT / TIME]" } else { "the same samples [samples][INPUT] each time" };
             line(&format!("/* Runs one more time step on {given}; the logits are those of all steps since the"));
             line(" * last reset, as parts of the whole: after TIME steps they are those of a run. 0, or 1 and nothing is done as with");

@@ -5,8 +5,9 @@ use crate::artifact::ArtifactError;
 use crate::data::Dataset;
 use crate::energy::{self, Done, Layer};
 use crate::reference::{additions, all_fire};
-use crate::session::{Inference, inference_program};
+use crate::session::{Inference, fits_counted, inference_program};
 use crate::weights::Weights;
+use ndarray::ArrayD;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
@@ -422,7 +423,7 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
         folded_weights = Some(hex(&hash.finalize()));
     }
     let written = written(input, checked.plan());
-    let executed = executed(&folded);
+    let executed = executed(&folded)?;
     let measured = measured(input, &folded, &executed)?;
     let prepare: Vec<Prepared> = folded
         .graph
@@ -498,7 +499,7 @@ fn measured(input: &Input<'_>, folded: &Folded, executed: &[Executed]) -> Result
         energy::EnergyError::Rates { reason, path, .. } => ArtifactError::Object { path, reason },
     })?;
     let spiking: Vec<&Layer> = energy.layers.iter().filter(|l| l.done == Done::Ac).collect();
-    let counts = all_fire(&folded.graph);
+    let counts = counted(&folded.graph)?;
     let additions = |layer: &&Layer| {
         let (node, done) = folded.graph.nodes.iter().zip(executed).find(|(_, e)| e.path == layer.path)?;
         let steps = if node.signal.varies { folded.graph.time as u64 } else { 1 };
@@ -570,11 +571,17 @@ fn written(input: &Input<'_>, plan: &FoldPlan) -> Vec<Written> {
         .collect()
 }
 
-fn executed(folded: &Folded) -> Vec<Executed> {
+/// See [`all_fire`]; of a network whose counts this machine can hold.
+fn counted(graph: &Graph) -> Result<Vec<Option<ArrayD<f64>>>, ArtifactError> {
+    fits_counted(graph)?;
+    Ok(all_fire(graph))
+}
+
+fn executed(folded: &Folded) -> Result<Vec<Executed>, ArtifactError> {
     let graph = &folded.graph;
     let mut list = Vec::new();
     let counted = folded.how.iter().any(|how| matches!(how, How::AccumulateCount(_)));
-    let counts = if counted { all_fire(graph) } else { vec![] };
+    let counts = if counted { self::counted(graph)? } else { vec![] };
     for (id, how) in graph.ids().zip(&folded.how) {
         let node = graph.node(id);
         let steps = if node.signal.varies { graph.time as u64 } else { 1 };
@@ -613,7 +620,7 @@ fn executed(folded: &Folded) -> Vec<Executed> {
             shifts,
         });
     }
-    list
+    Ok(list)
 }
 
 /// Biases that a map adds: once for each of its results, whatever is counted.

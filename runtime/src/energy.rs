@@ -235,6 +235,9 @@ struct GivenLayer {
 /// A file that cannot be read, lacks a layer, or names one that there is not.
 pub fn given(checked: &Checked, path: &Path) -> Result<Energy, EnergyError> {
     let refuse = |reason: String| EnergyError::Rates { path: path.display().to_string(), model: checked.graph().name.clone(), reason };
+    if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
+        return Err(refuse("it is no file".into()));
+    }
     let text = std::fs::read_to_string(path).map_err(|e| refuse(e.to_string()))?;
     let json = path.extension().is_some_and(|e| e == "json");
     let file: Given = if json {

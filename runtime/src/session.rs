@@ -10,7 +10,8 @@ use snnc_compiler::flow::{Flow, Sink, Source};
 use snnc_compiler::fold::{Folded, fold, prepare};
 use snnc_compiler::fuse::{Target, fuse};
 use snnc_compiler::graph::{Graph, Node};
-use snnc_compiler::lower::{self, Optimizer, Watch};
+use snnc_compiler::kernel::Format;
+use snnc_compiler::lower::{self, Optimizer, Watch, hyper};
 use snnc_compiler::plan::plan;
 use snnc_compiler::program::Program;
 use snnc_compiler::text::bytes;
@@ -120,6 +121,24 @@ pub fn fits_at_all(graph: &Graph, batch: usize) -> Result<(), SessionError> {
     Ok(())
 }
 
+/// Refuses a graph whose spikes and counts, all of them at once in f64, take most of this machine's memory.
+///
+/// # Errors
+/// [`SessionError::Memory`].
+pub(crate) fn fits_counted(graph: &Graph) -> Result<(), SessionError> {
+    let counts = graph.nodes.iter().filter(|n| matches!(n.signal.kind, Kind::Spike | Kind::Count));
+    let size = |n: &Node| n.signal.elements() as u128 * if n.signal.varies { graph.time as u128 } else { 1 } * 8;
+    let mut sizes: Vec<(String, u128)> = counts.map(|n| (n.path.clone(), size(n))).collect();
+    sizes.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    let needed = sizes.iter().map(|(_, n)| n).sum();
+    sizes.truncate(3);
+    let limit = machine_memory() / 2;
+    if needed > limit {
+        return Err(SessionError::Memory { model: graph.name.clone(), batch: 1, needed, limit, largest: sizes });
+    }
+    Ok(())
+}
+
 /// The way into a network.
 #[derive(Debug)]
 struct Entry {
@@ -196,19 +215,22 @@ pub fn inference_program(folded: &Folded, watch: Watch) -> (Flow, Program) {
     (flow, program)
 }
 
-/// A node that needs all time steps before the next one can go on: it says so itself, or it collapses T and something behind
-/// it varies over T again.
-pub(crate) fn looks_at_all(graph: &Graph) -> Option<&Node> {
+/// The path of a node that needs all time steps before the next one can go on: it says so itself, once it is folded, or it
+/// collapses T and something behind it varies over T again.
+pub(crate) fn looks_at_all(checked: &Checked, folded: &Folded) -> Option<String> {
+    let node = folded.graph.nodes.iter().find(|n| !n.op.streams()).or_else(|| collapses(checked.graph()));
+    node.map(|n| n.path.clone())
+}
+
+fn collapses(graph: &Graph) -> Option<&Node> {
     let mut collapsed: Vec<Option<usize>> = vec![None; graph.nodes.len()];
     for id in graph.ids() {
         let node = graph.node(id);
         let found = node.inputs.iter().find_map(|i| collapsed[i.index()]);
         let collapses = !node.signal.varies && node.inputs.iter().any(|i| graph.node(*i).signal.varies);
         collapsed[id.index()] = found.or(collapses.then_some(id.index()));
-        match found {
-            _ if !node.op.streams() => return Some(node),
-            Some(at) if node.signal.varies => return Some(&graph.nodes[at]),
-            _ => {}
+        if let Some(at) = found.filter(|_| node.signal.varies) {
+            return Some(&graph.nodes[at]);
         }
     }
     None
@@ -244,7 +266,7 @@ impl Inference {
             }
         }
         let graph = checked.graph();
-        let looks_at_all = looks_at_all(graph).map(|node| (graph.name.clone(), node.path.clone()));
+        let looks_at_all = looks_at_all(checked, &folded).map(|path| (graph.name.clone(), path));
         Ok(Inference { executable, entry: Entry::of(graph), classes: graph.classes(), done: 0, samples: 0, looks_at_all })
     }
 
@@ -321,7 +343,14 @@ pub struct Unfolded {
     entry: Entry,
     classes: usize,
     moments: u8,
+    /// The loss is scaled.
+    scaled: bool,
+    /// Samples there is room for.
+    batch: usize,
 }
+
+/// The scale of the loss if the caller sets none.
+const SCALE: f32 = 1024.0;
 
 /// What the unfolded network is run for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -334,14 +363,14 @@ pub enum Mode {
     Train(Optimizer),
 }
 
-/// The primitives and the program of an unfolded network.
-pub fn unfolded_program(checked: &Checked, mode: Mode) -> (Flow, Program) {
+/// The primitives and the program of an unfolded network; what varies over samples is kept in this format. In f16 the loss is scaled.
+pub fn unfolded_program(checked: &Checked, mode: Mode, precision: Format) -> (Flow, Program) {
     let flow = match mode {
         Mode::Eval => lower::infer_unfolded(checked),
-        Mode::Gradients => lower::differentiate(checked, None).flow,
-        Mode::Train(optimizer) => lower::differentiate(checked, Some(optimizer)).flow,
+        Mode::Gradients => lower::differentiate(checked, None, precision).flow,
+        Mode::Train(optimizer) => lower::differentiate(checked, Some(optimizer), precision).flow,
     };
-    let program = fuse(&flow, Target::Train, checked.graph().time);
+    let program = fuse(&flow, Target::Train(precision), checked.graph().time);
     (flow, program)
 }
 
@@ -360,8 +389,11 @@ impl Unfolded {
     /// As [`Unfolded::new`].
     pub fn on(backend: &Backend, checked: &Checked, weights: &Weights, batch: usize, mode: Mode) -> Result<Unfolded, SessionError> {
         fits_at_all(checked.graph(), batch)?;
-        let (_, program) = unfolded_program(checked, mode);
-        fits(checked.graph(), &program, batch)?;
+        let (_, program) = unfolded_program(checked, mode, backend.precision());
+        // A device has memory of its own.
+        if !matches!(backend, Backend::Cuda(_)) {
+            fits(checked.graph(), &program, batch)?;
+        }
         let graph = checked.graph();
         let moments = if let Mode::Train(o) = mode { o.moments() } else { 0 };
         let mut session = Unfolded {
@@ -370,6 +402,8 @@ impl Unfolded {
             entry: Entry::of(graph),
             classes: graph.classes(),
             moments,
+            scaled: backend.precision() == Format::F16,
+            batch,
         };
         session.set_weights(weights)?;
         Ok(session)
@@ -426,8 +460,11 @@ impl Unfolded {
         Ok(self.device.leave(samples, self.classes)?)
     }
 
-    fn call(&self, samples: usize, hyper: [f32; HYPERS]) -> Call {
-        Call { batch: samples, steps: self.entry.time, hyper }
+    fn call(&self, samples: usize, mut numbers: [f32; HYPERS]) -> Call {
+        if self.scaled && numbers[hyper::SCALE] == 0.0 {
+            (numbers[hyper::SCALE], numbers[hyper::UNSCALE]) = (SCALE, 1.0 / SCALE);
+        }
+        Call { batch: samples, steps: self.entry.time, hyper: numbers }
     }
 
     /// The mean loss of the last step.
@@ -437,6 +474,20 @@ impl Unfolded {
     pub fn loss(&self, samples: usize) -> Result<f32, SessionError> {
         let loss = sink(&*self.device, &Sink::Loss, &self.call(samples, [0.0; HYPERS]))?;
         Ok(loss.first().copied().unwrap_or(f32::NAN))
+    }
+
+    /// Bytes that its program takes, by the plan of a CPU.
+    pub fn bytes(&self) -> u128 {
+        plan(self.device.program(), self.batch).bytes()
+    }
+
+    /// Whether some gradient of the last step was not finite, so that nothing was updated: of a scaled loss only.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn overflown(&self, samples: usize) -> Result<bool, SessionError> {
+        let found = sink(&*self.device, &Sink::Overflow, &self.call(samples, [0.0; HYPERS]))?;
+        Ok(found.first().is_some_and(|x| *x != 0.0))
     }
 
     /// The gradient of a parameter after a step in [`Mode::Gradients`].

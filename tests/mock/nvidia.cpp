@@ -14,15 +14,27 @@
 typedef unsigned long long Pointer;
 
 namespace {
-struct Call {
-    long long begin, end, ranges, first;
-    int steps;
-    float batch;
-    const float *hyper;
-};
-struct Shape {
-    long long size[6], from[6], to[6];
-};
+// Numbers as a library is told that memory keeps them.
+enum class Format { f32, f16, bf16 };
+float get(Format f, const void *at, size_t i) {
+    if (f == Format::f32) return ((const float *)at)[i];
+    if (f == Format::f16) return (float)((const _Float16 *)at)[i];
+    const unsigned bits = (unsigned)((const unsigned short *)at)[i] << 16;
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+void set(Format f, void *at, size_t i, float x) {
+    if (f == Format::f32) {
+        ((float *)at)[i] = x;
+    } else if (f == Format::f16) {
+        ((_Float16 *)at)[i] = (_Float16)x;
+    } else {
+        unsigned bits;
+        std::memcpy(&bits, &x, 4);
+        ((unsigned short *)at)[i] = x != x ? 0x7fc0 : (unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    }
+}
 struct Function {
     std::string name;
     void *library;
@@ -96,6 +108,15 @@ int cuMemcpyDtoHAsync_v2(void *to, Pointer from, size_t bytes, void *) {
     if (recording) refuse("a copy to the host while a graph is recorded");
     return std::memcpy(to, (void *)from, bytes), 0;
 }
+int cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void *) {
+    return launched([=] { std::memcpy((void *)to, (const void *)from, bytes); });
+}
+int cuEventCreate(void **event, unsigned) { return *event = (void *)5, 0; }
+int cuEventDestroy_v2(void *) { return 0; }
+int cuEventRecord(void *, void *stream) { return stream == (void *)2 ? 0 : 1; }
+// Every step takes a millisecond.
+int cuEventElapsedTime(float *ms, void *, void *) { return *ms = 1, 0; }
+int cuEventElapsedTime_v2(float *ms, void *, void *) { return *ms = 1, 0; }
 int cuModuleLoadData(void **module, const void *image) {
     if (std::memcmp(image, "\x7f" "ELF", 4)) refuse("a module that is no cubin");
     std::ifstream current(folder() + "/current");
@@ -116,22 +137,16 @@ int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned 
     const Function &f = *(Function *)function;
     void *launcher = dlsym(f.library, ("launch_" + f.name).c_str());
     if (!launcher) refuse(("no kernel " + f.name).c_str());
-    if (f.name == "sum_parts") {
-        float *from = *(float **)params[0], *to = *(float **)params[1];
-        long long count = *(long long *)params[2], size = *(long long *)params[3];
-        return launched([=] { ((void (*)(float *, float *, long long, long long, unsigned, int))launcher)(from, to, count, size, x, 0); });
+    const unsigned *size = (const unsigned *)dlsym(f.library, ("size_" + f.name).c_str());
+    if (!size) refuse(("what does " + f.name + " take?").c_str());
+    const auto run = (void (*)(const char *, int, unsigned, int))launcher;
+    if (*size == 0) {
+        const char *table = *(const char **)params[0];
+        const int count = *(const int *)params[1];
+        return launched([=] { run(table, count, x, 0); });
     }
-    if (f.name == "copy_tensor") {
-        float *from = *(float **)params[0], *to = *(float **)params[1];
-        Shape shape = *(Shape *)params[2];
-        return launched([=] { ((void (*)(float *, float *, const Shape *, unsigned, int))launcher)(from, to, &shape, x, 0); });
-    }
-    const int *count = (const int *)dlsym(f.library, ("arguments_" + f.name).c_str());
-    if (!count) refuse(("how many arguments has " + f.name + "?").c_str());
-    std::vector<float *> args;
-    for (int i = 0; i < *count; i++) args.push_back(*(float **)params[i]);
-    Call call = *(Call *)params[*count];
-    return launched([=] { ((void (*)(float *const *, const Call *, unsigned, int))launcher)(args.data(), &call, x, 0); });
+    const std::vector<char> arguments((const char *)params[0], (const char *)params[0] + *size);
+    return launched([=] { run(arguments.data(), 0, x, 0); });
 }
 int cuStreamBeginCapture_v2(void *, int) {
     recording = true;
@@ -152,6 +167,7 @@ int cuGraphLaunch(void *graph, void *) {
 
 // --- cuBLASLt
 struct Layout {
+    Format format;
     unsigned long long rows, columns;
     long long leading;
     int count = 1;
@@ -163,9 +179,9 @@ struct Description {
 int cublasLtCreate(void **handle) { return *handle = (void *)3, 0; }
 int cublasLtDestroy(void *) { return 0; }
 int cublasLtMatrixLayoutCreate(void **layout, int type, unsigned long long rows, unsigned long long columns, long long leading) {
-    if (type != 0) refuse("a matrix that is not of f32");
+    if (type != 0 && type != 2 && type != 14) refuse("a matrix of other numbers");
     if (leading < (long long)rows) refuse("columns that overlap");
-    return *layout = new Layout{rows, columns, leading}, 0;
+    return *layout = new Layout{type == 0 ? Format::f32 : type == 2 ? Format::f16 : Format::bf16, rows, columns, leading}, 0;
 }
 int cublasLtMatrixLayoutDestroy(void *layout) { return delete (Layout *)layout, 0; }
 int cublasLtMatrixLayoutSetAttribute(void *layout, int which, const void *value, size_t size) {
@@ -224,6 +240,7 @@ int cublasLtMatmul(void *, void *description, const void *alpha, const void *a, 
     const unsigned long long m = z.rows, n = z.columns, k = how.a ? x.rows : x.columns;
     if ((how.a ? x.columns : x.rows) != m || (how.b ? y.rows : y.columns) != n || (how.b ? y.columns : y.rows) != k)
         refuse("a product of matrices that do not fit");
+    if (x.format != y.format || (z.format != x.format && z.format != Format::f32)) refuse("a product of other formats");
     if (x.count != z.count || y.count != z.count) refuse("another number of products");
     return launched([=] {
         for (int p = 0; p < z.count; p++)
@@ -231,12 +248,12 @@ int cublasLtMatmul(void *, void *description, const void *alpha, const void *a, 
                 for (unsigned long long i = 0; i < m; i++) {
                     float sum = 0;
                     for (unsigned long long l = 0; l < k; l++) {
-                        const float left = ((const float *)a)[p * x.next + (how.a ? l + i * x.leading : i + l * x.leading)];
-                        const float right = ((const float *)b)[p * y.next + (how.b ? j + l * y.leading : l + j * y.leading)];
+                        const float left = get(x.format, a, p * x.next + (how.a ? l + i * x.leading : i + l * x.leading));
+                        const float right = get(y.format, b, p * y.next + (how.b ? j + l * y.leading : l + j * y.leading));
                         sum += left * right;
                     }
-                    float &to = ((float *)d)[p * z.next + i + j * z.leading];
-                    to = scale * sum + (kept == 0 ? 0 : kept * to);
+                    const size_t to = p * z.next + i + j * z.leading;
+                    set(z.format, d, to, scale * sum + (kept == 0 ? 0 : kept * get(z.format, d, to)));
                 }
     });
 }
@@ -244,9 +261,14 @@ int cublasLtMatmul(void *, void *description, const void *alpha, const void *a, 
 // --- cuDNN: tensors with channels last
 struct Tensor {
     int n, c, h, w;
+    Format format = Format::f32;
 };
+static Format numbers(int type) {
+    if (type != 0 && type != 2 && type != 9) refuse("a tensor of other numbers");
+    return type == 0 ? Format::f32 : type == 2 ? Format::f16 : Format::bf16;
+}
 struct Window {
-    int ph, pw, sh, sw;
+    int ph, pw, sh, sw, math = -1;
 };
 struct Performance {
     int algorithm, status;
@@ -260,14 +282,14 @@ int cudnnSetStream(void *, void *stream) { return stream == (void *)2 ? 0 : 1; }
 int cudnnCreateTensorDescriptor(void **t) { return *t = new Tensor{}, 0; }
 int cudnnDestroyTensorDescriptor(void *t) { return delete (Tensor *)t, 0; }
 int cudnnSetTensor4dDescriptor(void *t, int format, int type, int n, int c, int h, int w) {
-    if (format != 1 || type != 0) refuse("a tensor that is not of f32 with channels last");
-    return *(Tensor *)t = Tensor{n, c, h, w}, 0;
+    if (format != 1) refuse("a tensor whose channels are not last");
+    return *(Tensor *)t = Tensor{n, c, h, w, numbers(type)}, 0;
 }
 int cudnnCreateFilterDescriptor(void **t) { return *t = new Tensor{}, 0; }
 int cudnnDestroyFilterDescriptor(void *t) { return delete (Tensor *)t, 0; }
 int cudnnSetFilter4dDescriptor(void *t, int type, int format, int k, int c, int h, int w) {
-    if (format != 1 || type != 0) refuse("a filter that is not of f32 with channels last");
-    return *(Tensor *)t = Tensor{k, c, h, w}, 0;
+    if (format != 1) refuse("a filter whose channels are not last");
+    return *(Tensor *)t = Tensor{k, c, h, w, numbers(type)}, 0;
 }
 int cudnnCreateConvolutionDescriptor(void **t) { return *t = new Window{}, 0; }
 int cudnnDestroyConvolutionDescriptor(void *t) { return delete (Window *)t, 0; }
@@ -275,7 +297,7 @@ int cudnnSetConvolution2dDescriptor(void *t, int ph, int pw, int sh, int sw, int
     if (dh != 1 || dw != 1 || mode != 1 || type != 0) refuse("no cross-correlation in f32");
     return *(Window *)t = Window{ph, pw, sh, sw}, 0;
 }
-int cudnnSetConvolutionMathType(void *, int math) { return math == 3 ? 0 : 1; }
+int cudnnSetConvolutionMathType(void *t, int math) { return ((Window *)t)->math = math, 0; }
 static int algorithms(int asked, int *found, Performance *results) {
     if (asked < 2) refuse("no algorithm asked for");
     // The first is fast and gives other bits every time.
@@ -295,6 +317,8 @@ int cudnnGetConvolutionBackwardFilterAlgorithm_v7(void *, void *, void *, void *
 // f(place in y, place in x, place in w) for every product of a convolution.
 extern "C++" {
 template <typename F> void products(Tensor x, Tensor w, Tensor y, Window s, F f) {
+    if (x.format != w.format || w.format != y.format) refuse("a convolution of several formats");
+    if (s.math != (x.format == Format::f32 ? 3 : 1)) refuse("tensor cores for f32, or none for 16 bits");
     if (x.n != y.n || w.c != x.c || w.n != y.c) refuse("a convolution of tensors that do not fit");
     if ((x.h + 2 * s.ph - w.h) / s.sh + 1 != y.h || (x.w + 2 * s.pw - w.w) / s.sw + 1 != y.w) refuse("a convolution of another extent");
     for (int n = 0; n < y.n; n++)
@@ -323,8 +347,9 @@ int cudnnConvolutionForward(void *, const void *alpha, void *dx, const void *x, 
     const Tensor tx = *(Tensor *)dx, tw = *(Tensor *)dw, ty = *(Tensor *)dy;
     const Window s = *(Window *)window;
     return launched([=] {
-        std::memset(y, 0, 4 * elements(ty));
-        products(tx, tw, ty, s, [&](size_t i, size_t j, size_t k) { ((float *)y)[i] += ((const float *)x)[j] * ((const float *)w)[k]; });
+        std::vector<float> sums(elements(ty));
+        products(tx, tw, ty, s, [&](size_t i, size_t j, size_t k) { sums[i] += get(tx.format, x, j) * get(tw.format, w, k); });
+        for (size_t i = 0; i < sums.size(); i++) set(ty.format, y, i, sums[i]);
     });
 }
 int cudnnConvolutionBackwardData(void *, const void *alpha, void *dw, const void *w, void *dy, const void *y, void *window, int algorithm, void *aside,
@@ -333,8 +358,9 @@ int cudnnConvolutionBackwardData(void *, const void *alpha, void *dw, const void
     const Tensor tx = *(Tensor *)dx, tw = *(Tensor *)dw, ty = *(Tensor *)dy;
     const Window s = *(Window *)window;
     return launched([=] {
-        std::memset(x, 0, 4 * elements(tx));
-        products(tx, tw, ty, s, [&](size_t i, size_t j, size_t k) { ((float *)x)[j] += ((const float *)y)[i] * ((const float *)w)[k]; });
+        std::vector<float> sums(elements(tx));
+        products(tx, tw, ty, s, [&](size_t i, size_t j, size_t k) { sums[j] += get(ty.format, y, i) * get(tw.format, w, k); });
+        for (size_t i = 0; i < sums.size(); i++) set(tx.format, x, i, sums[i]);
     });
 }
 int cudnnConvolutionBackwardFilter(void *, const void *alpha, void *dx, const void *x, void *dy, const void *y, void *window, int algorithm,
@@ -343,8 +369,9 @@ int cudnnConvolutionBackwardFilter(void *, const void *alpha, void *dx, const vo
     const Tensor tx = *(Tensor *)dx, tw = *(Tensor *)dw, ty = *(Tensor *)dy;
     const Window s = *(Window *)window;
     return launched([=] {
-        std::memset(w, 0, 4 * elements(tw));
-        products(tx, tw, ty, s, [&](size_t i, size_t j, size_t k) { ((float *)w)[k] += ((const float *)y)[i] * ((const float *)x)[j]; });
+        std::vector<float> sums(elements(tw));
+        products(tx, tw, ty, s, [&](size_t i, size_t j, size_t k) { sums[k] += get(ty.format, y, i) * get(tx.format, x, j); });
+        for (size_t i = 0; i < sums.size(); i++) set(tw.format, w, i, sums[i]);
     });
 }
 }

@@ -9,7 +9,7 @@ use snnc_runtime::artifact::{Inspected, inspect, tally};
 
 pub(crate) fn run(args: &CensusArgs) -> Result<(), Failure> {
     let name = args.object.display().to_string();
-    let bytes = std::fs::read(&args.object).map_err(|e| Failure::Usage(format!("cannot read `{name}`: {e}")))?;
+    let bytes = super::bytes(&args.object).map_err(|e| Failure::Usage(format!("cannot read `{name}`: {e}")))?;
     let Inspected { note, census, hash } = inspect(&name, &bytes).map_err(Failure::failed)?;
     let mut differs = Vec::new();
     if let Some(file) = &args.certificate {

@@ -89,7 +89,7 @@ fn derive(
 /// A certificate from a file.
 pub(super) fn read(file: &Path) -> Result<Certificate, Failure> {
     let shown = file.display();
-    let text = std::fs::read_to_string(file).map_err(|e| Failure::Usage(format!("cannot read `{shown}`: {e}")))?;
+    let text = super::text(file).map_err(|e| Failure::Usage(format!("cannot read `{shown}`: {e}")))?;
     Certificate::read(&text).map_err(|reason| Failure::Failed(format!("`{shown}` is no certificate: {reason}")))
 }
 

@@ -1,32 +1,28 @@
 //! `snnc check`
 
 use super::files;
+use super::fix::{Neighbours, fix};
 use crate::args::{CheckArgs, CheckFormat};
 use crate::findings::baseline::Baseline;
 use crate::findings::policy::Policy;
 use crate::findings::{Finding, Model, Outcome, Suppressed, fingerprints, github, human, json, sarif, worst};
 use crate::{Failure, model};
 use snnc_compiler::check::check;
-use snnc_compiler::graph::{Settings, build, instantiate, print as print_graph};
+use snnc_compiler::graph::{Settings, build, instantiate};
 use snnc_compiler::resolve::resolve;
-use snnc_compiler::text::{printable, several};
-use snnc_grammar::{Diagnostic, Edit, FileId, Modules, SourceMap, parse, print};
+use snnc_compiler::text::several;
+use snnc_grammar::{Diagnostic, SourceMap};
 use snnc_runtime::library::{Library, open};
-use snnc_runtime::train::checkpoint::replace;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-/// Fixing one finding may uncover another, and of several remedies one may do harm; more rounds than this are no progress.
-const ROUNDS: usize = 64;
-/// The most edits that are listed.
-const SHOWN: usize = 12;
 
 pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let settings = model::settings(&args.settings)?;
     let targets = targets(&args.paths)?;
     if args.fix {
+        let neighbours = Neighbours::of(&targets)?;
         for (path, variant) in &targets {
-            fix(path, variant.as_deref(), &settings, args)?;
+            fix(path, variant.as_deref(), &settings, args, &neighbours)?;
         }
     }
     let mut outcomes = Vec::new();
@@ -58,7 +54,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
 }
 
 /// What is found in a file, and what its policy makes of it.
-fn found(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs) -> Result<Outcome, Failure> {
+pub(super) fn found(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs) -> Result<Outcome, Failure> {
     let policy = Policy::of(Path::new(path), &args.deny, &args.allow)?;
     let mut outcome = one(path, variant, settings);
     policy.apply(&mut outcome);
@@ -106,7 +102,7 @@ fn library(path: &str) -> Option<Vec<&'static str>> {
     (is_folder && !found.is_empty() && !Path::new(path).exists()).then_some(found)
 }
 
-fn one(path: &str, variant: Option<&str>, settings: &Settings) -> Outcome {
+pub(super) fn one(path: &str, variant: Option<&str>, settings: &Settings) -> Outcome {
     let mut sources = SourceMap::default();
     let (mut models, mut diagnostics, mut notes, mut blocks) = (Vec::<Model>::new(), Vec::new(), Vec::new(), 0);
     let result = (|| -> Result<(), Vec<Diagnostic>> {
@@ -159,171 +155,4 @@ fn places(models: &[Model], diagnostic: &Diagnostic) -> BTreeMap<String, usize> 
         Some((graph.name.clone(), here.max(said))).filter(|(_, n)| *n > 0)
     };
     models.iter().filter_map(count).collect()
-}
-
-/// Applies the remedies of a file's findings, and formats what it changed. What a remedy would change besides what was found,
-/// another variant or what an `allow` admits, is not changed: then it is not applied.
-fn fix(path: &str, variant: Option<&str>, settings: &Settings, args: &CheckArgs) -> Result<(), Failure> {
-    let mut changed_files = BTreeSet::new();
-    let (mut fixed, mut exact, mut said) = (0, true, Vec::new());
-    // Findings whose remedy is not applied, and why.
-    let mut refused: BTreeMap<String, String> = BTreeMap::new();
-    // What is accepted stays as it is.
-    let open = || -> Result<Outcome, Failure> {
-        let mut outcome = found(path, variant, settings, args)?;
-        if let Some(baseline) = outcome.baseline.clone().filter(|_| args.write_baseline.is_none()) {
-            Baseline::read(&baseline)?.accept(&mut outcome);
-        }
-        Ok(outcome)
-    };
-    let mut outcome = open()?;
-    let mut wanted = usize::MAX;
-    for _ in 0..ROUNDS {
-        let mut mends = mends(&outcome, args.exact, &refused);
-        let Some(models) = mends.first().map(|m| models(m.finding)) else { break };
-        // Those about other models have their own turn: what they change here would not be told apart.
-        mends.retain(|m| self::models(m.finding) == models);
-        mends.truncate(wanted);
-        let mut before = Vec::new();
-        for (file, list) in &by_file(&mends) {
-            let Some(source) = outcome.sources.get(*file) else { continue };
-            let place = PathBuf::from(&source.name);
-            before.push((place.clone(), source.text.to_string()));
-            replace(&place, formatted(&source.name, &changed(&source.text, list)).as_bytes()).map_err(Failure::failed)?;
-        }
-        let after = open()?;
-        match harm(&outcome, &after, &mends) {
-            None => {
-                fixed += mends.len();
-                exact &= mends.iter().all(|m| m.exact);
-                said.extend(mends.iter().map(|m| m.says.clone()));
-                changed_files.extend(before.into_iter().map(|(place, _)| place));
-                (outcome, wanted) = (after, usize::MAX);
-            }
-            Some(why) => {
-                for (place, text) in before {
-                    replace(&place, text.as_bytes()).map_err(Failure::failed)?;
-                }
-                // Which of them it is: half as many, until one is left.
-                wanted = mends.len() / 2;
-                if let (0, Some(only)) = (wanted, mends.first()) {
-                    refused.insert(only.finding.fingerprint.clone(), why);
-                    wanted = usize::MAX;
-                }
-            }
-        }
-    }
-    if fixed > 0 {
-        let files: Vec<String> = changed_files.iter().map(|p| p.display().to_string()).collect();
-        let places = several(fixed as u64, "place");
-        let others: Vec<String> = files.into_iter().filter(|f| f != path).collect();
-        let where_else = if others.is_empty() { String::new() } else { format!(" in {}", printable(&others.join(", "))) };
-        eprintln!(
-            "{}: {places} mended{where_else}{}",
-            printable(path),
-            if exact { "; the results stay the same" } else { "; the network is another now: train it again" }
-        );
-        said.iter().take(SHOWN).for_each(|line| eprintln!("  {line}"));
-        if said.len() > SHOWN {
-            eprintln!("  and {} more", said.len() - SHOWN);
-        }
-    }
-    let reasons: BTreeSet<&String> = refused.values().collect();
-    for why in reasons {
-        eprintln!("{}: not mended: {why}", printable(path));
-    }
-    let left = outcome.findings.iter().filter(|f| f.counts()).count();
-    if fixed == 0 && refused.is_empty() && left > 0 {
-        let what = if args.exact { "a remedy that leaves the results as they are" } else { "a remedy that can be applied here" };
-        eprintln!("{}: nothing is mended: of {}, none has {what}", printable(path), several(left as u64, "finding"));
-    }
-    Ok(())
-}
-
-/// A finding and the edit that mends it.
-struct Mend<'o> {
-    finding: &'o Finding,
-    edit: Edit,
-    /// The network computes the same before and after.
-    exact: bool,
-    /// Where, and what is done, for people.
-    says: String,
-}
-
-/// The usual remedies of open findings, or those that leave what the network computes as it is, in files that are the user's, each
-/// place once and none inside another.
-fn mends<'o>(outcome: &'o Outcome, exact: bool, refused: &BTreeMap<String, String>) -> Vec<Mend<'o>> {
-    let mut modules = Modules::new(&outcome.sources);
-    let mut mends: Vec<Mend<'_>> = Vec::new();
-    for finding in outcome.findings.iter().filter(|f| f.counts() && !refused.contains_key(&f.fingerprint)) {
-        let remedy = finding.diagnostic.remedies.iter().find(|r| !exact || r.exact());
-        let Some((remedy, edit)) = remedy.and_then(|r| Some((r, r.edit(&mut modules)?))) else { continue };
-        let own = outcome.sources.get(edit.span.file).is_some_and(|s| Path::new(&s.name).is_file());
-        let at = edit.span;
-        let apart = |m: &Mend<'_>| {
-            let other = m.edit.span;
-            other != at && (other.file != at.file || other.end <= at.start || at.end <= other.start)
-        };
-        if own && mends.iter().all(apart) {
-            let says = format!("{}: {}", printable(&outcome.sources.place(finding.diagnostic.span())), remedy.says());
-            mends.push(Mend { finding, edit, exact: remedy.exact(), says });
-        }
-    }
-    mends
-}
-
-/// The models that something was found in.
-fn models(finding: &Finding) -> Vec<&str> {
-    finding.places.keys().map(String::as_str).collect()
-}
-
-fn by_file<'m>(mends: &'m [Mend<'_>]) -> BTreeMap<FileId, Vec<&'m Edit>> {
-    let mut files: BTreeMap<FileId, Vec<&Edit>> = BTreeMap::new();
-    for mend in mends {
-        files.entry(mend.edit.span.file).or_default().push(&mend.edit);
-    }
-    files
-}
-
-/// What these mends would do besides what they are for.
-fn harm(before: &Outcome, after: &Outcome, mends: &[Mend<'_>]) -> Option<String> {
-    let open = |o: &Outcome| o.findings.iter().filter(|f| f.counts()).count();
-    if after.models.len() < before.models.len() || open(after) > open(before) {
-        return Some("what is left is not mended by its usual remedy".into());
-    }
-    let stays = |m: &&Mend<'_>| after.findings.iter().any(|f| f.counts() && f.fingerprint == m.finding.fingerprint);
-    if let Some(mend) = mends.iter().find(stays).filter(|_| open(after) == open(before)) {
-        return Some(format!("the usual remedy leaves {}", mend.finding.diagnostic.message));
-    }
-    for (old, new) in before.models.iter().zip(&after.models) {
-        let (graph, residues) = (old.checked.graph(), &old.checked.findings().residues);
-        let found = mends.first().map(|m| models(m.finding)).unwrap_or_default();
-        if !found.contains(&graph.name.as_str()) && print_graph(graph) != print_graph(new.checked.graph()) {
-            return Some(format!("the usual remedy for `{}` would change `{}`, where that is not wrong", found.join("`, `"), graph.name));
-        }
-        let kept = |path: &str, rule: &str| {
-            let now = &new.checked.findings().residues;
-            now.iter().any(|r| r.admitted && r.path == path && r.rule == rule)
-        };
-        if let Some(gone) = residues.iter().find(|r| r.admitted && !kept(&r.path, r.rule)) {
-            return Some(format!("the usual remedy would change `{}` of `{}` too, which an `allow` admits", gone.path, graph.name));
-        }
-    }
-    None
-}
-
-fn changed(text: &str, edits: &[&Edit]) -> String {
-    let mut edits: Vec<&Edit> = edits.to_vec();
-    edits.sort_by_key(|e| std::cmp::Reverse(e.span.start));
-    let mut text = text.to_owned();
-    for edit in edits {
-        text.replace_range(edit.span.start as usize..edit.span.end as usize, &edit.text);
-    }
-    text
-}
-
-fn formatted(name: &str, text: &str) -> String {
-    let mut sources = SourceMap::default();
-    let file = sources.add(name, text);
-    parse(&sources, file).map_or_else(|_| text.to_owned(), |module| print(&module, text))
 }

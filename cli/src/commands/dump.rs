@@ -1,5 +1,6 @@
 //! `snnc dump`
 
+use super::fused;
 use crate::args::{DumpArgs, Mode, Stage};
 use crate::{Failure, model};
 use snnc_compiler::backend::cuda;
@@ -24,7 +25,7 @@ pub(crate) fn run(args: &DumpArgs) -> Result<(), Failure> {
         Stage::Flow | Stage::Program => {
             let (flow, program) = match args.mode {
                 Mode::Infer => inference_program(&fold(checked), Watch::Nothing),
-                Mode::Train => unfolded_program(checked, session::Mode::Train(optimizer())),
+                Mode::Train => unfolded_program(checked, session::Mode::Train(optimizer()), args.precision.format()),
             };
             if args.stage == Stage::Flow {
                 print!("{}", dump::flow(&flow));
@@ -32,8 +33,12 @@ pub(crate) fn run(args: &DumpArgs) -> Result<(), Failure> {
                 print!("{}", program::print(&program));
             }
         }
+        Stage::Fused => {
+            let (_, program) = unfolded_program(checked, session::Mode::Train(optimizer()), args.precision.format());
+            print!("{}", fused::text(checked.graph(), &program, args.batch as usize, args.cost).map_err(Failure::failed)?);
+        }
         Stage::Cuda => {
-            let (_, program) = unfolded_program(checked, session::Mode::Train(optimizer()));
+            let (_, program) = unfolded_program(checked, session::Mode::Train(optimizer()), args.precision.format());
             print!("{}", cuda::source(&program).map_err(Failure::failed)?);
         }
     }

@@ -1,7 +1,7 @@
 //! `snnc trace`
 
 use super::backend;
-use crate::args::{TraceArgs, TraceBackend, TraceMode};
+use crate::args::{Precision, TraceArgs, TraceBackend, TraceMode};
 use crate::{Failure, model};
 use snnc_runtime::device::Backend;
 use snnc_runtime::layout::Layout;
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &TraceArgs) -> Result<(), Failure> {
     let executor = match args.backend {
         TraceBackend::Reference => Executor::Reference,
         TraceBackend::Cpu => Executor::Device(Backend::Cpu),
-        TraceBackend::Cuda => Executor::Device(backend::cuda()?.0),
+        TraceBackend::Cuda => Executor::Device(backend::cuda(Precision::F32)?.0),
     };
     let train = args.mode == TraceMode::Train;
     let out = trace(&loaded.checked, &weights, &batch, layout.as_ref(), train, &executor).map_err(Failure::failed)?;

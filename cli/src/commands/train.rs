@@ -8,7 +8,11 @@ use crate::{Failure, model};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use snnc_compiler::check::Verdict;
+use snnc_compiler::text::bytes;
 use snnc_runtime::data::Dataset;
+use snnc_runtime::device::Backend;
+use snnc_runtime::device::cuda::gpu;
+use snnc_runtime::session::{Mode, unfolded_program};
 use snnc_runtime::train::checkpoint::{recipe_of, replace};
 use snnc_runtime::train::{Event, Training};
 use snnc_runtime::weights::to_bytes;
@@ -20,7 +24,7 @@ use std::time::Instant;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
-    let (backend, device) = backend::chosen(args.backend)?;
+    let (backend, device) = backend::chosen(args.backend, args.precision)?;
     // What the command line does not say again is as it was when the run began.
     let before = match (&args.out, args.resume) {
         (Some(folder), true) => Some(recipe_of(folder).map_err(Failure::failed)?),
@@ -61,6 +65,14 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
             recipe.name,
             recipe.seed
         );
+        if let Backend::Cuda(precision) = backend {
+            let (_, program) = unfolded_program(&loaded.checked, Mode::Train(recipe.optimizer), precision);
+            println!(
+                "planned memory: {} for batches of {}",
+                bytes(gpu::bytes(&program, recipe.batch).map_err(Failure::failed)?),
+                recipe.batch
+            );
+        }
     }
     let mut progress = Progress::new(human, recipe.schedule.epochs, data.train.labels.len());
     let training = Training { checked: &loaded.checked, recipe: &recipe, data: &data, backend: &backend };
@@ -81,8 +93,8 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    let bytes = to_bytes(&outcome.weights.tensors(loaded.checked.graph())).map_err(Failure::Failed)?;
-    replace(&folder.join("model.safetensors"), &bytes).map_err(Failure::failed)?;
+    let saved = to_bytes(&outcome.weights.tensors(loaded.checked.graph())).map_err(Failure::Failed)?;
+    replace(&folder.join("model.safetensors"), &saved).map_err(Failure::failed)?;
     let Accuracies { unfolded, folded, same } = accuracies(&loaded, &outcome.weights, &data)?;
     if !human {
         println!(

@@ -1,7 +1,7 @@
 //! A baseline: what stands already is accepted, what is new fails.
 
 use super::{Finding, Outcome, Suppressed, policy};
-use crate::Failure;
+use crate::{Failure, commands};
 use serde::{Deserialize, Serialize};
 use snnc_runtime::train::checkpoint::replace;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +52,7 @@ impl Baseline {
     /// A file that cannot be read or is of another version.
     pub(crate) fn read(path: &Path) -> Result<Baseline, Failure> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path)
+        let text = commands::text(path)
             .map_err(|e| Failure::Usage(format!("cannot read the baseline `{shown}`: {e}; `--write-baseline {shown}` writes one")))?;
         let broken = |reason: String| Failure::Usage(format!("`{shown}` is no baseline: {reason}"));
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| broken(e.to_string()))?;

@@ -1,7 +1,7 @@
 //! What a folder asks of its models: `snnc.toml`, `--deny` and `--allow`.
 
 use super::{Finding, Outcome, Suppressed};
-use crate::{Failure, report};
+use crate::{Failure, commands, report};
 use serde::Deserialize;
 use snnc_compiler::check::Verdict;
 use snnc_compiler::explain::pages;
@@ -86,8 +86,9 @@ impl Policy {
     /// # Errors
     /// A file that cannot be read, or asks for something that there is not.
     pub(crate) fn of(path: &Path, deny: &[String], allow: &[String]) -> Result<Policy, Failure> {
-        let found = above(path).canonicalize().ok().filter(|_| path.exists());
-        let file = found.and_then(|folder| folder.ancestors().map(|f| f.join(FILE)).find(|f| f.is_file()));
+        // One that is there but leads nowhere is no reason to ask nothing.
+        let nearest = |file: PathBuf| file.ancestors().skip(1).map(|f| f.join(FILE)).find(|f| f.symlink_metadata().is_ok());
+        let file = names(path).into_iter().filter(|_| path.exists()).find_map(nearest);
         let mut policy = file.as_deref().map_or_else(|| Ok(Policy::default()), Policy::read)?;
         for (list, deny, option) in [(deny, true, "--deny"), (allow, false, "--allow")] {
             for text in list {
@@ -110,7 +111,7 @@ impl Policy {
 
     fn read(path: &Path) -> Result<Policy, Failure> {
         let shown = shown(path);
-        let text = std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("cannot read `{shown}`: {e}")))?;
+        let text = commands::text(path).map_err(|e| Failure::Usage(format!("cannot read `{shown}`: {e}")))?;
         let mut sources = SourceMap::default();
         let file = sources.add(shown, text.as_str());
         let refuse = |range: std::ops::Range<usize>, message: String, help: &str| {
@@ -190,13 +191,12 @@ impl Policy {
     /// What the rules for this file ask of its models.
     fn ask(&self, outcome: &mut Outcome) {
         let Some((folder, text)) = &self.file else { return };
-        // A link is what it is called, not what it leads to.
-        let path = Path::new(&outcome.path);
-        let Some((above, name)) = above(path).canonicalize().ok().zip(path.file_name()) else { return };
-        let path = above.join(name);
-        let Ok(relative) = path.strip_prefix(folder) else { return };
+        let folders = [Some(folder.clone()), folder.canonicalize().ok()];
+        let relative = |name: &PathBuf| folders.iter().flatten().find_map(|f| name.strip_prefix(f).ok()).map(Path::to_owned);
+        let seen: Vec<PathBuf> = names(Path::new(&outcome.path)).iter().filter_map(relative).collect();
         let pattern = |p: &Spanned<String>| glob::Pattern::new(plain(p.get_ref()));
-        let matches = |rule: &&Rule| rule.files.iter().any(|p| pattern(p).is_ok_and(|p| p.matches_path_with(relative, MATCHING)));
+        let matched = |p: glob::Pattern| seen.iter().any(|name| p.matches_path_with(name, MATCHING));
+        let matches = |rule: &&Rule| rule.files.iter().any(|p| pattern(p).is_ok_and(matched));
         let rules: Vec<&Rule> = self.rules.iter().filter(matches).collect();
         if rules.is_empty() {
             return;
@@ -238,6 +238,18 @@ impl Policy {
         };
         outcome.findings.extend(new.into_iter().map(finding));
     }
+}
+
+/// What a file is called from the root: as it is given, and where its folder is if that is reached by a link. A link to a file is
+/// what it is called, not what it leads to.
+fn names(path: &Path) -> Vec<PathBuf> {
+    // Where `..` leads from a link is only known by looking.
+    let parts: Vec<_> = path.components().collect();
+    let climbed = parts.iter().rposition(|c| *c == std::path::Component::ParentDir).map_or(0, |last| last + 1);
+    let (climbing, rest): (PathBuf, PathBuf) = (parts[..climbed].iter().collect(), parts[climbed..].iter().collect());
+    let called = if climbed == 0 { std::path::absolute(path).ok() } else { climbing.canonicalize().ok().map(|folder| folder.join(rest)) };
+    let led = above(path).canonicalize().ok().zip(path.file_name()).map(|(folder, name)| folder.join(name));
+    called.into_iter().chain(led).collect()
 }
 
 /// The folder that a path names its file in.

@@ -2,7 +2,7 @@
 
 use super::Fuser;
 use crate::flow::{Def, FlowId, Sink, Source};
-use crate::kernel::{Bound, Expr, Int, IntExpr, Kernel, Place, Stmt};
+use crate::kernel::{Bound, Expr, Format, Int, IntExpr, Kernel, Place, Stmt};
 use crate::program::{Door, View};
 
 /// Elements that the innermost loop copies at once.
@@ -76,5 +76,5 @@ fn copy(view: &View, order: &[String], inwards: bool) -> Kernel {
     }
     let samples = Stmt::For { index: sample, from: Bound::Begin, to: Bound::End, reverse: false, lanes: 1, body };
     let body = vec![Stmt::LetInt(next, IntExpr::Const(0)), samples];
-    Kernel { args: 2, scratch: 0, time: 0, body }
+    Kernel { args: vec![Format::F32; 2], scratch: 0, time: 0, body }
 }

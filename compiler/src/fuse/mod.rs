@@ -8,10 +8,11 @@
 mod body;
 mod contract;
 mod doors;
+mod formats;
 mod views;
 
 use crate::flow::{Def, Dims, Flow, FlowId, Region, Sink, Source};
-use crate::kernel::Kernel;
+use crate::kernel::{Format, Kernel};
 use crate::program::{Buffer, BufferId, Contract, Group, KernelId, Loop, Program, Purpose, View};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -27,16 +28,18 @@ const ELEMENTS: usize = 16_384;
 /// What the program is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A training step, or a run of the unfolded network: contractions are computed by a library.
-    Train,
+    /// A training step, or a run of the unfolded network: contractions are computed by a library; what varies over samples is
+    /// kept in this format.
+    Train(Format),
     /// Folded inference: contractions are generated, states are kept between calls.
     Infer,
 }
 
 /// Groups primitives and lays out memory.
 pub fn fuse(flow: &Flow, target: Target, time: usize) -> Program {
-    let flow = views::with_copies(flow);
-    let mut fuser = Fuser::new(&flow, target, time);
+    let format = if let Target::Train(format) = target { format } else { Format::F32 };
+    let (flow, formats) = formats::with_formats(views::with_copies(flow, format != Format::F32), format);
+    let mut fuser = Fuser::new(&flow, formats, target, time);
     fuser.find_visited();
     fuser.choose_stored();
     fuser.schedule();
@@ -58,6 +61,8 @@ struct Space {
 
 struct Fuser<'a> {
     flow: &'a Flow,
+    /// How each tensor is kept, if it is stored.
+    formats: Vec<Format>,
     target: Target,
     time: usize,
     /// Has a place in memory.
@@ -77,11 +82,12 @@ struct Fuser<'a> {
 }
 
 impl<'a> Fuser<'a> {
-    fn new(flow: &'a Flow, target: Target, time: usize) -> Self {
+    fn new(flow: &'a Flow, formats: Vec<Format>, target: Target, time: usize) -> Self {
         let n = flow.tensors.len();
         let program = Program { buffers: vec![], kernels: vec![], groups: vec![], sinks: vec![], enter: None, leave: None, time };
         Fuser {
             flow,
+            formats,
             target,
             time,
             stored: vec![false; n],
@@ -102,7 +108,7 @@ impl<'a> Fuser<'a> {
 
     /// Computed by a library, as a step of its own.
     fn library(&self, id: FlowId) -> bool {
-        self.target == Target::Train && matches!(self.flow.get(id).def, Def::Product { .. } | Def::Conv { .. })
+        self.target != Target::Infer && matches!(self.flow.get(id).def, Def::Product { .. } | Def::Conv { .. } | Def::Overflow { .. })
     }
 
     /// Reads its operands at other places than its own, so they must lie in memory.
@@ -111,12 +117,26 @@ impl<'a> Fuser<'a> {
             self.flow.get(id).def,
             Def::Product { .. }
                 | Def::Conv { .. }
+                | Def::Overflow { .. }
                 | Def::Pool { .. }
                 | Def::PoolGrad { .. }
                 | Def::Concat { .. }
                 | Def::Slice { .. }
                 | Def::Reshape { .. }
         )
+    }
+
+    /// A training step in 16 bits: on a device that computes much faster than it moves.
+    fn narrow(&self) -> bool {
+        matches!(self.target, Target::Train(format) if format != Format::F32)
+    }
+
+    /// What reading a tensor costs: its elements per sample, if it varies over them. A recurrence that hangs on two tensors like
+    /// itself, such as a gradient before a neuron, is computed again by each loop that needs it: to keep it would cost as much
+    /// to read, and to write.
+    fn weight(&self, id: FlowId) -> usize {
+        let dims = self.flow.dims(id);
+        if dims.batch { dims.elements() * if dims.time { self.time } else { 1 } } else { 0 }
     }
 
     /// Where a tensor belongs.
@@ -169,24 +189,36 @@ impl<'a> Fuser<'a> {
                 _ => {}
             }
         }
+        // What only one map reads of a recurrence that is kept is kept as that map, such as the sum of two gradients.
+        let mut readers: HashMap<FlowId, usize> = HashMap::new();
+        for id in self.ids().filter(|id| !self.over_time_only(*id)) {
+            self.flow.get(id).def.inputs().iter().for_each(|input| *readers.entry(*input).or_default() += 1);
+        }
         // A second walk: which maps are stored is known now, but for those with too many leaves.
         for id in self.ids() {
             let tensor = self.flow.get(id);
-            let is_map = matches!(tensor.def, Def::Map { .. });
-            if is_map && !self.stored[id.index()] {
+            let mut again = false;
+            if matches!(tensor.def, Def::Map { .. } | Def::Scan { .. }) && !self.stored[id.index()] {
                 let mut own = BTreeSet::new();
                 for input in tensor.def.inputs() {
                     own.extend(leaves[input.index()].iter().copied());
                 }
-                if own.len() > MAX_LEAVES {
-                    self.stored[id.index()] = true;
+                if matches!(tensor.def, Def::Map { .. }) {
+                    // Where memory is what counts, what does not vary over samples counts little.
+                    let count = own.iter().filter(|leaf| !self.narrow() || self.flow.dims(**leaf).batch).count();
+                    let kept = |i: &FlowId| self.narrow() && self.root[i.index()] && !self.stored[i.index()] && readers.get(i) == Some(&1);
+                    let scanned = |i: &FlowId| matches!(self.flow.get(*i).def, Def::Scan { .. }) && self.flow.dims(*i) == &tensor.dims;
+                    let instead = tensor.def.inputs().iter().any(|i| kept(i) && scanned(i));
+                    self.stored[id.index()] = count > MAX_LEAVES || instead && readers.get(&id).is_some_and(|n| *n > 1);
+                } else {
+                    again = self.narrow() && own.iter().map(|leaf| self.weight(*leaf)).sum::<usize>() <= 2 * self.weight(id);
                 }
                 leaves[id.index()] = own;
             }
             self.root[id.index()] = match tensor.def {
                 Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } => false,
                 Def::Map { .. } => self.stored[id.index()],
-                _ => true,
+                _ => !again,
             };
             if self.stored[id.index()] || self.root[id.index()] {
                 leaves[id.index()] = [id].into();
@@ -240,7 +272,7 @@ impl<'a> Fuser<'a> {
     /// needs them, however early they could be.
     fn waits(&self, id: FlowId) -> bool {
         let scan = matches!(self.flow.get(id).def, Def::Scan { .. });
-        scan && self.target == Target::Train && !self.stored[id.index()]
+        scan && self.target != Target::Infer && !self.stored[id.index()]
     }
 
     fn schedule(&mut self) {
@@ -383,12 +415,13 @@ impl<'a> Fuser<'a> {
             Def::Conv { a, b, part, window } => {
                 Contract::Conv { a: self.view(*a), b: self.view(*b), out: self.view(id), part: *part, window: *window }
             }
+            Def::Overflow { of } => Contract::Overflow { of: of.iter().map(|id| self.view(*id)).collect(), out: self.view(id) },
             other => unreachable!("{other:?} is no contraction"),
         }
     }
 
     fn buffer(&mut self, label: &str, elements: usize, batch: bool, purpose: Purpose) -> BufferId {
-        self.program.buffers.push(Buffer { label: label.to_owned(), elements, batch, ranges: false, purpose });
+        self.program.buffers.push(Buffer { label: label.to_owned(), elements, batch, ranges: false, purpose, format: Format::F32 });
         BufferId::new(self.program.buffers.len() - 1)
     }
 

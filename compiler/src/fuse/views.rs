@@ -7,8 +7,15 @@ use crate::types::Axis;
 use std::collections::{HashMap, HashSet};
 
 /// The flow with a copy wherever a concat cannot have a part written straight into it (one that lies elsewhere already, or
-/// does not vary over T where the whole does), and where a library cannot read a part of one.
-pub(super) fn with_copies(flow: &Flow) -> Flow {
+/// does not vary over T where the whole does), and where a library cannot read a part of one. A device's library reads only a
+/// part of the rows at once where a product keeps the concat's axis: so there such parts lie by themselves, too.
+pub(super) fn with_copies(flow: &Flow, device: bool) -> Flow {
+    let mut apart: HashSet<(FlowId, &str)> = HashSet::new();
+    for tensor in flow.tensors.iter().filter(|_| device) {
+        if let Def::Product { a, b, out_labels, .. } = &tensor.def {
+            apart.extend(out_labels.iter().flat_map(|label| [(*a, label.as_str()), (*b, label.as_str())]));
+        }
+    }
     let mut out = Flow { label: flow.label.clone(), input: flow.input.clone(), ..Flow::default() };
     let mut map: Vec<FlowId> = Vec::with_capacity(flow.tensors.len());
     let mut claimed: HashSet<FlowId> = HashSet::new();
@@ -20,8 +27,15 @@ pub(super) fn with_copies(flow: &Flow) -> Flow {
         {
             *grad = copy(&mut out, *grad, &tensor.label);
         }
+        if let Def::Overflow { of } = &mut tensor.def {
+            for part in of.iter_mut().filter(|of| matches!(out.get(**of).def, Def::Slice { .. })).collect::<Vec<_>>() {
+                *part = copy(&mut out, *part, &tensor.label);
+            }
+        }
         if let Def::Concat { parts, axis } = &mut tensor.def {
-            for part in parts.iter_mut() {
+            let before = flow.get(FlowId::new(map.len())).def.inputs();
+            for (part, before) in parts.iter_mut().zip(before) {
+                let alone = apart.contains(&(before, axis.as_str()));
                 let source = out.get(*part);
                 let own = match source.def {
                     Def::Map { .. } | Def::Scan { .. } | Def::Product { .. } | Def::Pool { .. } => true,
@@ -30,7 +44,7 @@ pub(super) fn with_copies(flow: &Flow) -> Flow {
                 };
                 let fits = source.dims.time == tensor.dims.time && source.dims.batch == tensor.dims.batch;
                 let updated = updates(flow, *part).is_some();
-                if own && fits && !updated && claimed.insert(*part) {
+                if own && fits && !updated && !alone && claimed.insert(*part) {
                     continue;
                 }
                 let varies = tensor.dims.time;
@@ -56,8 +70,14 @@ fn copy(flow: &mut Flow, of: FlowId, label: &str) -> FlowId {
 
 fn renumbered(tensor: &Tensor, map: &[FlowId]) -> Tensor {
     let mut tensor = tensor.clone();
-    let at = |id: &mut FlowId| *id = map[id.index()];
-    match &mut tensor.def {
+    renumber(&mut tensor.def, |id| map[id.index()]);
+    tensor
+}
+
+/// Gives every operand its new number.
+pub(super) fn renumber(def: &mut Def, mut new: impl FnMut(FlowId) -> FlowId) {
+    let mut at = |id: &mut FlowId| *id = new(*id);
+    match def {
         Def::Source(_) => {}
         Def::Map { inputs, .. } | Def::Scan { inputs, .. } => inputs.iter_mut().for_each(at),
         Def::Slice { of, .. } | Def::Reshape { of, .. } => at(of),
@@ -70,25 +90,42 @@ fn renumbered(tensor: &Tensor, map: &[FlowId]) -> Tensor {
             at(input);
             at(grad);
         }
-        Def::Concat { parts, .. } => parts.iter_mut().for_each(at),
+        Def::Concat { parts: all, .. } | Def::Overflow { of: all } => all.iter_mut().for_each(at),
     }
-    tensor
+}
+
+/// For every part of a concat: the whole, along which axis, and where it begins.
+pub(super) type Parts = HashMap<FlowId, (FlowId, String, usize)>;
+
+/// The parts of all concats.
+pub(super) fn parts(flow: &Flow) -> Parts {
+    let mut part_of = Parts::new();
+    for (i, tensor) in flow.tensors.iter().enumerate() {
+        if let Def::Concat { parts, axis } = &tensor.def {
+            let mut start = 0;
+            for part in parts {
+                part_of.insert(*part, (FlowId::new(i), axis.clone(), start));
+                start += flow.dims(*part).axis(axis).map_or(0, |a| a.size);
+            }
+        }
+    }
+    part_of
+}
+
+/// The tensor whose memory this one lies in.
+pub(super) fn home(flow: &Flow, part_of: &Parts, id: FlowId) -> FlowId {
+    match (part_of.get(&id), &flow.get(id).def) {
+        (Some((whole, ..)), _) => home(flow, part_of, *whole),
+        (None, Def::Slice { of, .. } | Def::Reshape { of, .. }) => home(flow, part_of, *of),
+        _ => id,
+    }
 }
 
 impl Fuser<'_> {
     /// Gives every stored tensor its view.
     pub(super) fn lay_out(&mut self) {
         // A part of a concat lies in it; the whole comes after its parts in the flow, so it is laid out first.
-        let mut part_of: HashMap<FlowId, (FlowId, String, usize)> = HashMap::new();
-        for id in self.ids() {
-            if let Def::Concat { parts, axis } = &self.flow.get(id).def {
-                let mut start = 0;
-                for part in parts {
-                    part_of.insert(*part, (id, axis.clone(), start));
-                    start += self.flow.dims(*part).axis(axis).map_or(0, |a| a.size);
-                }
-            }
-        }
+        let part_of = parts(self.flow);
         for id in self.ids() {
             if self.stored[id.index()] && self.views[id.index()].is_none() {
                 self.views[id.index()] = Some(self.place(id, &part_of));
@@ -96,7 +133,7 @@ impl Fuser<'_> {
         }
     }
 
-    fn place(&mut self, id: FlowId, part_of: &HashMap<FlowId, (FlowId, String, usize)>) -> View {
+    fn place(&mut self, id: FlowId, part_of: &Parts) -> View {
         let flow = self.flow;
         let tensor = flow.get(id);
         if let Some((whole, axis, start)) = part_of.get(&id) {
@@ -129,6 +166,7 @@ impl Fuser<'_> {
         let label = tensor.label.clone();
         let elements = tensor.dims.elements() * steps;
         let buffer = self.buffer(&label, elements, tensor.dims.batch, purpose);
+        self.program.buffers[buffer.index()].format = self.formats[id.index()];
         fresh(buffer, &tensor.dims, self.time)
     }
 

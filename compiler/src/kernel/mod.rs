@@ -1,6 +1,7 @@
 //! Backend-neutral loop nests: what fusion emits and every backend prints.
 //!
-//! A kernel is called with a range of its outermost loop and the number of that range. Numbers are f32; the innermost
+//! A kernel is called with a range of its outermost loop and the number of that range. Numbers are f32, whatever they are
+//! kept as in memory; the innermost
 //! loop may run several elements at once (`lanes`), and then every number inside is one per lane. Bits of spikes and
 //! indices are integers, one per place.
 
@@ -10,6 +11,35 @@ pub use print::print;
 
 use crate::flow::{Bin, Cmp, Un};
 use serde::{Deserialize, Serialize};
+
+/// How numbers are kept in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// IEEE 754 binary32.
+    #[default]
+    F32,
+    /// IEEE 754 binary16: 11 significant bits, up to 65,504.
+    F16,
+    /// The upper half of binary32: 8 significant bits, its range.
+    Bf16,
+}
+
+impl Format {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        if self == Format::F32 { 4 } else { 2 }
+    }
+
+    /// Its usual name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::F32 => "f32",
+            Format::F16 => "f16",
+            Format::Bf16 => "bf16",
+        }
+    }
+}
 
 /// A number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -166,8 +196,8 @@ pub enum Stmt {
 /// A kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kernel {
-    /// How many arguments it has.
-    pub args: usize,
+    /// How each of its arguments keeps its numbers.
+    pub args: Vec<Format>,
     /// How many arrays of its own it has, each with one element per time step (at most `time`) and lane.
     pub scratch: usize,
     /// Time steps the arrays have room for.

@@ -2,7 +2,7 @@
 
 use super::linear::no_axis;
 use super::*;
-use crate::flow::{Dims, Flow, Scalar, Un};
+use crate::flow::{Bin, Dims, Flow, Scalar, Un};
 use crate::types::Kind;
 use ndarray::Axis as At;
 
@@ -126,12 +126,24 @@ impl Operator for BatchNorm {
         }
         let dims = Dims::param(&self.axes);
         let n = self.count(cx.flow.dims(x));
-        let sum = cx.flow.sum_to(x, &dims);
-        let mean = cx.flow.map(&[sum], Scalar::Arg(0) / n.clone());
         let deviation = Scalar::Arg(0) - Scalar::Arg(1);
-        let squares = cx.flow.map(&[x, mean], deviation.clone() * deviation);
-        let squares = cx.flow.sum_to(squares, &dims);
-        let variance = cx.flow.map(&[squares], Scalar::Arg(0) / n.clone());
+        let squared = deviation.clone() * deviation.clone();
+        let (mean, variance) = if cx.narrow {
+            // Both from one reading: E[x] = k + E[x - k] and Var[x] = E[(x - k)²] - E[x - k]², with k near the mean as it was.
+            let shifted = cx.flow.map(&[x, running_mean], deviation);
+            let squares = cx.flow.map(&[x, running_mean], squared);
+            let (sum, squares) = (cx.flow.sum_to(shifted, &dims), cx.flow.sum_to(squares, &dims));
+            let mean = cx.flow.map(&[running_mean, sum], Scalar::Arg(0) + Scalar::Arg(1) / n.clone());
+            let off = Scalar::Arg(1) / n.clone();
+            let spread = Scalar::Arg(0) / n.clone() - off.clone() * off;
+            (mean, cx.flow.map(&[squares, sum], spread.bin(Bin::Max, Scalar::Const(0.0))))
+        } else {
+            let sum = cx.flow.sum_to(x, &dims);
+            let mean = cx.flow.map(&[sum], Scalar::Arg(0) / n.clone());
+            let squares = cx.flow.map(&[x, mean], squared);
+            let squares = cx.flow.sum_to(squares, &dims);
+            (mean, cx.flow.map(&[squares], Scalar::Arg(0) / n.clone()))
+        };
         let inverse = inverse_deviation(cx.flow, variance, self.epsilon);
         let (keep, m) = (Scalar::Arg(0) * (1.0 - self.momentum), self.momentum);
         let new_mean = cx.flow.map(&[running_mean, mean], keep.clone() + Scalar::Arg(1) * m);

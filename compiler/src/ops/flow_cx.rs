@@ -20,6 +20,8 @@ pub struct Forward<'a> {
     pub train: bool,
     /// What is for training alone, such as dropout, is done.
     pub drops: bool,
+    /// What varies over samples is kept in 16 bits: reading it costs more than rounding in f32.
+    pub narrow: bool,
     /// Time steps.
     pub time: usize,
     /// Tensors that the backward pass wants to see again.

@@ -119,6 +119,11 @@ impl Operator for Mean {
         Grads { inputs: vec![grad], params: vec![] }
     }
 
+    /// The weight of a step hangs on how many are to come.
+    fn streams(&self) -> bool {
+        !self.decays()
+    }
+
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
         let dims = cx.dims();
         let input = if self.decays() { decay::weigh(cx.flow, cx.inputs[0], self.decay, cx.time) } else { cx.inputs[0] };

@@ -7,6 +7,7 @@ mod team;
 
 use crate::device::cpu::Call;
 use crate::device::cuda::driver::{Driver, GpuError};
+use snnc_compiler::kernel::Format;
 use snnc_compiler::program::{BufferId, Program, View};
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -30,12 +31,12 @@ pub enum DeviceError {
 /// Which device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// The CPU's machine code.
+    /// The CPU's machine code, in f32.
     Cpu,
-    /// The first CUDA device.
-    Cuda,
-    /// CUDA C on the host, compiled in this folder: a proof of the text, slow.
-    Hosted(PathBuf),
+    /// The first CUDA device; what varies over samples is kept in this format.
+    Cuda(Format),
+    /// The same CUDA C on the host, compiled in this folder: a proof of the text, slow.
+    Hosted(PathBuf, Format),
 }
 
 impl Backend {
@@ -43,9 +44,17 @@ impl Backend {
     ///
     /// # Errors
     /// If there is no device, or no driver for it.
-    pub fn cuda() -> Result<(Backend, String), GpuError> {
+    pub fn cuda(precision: Format) -> Result<(Backend, String), GpuError> {
         let driver = Driver::open()?;
-        Ok((Backend::Cuda, driver.name.clone()))
+        Ok((Backend::Cuda(precision), driver.name.clone()))
+    }
+
+    /// How it keeps what varies over samples.
+    pub fn precision(&self) -> Format {
+        match self {
+            Backend::Cpu => Format::F32,
+            Backend::Cuda(precision) | Backend::Hosted(_, precision) => *precision,
+        }
     }
 
     /// Loads a model's training program, with room for this many samples.
@@ -55,8 +64,8 @@ impl Backend {
     pub fn load(&self, program: Program, batch: usize, model: &str) -> Result<Box<dyn Device>, DeviceError> {
         Ok(match self {
             Backend::Cpu => Box::new(cpu::Executable::load(program, batch)?),
-            Backend::Cuda => Box::new(cuda::gpu::Gpu::load(Driver::open()?, program, batch, model)?),
-            Backend::Hosted(folder) => Box::new(cuda::hosted::Hosted::load(program, batch, folder)?),
+            Backend::Cuda(_) => Box::new(cuda::gpu::Gpu::load(Driver::open()?, program, batch, model)?),
+            Backend::Hosted(folder, _) => Box::new(cuda::hosted::Hosted::load(program, batch, folder)?),
         })
     }
 }

@@ -96,6 +96,46 @@ pub struct State {
     pub right: usize,
     /// Samples seen in this epoch.
     pub seen: usize,
+    /// In f16: the scale of the loss.
+    #[serde(default)]
+    pub scale: LossScale,
+}
+
+/// What the loss is multiplied with in f16, so that small gradients do not vanish: halved when one overflows, and that step
+/// changes nothing; doubled after many without (Micikevicius et al., "Mixed Precision Training", ICLR 2018, section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossScale {
+    /// The scale, a power of two.
+    pub value: f32,
+    /// Steps since it changed.
+    pub clean: u32,
+    /// Steps that changed nothing, in all.
+    pub skipped: u64,
+}
+
+impl Default for LossScale {
+    fn default() -> LossScale {
+        LossScale { value: 65_536.0, clean: 0, skipped: 0 }
+    }
+}
+
+impl LossScale {
+    /// Steps without overflow after which it is doubled.
+    const PATIENCE: u32 = 2000;
+
+    /// After a step; false if gradients overflow however small it is.
+    #[must_use]
+    pub fn goes_on(&mut self, overflown: bool) -> bool {
+        if overflown {
+            *self = LossScale { value: self.value / 2.0, clean: 0, skipped: self.skipped + 1 };
+        } else {
+            self.clean += 1;
+            if self.clean == Self::PATIENCE {
+                *self = LossScale { value: (self.value * 2.0).min(2f32.powi(24)), clean: 0, ..*self };
+            }
+        }
+        self.value >= 1.0
+    }
 }
 
 impl State {
@@ -113,6 +153,7 @@ impl State {
             loss_sum: 0.0,
             right: 0,
             seen: 0,
+            scale: LossScale::default(),
         }
     }
 
@@ -131,6 +172,10 @@ impl State {
             (self.updates != name, format!("{} updates in a folder named for {name}", self.updates)),
             (self.seen != seen || self.right > seen, format!("{} right of {} samples after {} steps", self.right, self.seen, self.step)),
             (!self.loss_sum.is_finite(), "a loss that is no number".into()),
+            (
+                !(1.0..=2f32.powi(24)).contains(&self.scale.value) || self.scale.skipped > self.updates,
+                format!("a loss scale of {} after {} skipped steps", self.scale.value, self.scale.skipped),
+            ),
         ];
         faults.into_iter().find(|(wrong, _)| *wrong).map(|(_, what)| format!("its state has {what}"))
     }

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use snnc_compiler::backend::context::HYPERS;
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::Source;
+use snnc_compiler::kernel::Format;
 use snnc_compiler::lower::{Optimizer, hyper};
 use snnc_compiler::ops::Role;
 use snnc_compiler::recipe::Recipe;
@@ -32,6 +33,14 @@ pub enum TrainError {
     /// Saving or loading.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Gradients are too large for f16.
+    #[error("gradients overflow f16 at step {step} of epoch {epoch} however the loss is scaled; --precision bf16 has the range of f32")]
+    Overflow {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The step, from 1.
+        step: usize,
+    },
     /// Numbers got out of hand.
     #[error("the loss is {loss} at step {step} of epoch {epoch}; try a smaller learning rate")]
     Diverged {
@@ -136,10 +145,15 @@ impl Training<'_> {
                 let targets = smooth(&labels, classes, recipe.smoothing);
                 state.updates += 1;
                 let rate = recipe.schedule.rate(recipe.rate, state.epoch as f64 + step as f64 / steps as f64);
-                let logits = session.run(&picture, &targets, indices.len(), numbers(recipe, rate, state.updates))?;
+                let mut numbers = numbers(recipe, rate, state.updates, state.scale.skipped);
+                (numbers[hyper::SCALE], numbers[hyper::UNSCALE]) = (state.scale.value, 1.0 / state.scale.value);
+                let logits = session.run(&picture, &targets, indices.len(), numbers)?;
                 let loss = session.loss(indices.len())?;
                 if !loss.is_finite() {
                     return Err(TrainError::Diverged { loss, epoch: state.epoch + 1, step: step + 1 });
+                }
+                if self.backend.precision() == Format::F16 && !state.scale.goes_on(session.overflown(indices.len())?) {
+                    return Err(TrainError::Overflow { epoch: state.epoch + 1, step: step + 1 });
                 }
                 loss_sum += f64::from(loss) * indices.len() as f64;
                 right += correct(&logits, &labels);
@@ -197,16 +211,17 @@ fn smooth(labels: &[usize], classes: usize, epsilon: f64) -> Vec<f32> {
     targets
 }
 
-/// The numbers of a step, in the order of [`hyper`].
-fn numbers(recipe: &Recipe, rate: f64, updates: u64) -> [f32; HYPERS] {
+/// The numbers of a step, in the order of [`hyper`]; steps that changed nothing do not count for the moments.
+fn numbers(recipe: &Recipe, rate: f64, updates: u64, skipped: u64) -> [f32; HYPERS] {
     let mut numbers = [0.0; HYPERS];
     numbers[hyper::RATE] = rate as f32;
     let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
     rng.set_stream(updates);
     numbers[hyper::SEED] = (rng.random::<u32>() >> 8) as f32;
     if let Optimizer::AdamW { beta1, beta2, .. } = recipe.optimizer {
-        numbers[hyper::CORRECT1] = (1.0 / (1.0 - beta1.powf(updates as f64))) as f32;
-        numbers[hyper::CORRECT2] = (1.0 / (1.0 - beta2.powf(updates as f64))) as f32;
+        let done = (updates - skipped) as f64;
+        numbers[hyper::CORRECT1] = (1.0 / (1.0 - beta1.powf(done))) as f32;
+        numbers[hyper::CORRECT2] = (1.0 / (1.0 - beta2.powf(done))) as f32;
     }
     numbers
 }

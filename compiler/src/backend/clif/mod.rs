@@ -48,7 +48,7 @@ fn kernel(
 ) -> Result<(), CodeError> {
     let [ctx, table, begin, end, range] = *params else { return Err(CodeError("a kernel has five parameters".into())) };
     let flags = MemFlagsData::new().with_notrap();
-    let args = (0..kernel.args).map(|i| builder.ins().load(I64, flags, table, 8 * i as i32)).collect();
+    let args = (0..kernel.args.len()).map(|i| builder.ins().load(I64, flags, table, 8 * i as i32)).collect();
     if kernel.scratch * kernel.time * 32 > MOST_SCRATCH {
         let text =
             format!("{} time steps are too many for one pass backwards; the membranes of one element do not fit the stack", kernel.time);

@@ -7,23 +7,54 @@
 
 use crate::backend::product::{Axis, Dim, Loops, dims, offsets};
 use crate::flow::{ConvPart, Window};
+use crate::kernel::Format;
 use crate::program::{BufferId, Contract, Program, View};
 
-/// Where a matrix begins.
+/// A piece of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Base {
+    /// A buffer.
+    Buffer(BufferId),
+    /// The memory aside, which holds copies for one contraction.
+    Aside,
+    /// The parts of sums, which stay until they are added.
+    Parts,
+}
+
+/// Where a matrix begins, and how its numbers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// In a buffer, at this element.
-    Buffer(BufferId, usize),
-    /// At this element of the memory aside, which holds copies and parts of sums.
-    Aside(usize),
+pub struct Place {
+    /// In this memory.
+    pub base: Base,
+    /// At this byte of it.
+    pub at: usize,
+    /// Numbers of this format.
+    pub format: Format,
 }
 
 impl Place {
+    /// The first element of a view.
+    fn of(program: &Program, view: &View) -> Place {
+        let format = program.buffer(view.buffer).format;
+        Place { base: Base::Buffer(view.buffer), at: view.offset * format.bytes(), format }
+    }
+
+    /// So many elements on.
     fn on(self, by: usize) -> Place {
-        match self {
-            Place::Buffer(id, at) => Place::Buffer(id, at + by),
-            Place::Aside(at) => Place::Aside(at + by),
-        }
+        Place { at: self.at + by * self.format.bytes(), ..self }
+    }
+}
+
+/// Memory aside that is handed out from front to back, in bytes.
+#[derive(Debug, Default)]
+struct Room(usize);
+
+impl Room {
+    /// A place for so many numbers.
+    fn take(&mut self, elements: usize, format: Format) -> Place {
+        let place = Place { base: Base::Aside, at: self.0, format };
+        self.0 += (elements * format.bytes()).next_multiple_of(ALIGN);
+        place
     }
 }
 
@@ -104,7 +135,7 @@ pub struct Convolution {
 }
 
 /// One call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     /// For cuBLASLt.
     Matmul(Matmul),
@@ -118,6 +149,13 @@ pub enum Call {
         parts: usize,
         /// Elements of the result.
         size: usize,
+        /// The result.
+        to: Place,
+    },
+    /// Whether some number of these is not finite, by a kernel of ours that stores 1 then; before, it holds 0.
+    Overflow {
+        /// f32 without gaps: where they begin and how many there are.
+        of: Vec<(Place, usize)>,
         /// The result.
         to: Place,
     },
@@ -144,19 +182,53 @@ pub enum Call {
 /// The most dims that a copy has.
 pub const DIMS: usize = 6;
 
-/// The kernels of [`Call::Sum`] and [`Call::Copy`].
+/// The kernels of [`Call::Sum`], [`Call::Copy`] and [`Call::Overflow`].
 pub const KERNELS: &str = include_str!("calls.cu");
 
+/// Their names.
+pub const FUNCTIONS: [&str; 8] =
+    ["sum_parts", "overflow", "copy_f32_f32", "copy_f32_f16", "copy_f16_f32", "copy_f16_f16", "copy_f32_bf16", "copy_bf16_f32"];
+
+/// Those that take several structures side by side.
+pub const SIDE: [&str; 2] = ["sum_parts", "overflow"];
+
 impl Call {
-    /// The end of what it touches aside.
-    pub fn aside(&self) -> usize {
-        let end = |place: &Place, size: usize| if let Place::Aside(at) = place { at + size } else { 0 };
+    /// The places it reads or writes.
+    pub fn places(&self) -> Vec<Place> {
+        match self {
+            Call::Matmul(c) => vec![c.a.place, c.b.place, c.d.place],
+            Call::Convolution(c) => vec![c.x.place, c.w, c.y.place],
+            Call::Sum { from, to, .. } | Call::Copy { from, to, .. } => vec![*from, *to],
+            Call::Overflow { of, to } => of.iter().map(|(place, _)| *place).chain([*to]).collect(),
+            Call::Zero { at, .. } => vec![*at],
+        }
+    }
+
+    /// The same with all places in this memory so many bytes further on.
+    #[must_use]
+    pub fn shifted(mut self, base: Base, by: usize) -> Call {
+        let move_on = |place: &mut Place| place.at += if place.base == base { by } else { 0 };
+        match &mut self {
+            Call::Matmul(c) => [&mut c.a.place, &mut c.b.place, &mut c.d.place].into_iter().for_each(move_on),
+            Call::Convolution(c) => [&mut c.x.place, &mut c.w, &mut c.y.place].into_iter().for_each(move_on),
+            Call::Sum { from, to, .. } | Call::Copy { from, to, .. } => [from, to].into_iter().for_each(move_on),
+            // Of buffers only.
+            Call::Overflow { .. } => {}
+            Call::Zero { at, .. } => move_on(at),
+        }
+        self
+    }
+
+    /// The end, in bytes, of what it touches of this memory.
+    pub fn end(&self, base: Base) -> usize {
+        let end = |place: &Place, size: usize| if place.base == base { place.at + size * place.format.bytes() } else { 0 };
         match self {
             Call::Matmul(Matmul { m, n, count, d, .. }) => end(&d.place, d.next * (count - 1) + d.columns * (n - 1) + m),
             Call::Convolution(c) => {
                 let weights = c.x.size[3] * c.y.size[3] * c.kernel[0] * c.kernel[1];
                 end(&c.x.place, c.x.elements()).max(end(&c.y.place, c.y.elements())).max(end(&c.w, weights))
             }
+            Call::Overflow { .. } => 0,
             Call::Zero { at, size } => end(at, *size),
             Call::Sum { from, parts, size, .. } => end(from, parts * size),
             Call::Copy { to, size, strides, .. } => end(to, 1 + size.iter().zip(strides[1]).map(|(n, s)| (n - 1) * s).sum::<usize>()),
@@ -170,12 +242,16 @@ const TILE: usize = 128;
 /// The fewest terms that are worth a part of their own.
 const LEAST_TERMS: usize = 512;
 
-/// The calls that compute a contraction for so many samples and time steps.
-pub fn calls(contract: &Contract, samples: usize, steps: usize) -> Vec<Call> {
+/// The calls that compute a contraction for so many samples and time steps. Places aside and of parts count from 0.
+pub fn calls(program: &Program, contract: &Contract, samples: usize, steps: usize) -> Vec<Call> {
     match contract {
         Contract::Product { a, b, out, a_labels, b_labels, out_labels } => {
-            let views = [(a, a_labels), (b, b_labels), (out, out_labels)];
-            product(&views.map(|(v, labels)| Operand { place: Place::Buffer(v.buffer, v.offset), dims: dims(v, labels, samples, steps) }))
+            let operand = |view, labels| Operand { place: Place::of(program, view), dims: dims(view, labels, samples, steps) };
+            product(&[operand(a, a_labels), operand(b, b_labels), operand(out, out_labels)])
+        }
+        Contract::Overflow { of, out } => {
+            let all = of.iter().map(|v| (Place::of(program, v), v.axes.iter().map(|(_, size, _)| size).product()));
+            vec![Call::Overflow { of: all.collect(), to: Place::of(program, out) }]
         }
         Contract::Conv { a, b, out, part, window } => {
             let (x, y, w) = match part {
@@ -183,15 +259,29 @@ pub fn calls(contract: &Contract, samples: usize, steps: usize) -> Vec<Call> {
                 ConvPart::Operand => (out, a, b),
                 ConvPart::Weight => (a, b, out),
             };
-            convolution(*part, *window, [x, y, w], samples, steps)
+            if window.pointwise() {
+                return pointwise(program, *part, [x, y, w], samples, steps);
+            }
+            let places = [x, y, w].map(|view| Place::of(program, view));
+            convolution(*part, *window, [x, y, w], places, samples, steps)
         }
     }
 }
 
-/// Elements of memory that a program needs aside.
-pub fn aside(program: &Program, samples: usize, steps: usize) -> usize {
-    let all = program.groups.iter().flat_map(|g| &g.contracts).flat_map(|c| calls(c, samples, steps));
-    all.map(|c| c.aside()).max().unwrap_or(0)
+/// A convolution that looks at one place is a product over channels.
+fn pointwise(program: &Program, part: ConvPart, [x, y, w]: [&View; 3], samples: usize, steps: usize) -> Vec<Call> {
+    let labels = |view: &View, channel: &str| -> Vec<String> {
+        let outer = [(view.batch > 0, "B"), (view.time > 0, "T")].into_iter().filter(|(there, _)| *there).map(|(_, name)| name);
+        outer.chain(view.axes.iter().map(|(name, ..)| if name == "C" { channel } else { name })).map(str::to_owned).collect()
+    };
+    let labels = [labels(x, "in"), labels(y, "out"), labels(w, "C")];
+    let operand = |view, labels| Operand { place: Place::of(program, view), dims: dims(view, labels, samples, steps) };
+    let [x, y, w] = [operand(x, &labels[0]), operand(y, &labels[1]), operand(w, &labels[2])];
+    product(&match part {
+        ConvPart::Result => [x, w, y],
+        ConvPart::Operand => [y, w, x],
+        ConvPart::Weight => [y, x, w],
+    })
 }
 
 /// A tensor of a product.
@@ -203,8 +293,8 @@ struct Operand<'l> {
 
 /// Calls of a library that one product may take before operands are copied.
 const MOST_CALLS: usize = 8;
-/// Copies begin at multiples of this many elements.
-const ALIGN: usize = 64;
+/// Copies begin at multiples of this many bytes.
+const ALIGN: usize = 256;
 
 impl<'l> Operand<'l> {
     fn elements(&self) -> usize {
@@ -212,15 +302,14 @@ impl<'l> Operand<'l> {
     }
 
     /// The same without gaps, aside.
-    fn aside(&self, at: &mut usize) -> Operand<'l> {
+    fn aside(&self, room: &mut Room) -> Operand<'l> {
         let mut distance = self.elements() as isize;
         let dense = self.dims.iter().map(|(label, size, _)| {
             distance /= (*size).max(1) as isize;
             (*label, *size, distance)
         });
-        let copy = Operand { place: Place::Aside(*at), dims: dense.collect() };
-        *at += self.elements().next_multiple_of(ALIGN);
-        copy
+        let dims = dense.collect();
+        Operand { place: room.take(self.elements(), self.place.format), dims }
     }
 
     fn copied_to(&self, to: &Operand<'_>) -> Call {
@@ -238,12 +327,12 @@ impl<'l> Operand<'l> {
 /// The calls of a product, with copies of as little as possible where they would be many.
 fn product(operands: &[Operand<'_>; 3]) -> Vec<Call> {
     let copied = |which: usize| {
-        let mut at = 0;
+        let mut room = Room::default();
         let mut used = operands.clone();
         for (i, operand) in used.iter_mut().enumerate().filter(|(i, _)| which >> i & 1 == 1) {
-            *operand = operands[i].aside(&mut at);
+            *operand = operands[i].aside(&mut room);
         }
-        let own = direct(&used, at);
+        let own = direct(&used);
         let size: usize = (0..3).filter(|i| which >> i & 1 == 1).map(|i| operands[i].elements()).sum();
         let into = (0..2).filter(|i| which >> i & 1 == 1).map(|i| operands[i].copied_to(&used[i]));
         let back = (which >> 2 & 1 == 1).then(|| used[2].copied_to(&operands[2]));
@@ -296,8 +385,8 @@ fn choices<const N: usize>(axes: &[Axis<N>]) -> impl Iterator<Item = (Axis<N>, V
     (0..=axes.len()).map(one)
 }
 
-/// The calls of a product whose operands stay where they are; parts of sums lie aside from `aside` on.
-fn direct(operands: &[Operand<'_>; 3], aside: usize) -> Vec<Call> {
+/// The calls of a product whose operands stay where they are.
+fn direct(operands: &[Operand<'_>; 3]) -> Vec<Call> {
     let [a, b, out] = operands;
     let loops = Loops::of(&a.dims, &b.dims, &out.dims);
     let mut best: Option<Split> = None;
@@ -323,11 +412,11 @@ fn direct(operands: &[Operand<'_>; 3], aside: usize) -> Vec<Call> {
         }
     }
     // With no axis taken everything fits.
-    best.map_or_else(Vec::new, |split| split.calls([a.place, b.place, out.place], aside))
+    best.map_or_else(Vec::new, |split| split.calls([a.place, b.place, out.place]))
 }
 
 impl Split {
-    fn calls(&self, places: [Place; 3], aside: usize) -> Vec<Call> {
+    fn calls(&self, places: [Place; 3]) -> Vec<Call> {
         let all: Vec<[isize; 2]> = offsets(&self.terms);
         let alone = self.others.is_empty() && self.side.size == 1;
         let (rows, columns) = (self.m.size, self.n.size);
@@ -338,13 +427,13 @@ impl Split {
         });
         if alone && (upright || turned) {
             if let [terms] = &self.terms[..] {
-                return self.in_parts(places, aside, turned && !upright, terms.size, [terms.strides[0], terms.strides[1]], self.k.size);
+                return self.in_parts(places, turned && !upright, terms.size, [terms.strides[0], terms.strides[1]], self.k.size);
             }
             let parts = self.cut();
             if self.terms.is_empty() && parts > 1 {
                 let length = self.k.size / parts;
                 let next = self.k.strides.map(|s| s * length as isize);
-                return self.in_parts(places, aside, turned && !upright, parts, next, length);
+                return self.in_parts(places, turned && !upright, parts, next, length);
             }
         }
         let mut out = Vec::new();
@@ -365,9 +454,9 @@ impl Split {
     }
 
     /// Parts of a sum side by side, and their sum.
-    fn in_parts(&self, [a, b, to]: [Place; 3], aside: usize, turned: bool, parts: usize, next: [isize; 2], terms: usize) -> Vec<Call> {
+    fn in_parts(&self, [a, b, to]: [Place; 3], turned: bool, parts: usize, next: [isize; 2], terms: usize) -> Vec<Call> {
         let size = self.m.size * self.n.size;
-        let from = Place::Aside(aside);
+        let from = Place { base: Base::Parts, at: 0, format: Format::F32 };
         let call = self.matmul([a, b, from], [0; 3], parts, [next[0], next[1], size as isize], terms, Some(turned));
         vec![Call::Matmul(call), Call::Sum { from, parts, size, to }]
     }
@@ -413,17 +502,16 @@ struct Strided {
 }
 
 impl Strided {
-    fn of(view: &View, samples: usize, steps: usize) -> Strided {
+    fn of(view: &View, place: Place, samples: usize, steps: usize) -> Strided {
         let [h, w, c] = ["H", "W", "C"].map(|name| view.axis(name).unwrap_or((1, 1)));
         // Time steps are samples more: training runs all of them, and they follow each other.
         debug_assert!(view.time == 0 || samples == 1 || view.batch == steps * view.time, "steps are left out");
         let (n, next) = if view.time > 0 { (samples * steps, view.time) } else { (samples, view.batch) };
-        let place = Place::Buffer(view.buffer, view.offset);
         Strided { place, size: [n, h.0, w.0, c.0], strides: [next, h.1, w.1, c.1] }
     }
 
     /// The same without gaps: where it is, or aside with zeros around it; then what comes before its use, and after it.
-    fn dense(&self, pad: [usize; 2], written: bool, at: &mut usize) -> (Pictures, Vec<Call>, Vec<Call>) {
+    fn dense(&self, pad: [usize; 2], written: bool, room: &mut Room) -> (Pictures, Vec<Call>, Vec<Call>) {
         let here = Pictures { place: self.place, size: self.size };
         let gaps = self.size.iter().zip(self.strides).zip(here.strides()).any(|((size, own), dense)| *size > 1 && own != dense);
         if !gaps && pad == [0, 0] {
@@ -431,8 +519,8 @@ impl Strided {
         }
         let [n, h, w, c] = self.size;
         let around = pad[0] + pad[1];
-        let aside = Pictures { place: Place::Aside(*at), size: [n, h + around, w + around, c] };
-        *at += aside.elements().next_multiple_of(ALIGN);
+        let size = [n, h + around, w + around, c];
+        let aside = Pictures { place: room.take(size.iter().product(), self.place.format), size };
         let strides = aside.strides();
         let inside = aside.place.on(pad[0] * (strides[1] + strides[2]));
         let (out, back) = ((self.place, self.strides), (inside, strides));
@@ -448,23 +536,24 @@ impl Strided {
     }
 }
 
-fn convolution(part: ConvPart, window: Window, [x, y, w]: [&View; 3], samples: usize, steps: usize) -> Vec<Call> {
-    let (x, y) = (Strided::of(x, samples, steps), Strided::of(y, samples, steps));
+fn convolution(part: ConvPart, window: Window, views: [&View; 3], places: [Place; 3], samples: usize, steps: usize) -> Vec<Call> {
+    let [x, y] = [0, 1].map(|i| Strided::of(views[i], places[i], samples, steps));
     let [kh, kw] = window.kernel;
     let (inputs, outputs) = (x.size[3], y.size[3]);
-    let mut at = 0;
+    let mut room = Room::default();
     // The library puts as many zeros on all sides; others are put there before.
     let [before, after] = window.pad;
     let (own, pad) = if before == after { (before, [0, 0]) } else { (0, window.pad) };
-    let (x, mut calls, mut last) = x.dense(pad, part == ConvPart::Operand, &mut at);
-    let (y, more, end) = y.dense([0, 0], part == ConvPart::Result, &mut at);
+    let (x, mut calls, mut last) = x.dense(pad, part == ConvPart::Operand, &mut room);
+    let (y, more, end) = y.dense([0, 0], part == ConvPart::Result, &mut room);
     calls.extend(more);
     last.extend(end);
     // Weights are kept [out, in, kh, kw].
-    let (taps, given) = (kh * kw, Place::Buffer(w.buffer, w.offset));
+    let (taps, given) = (kh * kw, places[2]);
     let mut weight = given;
-    if taps > 1 && inputs > 1 {
-        weight = Place::Aside(at);
+    // The library takes all three in one format.
+    if taps > 1 && inputs > 1 || given.format != x.place.format {
+        weight = room.take(outputs * inputs * taps, x.place.format);
         let size = [outputs, inputs, taps, 1, 1, 1];
         let (kept, used) = ([inputs * taps, taps, 1, 0, 0, 0], [inputs * taps, 1, inputs, 0, 0, 0]);
         match part {

@@ -1,21 +1,22 @@
 //! Kernels as CUDA C: one `__global__` function each, for NVRTC and, behind a header that supplies the built-ins, for a C++
 //! compiler.
 //!
-//! The loop nest of a kernel is the backend-neutral one; [`Schedule`] says which of its loops become threads. Numbers are f32 and
-//! no product is contracted with a sum (`--fmad=false`), so that element-wise results are those of the other backend, bit for bit.
+//! The loop nest of a kernel is the backend-neutral one; [`Schedule`] says which of its loops become threads, and [`work`] what is
+//! launched together. Numbers are f32, whatever memory keeps them as, and no product is contracted with a sum (`--fmad=false`), so that element-wise results are those of the other backend, bit for bit.
 //! Sums over threads have a fixed order: no atomics.
 
 pub mod calls;
+pub mod cost;
 mod schedule;
+pub mod work;
 
 pub use schedule::{Grid, Schedule, THREADS, schedule};
 
 use crate::flow::{Bin, Cmp, Un};
-use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Kernel, Place, Stmt};
+use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt};
 use crate::lower::hyper;
 use crate::program::Program;
 use schedule::{Nest, Sum};
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// What every kernel's text begins with: the arguments of a call, functions of numbers, sums over a block's threads.
@@ -33,35 +34,12 @@ impl std::fmt::Display for Unsupported {
 
 impl std::error::Error for Unsupported {}
 
-/// The text of a kernel, as the function `name`.
-///
-/// # Errors
-/// A kernel of folded inference, whose words of bits belong to one thread.
-pub fn text(kernel: &Kernel, name: &str) -> Result<String, Unsupported> {
-    let schedule = schedule(kernel)?;
-    let args: Vec<String> = (0..kernel.args).map(|i| format!("float *a{i}")).collect();
-    let mut printer = Printer { out: String::new(), depth: 1, sums: vec![] };
-    printer.line("const int tid = threadIdx.x;");
-    for i in 0..kernel.scratch {
-        printer.line(&format!("float s{i}[{}];", kernel.time));
-    }
-    printer.kernel(&schedule)?;
-    Ok(format!(
-        "extern \"C\" __global__ void __launch_bounds__({THREADS}) {name}({}, const Call c) {{\n{}}}\n",
-        args.join(", "),
-        printer.out
-    ))
-}
-
-/// The kernels that a program's groups run, behind what all share.
+/// Everything that a step launches, behind what all share.
 ///
 /// # Errors
 /// A program of folded inference.
 pub fn source(program: &Program) -> Result<String, Unsupported> {
-    let used: BTreeSet<usize> = program.loops().map(|(_, l)| l.kernel.index()).collect();
-    let kernels = used.into_iter().map(|i| text(&program.kernels[i], &format!("k{i}")));
-    let shared = [PRELUDE, calls::KERNELS].map(|text| Ok(text.to_owned()));
-    Ok(shared.into_iter().chain(kernels).collect::<Result<Vec<_>, _>>()?.join("\n"))
+    Ok([PRELUDE, calls::KERNELS, &work::text(program, &work::entries(program)?)?].join("\n"))
 }
 
 struct Printer<'k> {
@@ -94,7 +72,7 @@ impl<'k> Printer<'k> {
                 let nest = &schedule.nests[0];
                 let elements = nest.inner();
                 self.line(&format!("const long long n = (c.end - c.begin) * {elements}LL;"));
-                self.open(&format!("for (long long e = blockIdx.x * {THREADS}LL + tid; e < n; e += gridDim.x * {THREADS}LL)"));
+                self.open(&format!("for (long long e = block * {THREADS}LL + tid; e < n; e += blocks * {THREADS}LL)"));
                 self.decode("e", &nest.loops);
                 self.stmts(nest.body)?;
                 self.close();
@@ -105,12 +83,12 @@ impl<'k> Printer<'k> {
                 let summed: Vec<_> = nest.loops.iter().filter(|l| !nest.kept.contains(&l.0)).copied().collect();
                 let size: i64 = summed.iter().filter_map(|l| l.1).product();
                 self.line(&format!("const long long summed = (c.end - c.begin) * {size}LL, part = (summed + c.ranges - 1) / c.ranges;"));
-                self.line("const long long first = blockIdx.x * part, last = min(first + part, summed);");
+                self.line("const long long first = block * part, last = min(first + part, summed);");
                 self.reduce(nest, &summed, "first", "last")?;
             }
             Grid::Ranges { .. } | Grid::Whole | Grid::Outer { .. } => {
                 self.begin(schedule)?;
-                self.open("for (long long o = c.begin + blockIdx.x; o < c.end; o += gridDim.x)");
+                self.open("for (long long o = c.begin + block; o < c.end; o += blocks)");
                 for nest in &schedule.nests {
                     self.open("");
                     self.line(&format!("const long long i{} = o;", nest.loops[0].0.0));
@@ -133,7 +111,7 @@ impl<'k> Printer<'k> {
     /// What a range begins with: its number, and its sums at zero.
     fn begin(&mut self, schedule: &Schedule<'k>) -> Result<(), Unsupported> {
         for range in &schedule.range {
-            self.line(&format!("const long long i{} = blockIdx.x;", range.0));
+            self.line(&format!("const long long i{} = block;", range.0));
         }
         for zero in &schedule.zeros {
             self.elements(&[(zero.index, Some(zero.extent))], zero.body)?;
@@ -284,6 +262,10 @@ impl<'k> Printer<'k> {
             }
             Stmt::StoreWord(..) => return Err(Unsupported("it writes words of bits")),
             Stmt::For { index, from, to, reverse, body, .. } => {
+                if *to == Bound::Ranges {
+                    // Loads of several parts at once.
+                    self.line("#pragma unroll 8");
+                }
                 let (i, from, to) = (index.0, bound(*from), bound(*to));
                 self.open(&match reverse {
                     false => format!("for (long long i{i} = {from}; i{i} < {to}; i{i}++)"),

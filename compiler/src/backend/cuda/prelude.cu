@@ -1,5 +1,35 @@
 #define INFINITY_F __int_as_float(0x7f800000)
 
+#ifdef __CUDACC__
+__device__ inline float from_half(unsigned short bits) {
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+}
+__device__ inline unsigned short to_half(float x) {
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+__device__ inline unsigned short to_brain(float x) {
+    unsigned short bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+#endif
+
+// Numbers as memory keeps them: rounded to the nearest when they are written, f32 once they are read.
+struct f16 {
+    unsigned short bits;
+    __device__ operator float() const { return from_half(bits); }
+    __device__ void operator=(float x) { bits = to_half(x); }
+};
+struct bf16 {
+    unsigned short bits;
+    __device__ operator float() const { return __int_as_float((int)((unsigned)bits << 16)); }
+    __device__ void operator=(float x) { bits = to_brain(x); }
+};
+
 // The range of the outermost loop, into how many parts it is cut, the call's time steps and samples, and where the caller's numbers lie.
 struct Call {
     long long begin, end, ranges, first;
@@ -7,6 +37,31 @@ struct Call {
     float batch;
     const float *hyper;
 };
+
+// Whether this block is the last of its launch to come here; then it sees what the others wrote.
+__device__ inline bool last_block(unsigned *done) {
+    __shared__ unsigned before;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        before = atomicAdd(done, 1u);
+        if (before == gridDim.x - 1) *done = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    return before == gridDim.x - 1;
+}
+
+// Of what is done side by side, what this block belongs to: the last that begins no later.
+template <typename Arguments> __device__ inline int entry(const Arguments *all, int count) {
+    int low = 0, high = count;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (all[middle].first <= blockIdx.x) low = middle;
+        else high = middle;
+    }
+    return low;
+}
 
 // As the other backend has them: what is not a number passes from the first of both.
 __device__ inline float lesser(float a, float b) { return a < b ? a : b; }

@@ -8,7 +8,7 @@ mod roots;
 
 use super::{ELEMENTS, Fuser, SAMPLES, Space, Target};
 use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Region, Scalar, Source};
-use crate::kernel::{Bound, Expr, Int, IntExpr, Kernel, Place, Stmt, Var};
+use crate::kernel::{Bound, Expr, Format, Int, IntExpr, Kernel, Place, Stmt, Var};
 use crate::program::{BufferId, Loop, Purpose, View};
 use std::collections::HashMap;
 
@@ -381,13 +381,15 @@ impl Body<'_, '_> {
                 sum
             }
             Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. } | Def::PoolGrad { .. } => super::contract::inline(self, id, at),
-            Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } => self.bind(at, Expr::Const(0.0)),
+            Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } | Def::Overflow { .. } => {
+                self.bind(at, Expr::Const(0.0))
+            }
         }
     }
 
     /// Where a scan keeps its state between calls.
     fn state(&mut self, id: FlowId, start: f32) -> Option<Place> {
-        if self.fuser.target == Target::Train {
+        if self.fuser.target != Target::Infer {
             return None;
         }
         let flow = self.fuser.flow;
@@ -454,7 +456,8 @@ impl Body<'_, '_> {
         let sums = !start.is_empty();
         let first = self.first.map(|int| Stmt::LetInt(int, IntExpr::First));
         let body = first.into_iter().chain(start).chain(body).collect();
-        let kernel = Kernel { args: self.args.len(), scratch: self.scratch.len(), time, body };
+        let args = self.args.iter().map(|b| self.fuser.program.buffer(*b).format).collect();
+        let kernel = Kernel { args, scratch: self.scratch.len(), time, body };
         let (extent, grain) = if self.batch.is_some() {
             (None, SAMPLES)
         } else {

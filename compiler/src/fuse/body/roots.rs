@@ -186,5 +186,5 @@ fn sum_ranges(elements: usize, first: f32, max: bool) -> Kernel {
     let store = Stmt::Store(Place { arg: 1, terms: vec![(i, 1)], offset: 0 }, Expr::Var(sum));
     let body = vec![Stmt::Let(sum, Expr::Const(first)), over, store];
     let all = Stmt::For { index: i, from: Bound::Begin, to: Bound::End, reverse: false, lanes: LANES, body };
-    Kernel { args: 2, scratch: 0, time: 0, body: vec![all] }
+    Kernel { args: vec![Format::F32; 2], scratch: 0, time: 0, body: vec![all] }
 }

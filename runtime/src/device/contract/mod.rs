@@ -48,6 +48,17 @@ pub(super) fn run(contract: &Contract, memory: &[Pointer], call: &Call, team: &T
             let [a, b, out] = [(a, a_labels), (b, b_labels), (out, out_labels)].map(|(v, labels)| dims(v, labels, call.batch, call.steps));
             product(&a, &b, &out, places, team);
         }
+        Contract::Overflow { of, out } => {
+            let finite = |view: &View| {
+                let size = view.axes.iter().map(|(_, size, _)| size).product();
+                // SAFETY: the view is a whole buffer of so many numbers.
+                let values = unsafe { std::slice::from_raw_parts(at(memory, view).0, size) };
+                values.iter().all(|x| x.is_finite())
+            };
+            let found = if of.iter().all(finite) { 0.0 } else { 1.0 };
+            // SAFETY: the result is one number.
+            unsafe { *at(memory, out).0 = found };
+        }
         Contract::Conv { a, b, out, part, window } => conv::run(a, b, out, *part, *window, memory, call, team),
     }
 }

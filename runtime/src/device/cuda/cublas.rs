@@ -1,4 +1,4 @@
-//! Matrix products by cuBLASLt, in f32 with f32 sums: no TF32, and no split of sums that does not always add in one order.
+//! Matrix products by cuBLASLt, of f32, f16 or bf16 with f32 sums: no TF32, and no split of sums that does not always add in one order.
 #![allow(unsafe_code, reason = "cuBLASLt is a C library")]
 
 use super::driver::{Driver, GpuError, Memory};
@@ -6,6 +6,7 @@ use super::libraries;
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
 use snnc_compiler::backend::cuda::calls::{Matmul, Matrix};
+use snnc_compiler::kernel::Format;
 use std::ffi::c_void;
 
 /// Memory that products may use besides their operands.
@@ -90,7 +91,12 @@ impl Blas {
     fn layout(matrix: &Matrix, rows: usize, columns: usize, count: usize) -> Result<sys::cublasLtMatrixLayout_t, CublasError> {
         use sys::cublasLtMatrixLayoutAttribute_t as Attribute;
         let (rows, columns, leading) = if matrix.rows == 1 { (rows, columns, matrix.columns) } else { (columns, rows, matrix.rows) };
-        let layout = result::create_matrix_layout(sys::cudaDataType_t::CUDA_R_32F, rows as u64, columns as u64, leading as i64)?;
+        let format = match matrix.place.format {
+            Format::F32 => sys::cudaDataType_t::CUDA_R_32F,
+            Format::F16 => sys::cudaDataType_t::CUDA_R_16F,
+            Format::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+        };
+        let layout = result::create_matrix_layout(format, rows as u64, columns as u64, leading as i64)?;
         let (count, next) = (count as i32, matrix.next as i64);
         // SAFETY: the layout is there, and values have their attributes' sizes.
         unsafe {

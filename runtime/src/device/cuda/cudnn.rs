@@ -1,4 +1,4 @@
-//! Convolutions by cuDNN, in f32 without TF32, by algorithms that always give the same bits.
+//! Convolutions by cuDNN, of f32 without TF32, f16 or bf16 with f32 sums, by algorithms that always give the same bits.
 #![allow(unsafe_code, reason = "cuDNN is a C library")]
 
 use super::driver::{Driver, GpuError};
@@ -7,6 +7,7 @@ use cudarc::cudnn::result::{self, CudnnError};
 use cudarc::cudnn::sys;
 use snnc_compiler::backend::cuda::calls::{Convolution, Pictures};
 use snnc_compiler::flow::ConvPart;
+use snnc_compiler::kernel::Format;
 use std::ffi::c_void;
 
 /// The most memory that an algorithm may ask for.
@@ -93,23 +94,28 @@ impl Dnn {
         planned.window = result::create_convolution_descriptor().map_err(failed(what))?;
         let int = |n: usize| n as i32;
         let (float, last) = (sys::cudnnDataType_t::CUDNN_DATA_FLOAT, sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC);
+        let (numbers, math) = match call.x.place.format {
+            Format::F32 => (float, sys::cudnnMathType_t::CUDNN_FMA_MATH),
+            Format::F16 => (sys::cudnnDataType_t::CUDNN_DATA_HALF, sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH),
+            Format::Bf16 => (sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16, sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH),
+        };
         let described = |to, p: &Pictures| {
             let [n, h, w, c] = p.size.map(int);
             // SAFETY: the description is there.
-            unsafe { result::set_tensor4d_descriptor(to, last, float, [n, c, h, w]) }.map_err(failed(what))
+            unsafe { result::set_tensor4d_descriptor(to, last, numbers, [n, c, h, w]) }.map_err(failed(what))
         };
         described(planned.x, &call.x)?;
         described(planned.y, &call.y)?;
         let [kh, kw] = call.kernel.map(int);
-        // SAFETY: the descriptions are there; a cross-correlation in f32, no tensor cores.
+        // SAFETY: the descriptions are there; a cross-correlation with f32 sums, of f32 without tensor cores.
         unsafe {
-            result::set_filter4d_descriptor(planned.w, float, last, [int(call.y.size[3]), int(call.x.size[3]), kh, kw])
+            result::set_filter4d_descriptor(planned.w, numbers, last, [int(call.y.size[3]), int(call.x.size[3]), kh, kw])
                 .and_then(|()| {
                     let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
                     let (pad, [sh, sw]) = (int(call.pad), call.stride.map(int));
                     result::set_convolution2d_descriptor(planned.window, pad, pad, sh, sw, 1, 1, mode, float)
                 })
-                .and_then(|()| result::set_convolution_math_type(planned.window, sys::cudnnMathType_t::CUDNN_FMA_MATH))
+                .and_then(|()| result::set_convolution_math_type(planned.window, math))
         }
         .map_err(failed(what))?;
         let (handle, Planned { x, y, w, window, .. }) = (self.handle, &planned);

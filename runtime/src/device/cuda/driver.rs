@@ -112,6 +112,10 @@ pub struct Module(sys::CUmodule);
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel(sys::CUfunction);
 
+/// A point in the stream.
+#[derive(Debug)]
+pub struct Event(sys::CUevent);
+
 /// What was launched on a stream, to be launched again at once.
 #[derive(Debug)]
 pub struct Graph(sys::CUgraphExec);
@@ -194,11 +198,11 @@ impl Driver {
         }
     }
 
-    /// Copies numbers to the device, behind all that was launched before.
+    /// Copies bytes to the device, behind all that was launched before.
     ///
     /// # Errors
     /// If the driver fails.
-    pub fn upload(&self, to: sys::CUdeviceptr, from: &[f32]) -> Result<(), GpuError> {
+    pub fn upload(&self, to: sys::CUdeviceptr, from: &[u8]) -> Result<(), GpuError> {
         // SAFETY: the caller's place has room; the source is free again when the copy is done.
         unsafe {
             result::memcpy_htod_async(to, from, self.stream).map_err(failed("copy to the device"))?;
@@ -206,11 +210,11 @@ impl Driver {
         self.wait()
     }
 
-    /// Copies numbers from the device, behind all that was launched before.
+    /// Copies bytes from the device, behind all that was launched before.
     ///
     /// # Errors
     /// If the driver, or something launched before, fails.
-    pub fn download(&self, to: &mut [f32], from: sys::CUdeviceptr) -> Result<(), GpuError> {
+    pub fn download(&self, to: &mut [u8], from: sys::CUdeviceptr) -> Result<(), GpuError> {
         // SAFETY: the caller's place has as much; it is waited for.
         unsafe { result::memcpy_dtoh_async(to, from, self.stream) }.map_err(failed("copy from the device"))?;
         self.wait()
@@ -261,6 +265,36 @@ impl Driver {
         // SAFETY: the caller's promise.
         unsafe { result::launch_kernel(kernel.0, (blocks as u32, 1, 1), (threads as u32, 1, 1), 0, self.stream, arguments) }
             .map_err(failed(format!("launch {what}")))
+    }
+
+    /// A point in the stream of launches, for times.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn event(&self) -> Result<Event, GpuError> {
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map(Event).map_err(failed("make an event"))?;
+        // SAFETY: both are there.
+        unsafe { result::event::record(event.0, self.stream) }.map_err(failed("record an event"))?;
+        Ok(event)
+    }
+
+    /// Seconds between two points, once the second is reached.
+    ///
+    /// # Errors
+    /// If the driver, or something launched before, fails.
+    pub fn seconds(&self, from: &Event, to: &Event) -> Result<f64, GpuError> {
+        self.wait()?;
+        // SAFETY: both were recorded on the stream.
+        unsafe { result::event::elapsed(from.0, to.0) }.map(|ms| f64::from(ms) / 1e3).map_err(failed("read an event"))
+    }
+
+    /// Copies from place to place on the device.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn copy(&self, to: sys::CUdeviceptr, from: sys::CUdeviceptr, bytes: usize) -> Result<(), GpuError> {
+        // SAFETY: the caller's places have as many bytes.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(failed("copy on the device"))
     }
 
     /// Records what `f` launches instead of running it.
@@ -335,6 +369,13 @@ impl Drop for Module {
     fn drop(&mut self) {
         // SAFETY: it was loaded, and its kernels are not used any more.
         let _ = unsafe { result::module::unload(self.0) };
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: it was made, and is not used any more.
+        let _ = unsafe { result::event::destroy(self.0) };
     }
 }
 

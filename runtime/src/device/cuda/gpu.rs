@@ -5,36 +5,37 @@ use super::cache::compiled;
 use super::cublas::{self, Blas};
 use super::cudnn::{self, Dnn};
 use super::driver::{Driver, GpuError, Graph, Kernel, Memory, Module};
-use super::{Arguments, Shape, scheduled};
+use super::launch::{Addresses, Launch, Told, told};
+use super::{narrowed, offsets, planned, widened};
 use crate::device::cpu::Call;
 use crate::device::{Device, DeviceError, scatter};
 use rayon::prelude::*;
 use snnc_compiler::backend::context::HYPERS;
-use snnc_compiler::backend::cuda::calls::{self, KERNELS, Place, aside, calls};
-use snnc_compiler::backend::cuda::{Grid, PRELUDE, THREADS, Unsupported, text};
-use snnc_compiler::plan::{Plan, plan_with};
-use snnc_compiler::program::{BufferId, Group, Loop, Program, View};
+use snnc_compiler::backend::cuda::calls::{self, Base, KERNELS, Matmul, Matrix, Place};
+use snnc_compiler::backend::cuda::work::{Entry, Step as Steps, Work, entries, step, text};
+use snnc_compiler::backend::cuda::{PRELUDE, THREADS, Unsupported};
+use snnc_compiler::kernel::Format;
+use snnc_compiler::program::{BufferId, Program, View};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 
-/// Kernels of one module: few enough that modules compile side by side.
-const KERNELS_OF_A_MODULE: usize = 16;
+/// Functions of one module: few enough that modules compile side by side.
+const FUNCTIONS_OF_A_MODULE: usize = 12;
 
 /// A program on a device.
 #[derive(Debug)]
 pub struct Gpu {
     program: Program,
     batch: usize,
-    /// First byte and elements of every buffer.
+    /// Address and bytes of every buffer.
     places: Vec<(u64, usize)>,
-    aside: u64,
+    /// Memory for copies and for the parts of sums: address and bytes.
+    aside: (u64, usize),
+    parts: (u64, usize),
     hyper: u64,
-    /// How the kernel of every loop is cut, group by group.
-    grids: Vec<Vec<Grid>>,
-    kernels: BTreeMap<usize, Kernel>,
-    sum: Kernel,
-    copy: Kernel,
+    done: u64,
+    kernels: HashMap<String, Kernel>,
     /// A recorded step for every number of samples and time steps that came.
     steps: BTreeMap<(usize, usize), Step>,
     blas: Option<Blas>,
@@ -49,30 +50,44 @@ pub struct Gpu {
 #[derive(Debug)]
 struct Step {
     graph: Graph,
-    launches: usize,
-    _products: Vec<cublas::Planned>,
-    _convolutions: Vec<cudnn::Planned>,
-    _workspace: Option<Memory>,
+    /// Every launch, with the number of the step's work that it is for.
+    launches: Vec<(usize, Planned)>,
+    workspace: u64,
+    _memory: Vec<Memory>,
 }
 
 /// A planned launch.
+#[derive(Debug)]
 enum Planned {
     Matmul(cublas::Planned, [u64; 3], String),
     Convolution(cudnn::Planned, [u64; 3], String),
     Zero(u64, usize),
-    Sum { from: u64, parts: usize, size: usize, to: u64 },
-    Copy { from: u64, to: u64, shape: Shape },
-    Loop { kernel: Kernel, blocks: usize, args: Vec<u64>, given: Arguments, what: String },
+    /// A function of ours; where its structures lie, if it takes that.
+    Launch(Launch, Kernel, u64),
 }
 
-/// Where every buffer lies for so many samples.
-fn planned(program: &Program, batch: usize) -> Plan {
-    plan_with(program, batch, |l| scheduled(program, l).map_or(1, |s| s.grid.ranges(l.extent.unwrap_or(batch))))
+/// What a device reaches.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// Bytes a second, read and written.
+    pub bytes: f64,
+    /// Operations a second; a multiplication and its addition are two.
+    pub operations: f64,
 }
 
-/// Bytes that a program takes on a device.
-fn bytes(program: &Program, batch: usize) -> u128 {
-    planned(program, batch).bytes() + aside(program, batch, program.time) as u128 * 4
+/// The one in the middle.
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds.get(seconds.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Bytes that a program takes on a device: its buffers, and what its steps need besides.
+///
+/// # Errors
+/// A program of folded inference.
+pub fn bytes(program: &Program, batch: usize) -> Result<u128, Unsupported> {
+    let Steps { aside, parts, .. } = step(program, batch, program.time)?;
+    Ok(planned(program, batch).bytes() + (aside + parts) as u128)
 }
 
 impl Gpu {
@@ -81,55 +96,56 @@ impl Gpu {
     /// # Errors
     /// See [`GpuError`].
     pub fn load(driver: Driver, program: Program, batch: usize, model: &str) -> Result<Gpu, GpuError> {
-        let (needed, free) = (bytes(&program, batch), driver.free()?);
+        let (needed, free) = (bytes(&program, batch)?, driver.free()?);
         if needed > free {
             // What a program takes grows with the batch.
             let (mut fits, mut fails) = (0, batch);
             while fits + 1 < fails {
                 let half = usize::midpoint(fits, fails);
-                if bytes(&program, half) <= free { fits = half } else { fails = half }
+                if bytes(&program, half)? <= free { fits = half } else { fails = half }
             }
             return Err(GpuError::Memory { model: model.to_owned(), batch, needed, free, largest: fits });
         }
-        let grids = program.groups.iter().map(|g| g.loops.iter().map(|l| Ok(scheduled(&program, l)?.grid)).collect());
-        let grids: Vec<Vec<Grid>> = grids.collect::<Result<_, Unsupported>>()?;
-        let used: BTreeSet<usize> = program.loops().map(|(_, l)| l.kernel.index()).collect();
-        let texts: Vec<(usize, String)> =
-            used.into_iter().map(|i| Ok((i, text(&program.kernels[i], &format!("k{i}"))?))).collect::<Result<_, Unsupported>>()?;
-        let whole = |some: &[(usize, String)]| {
-            let own: String = some.iter().map(|(_, text)| text.as_str()).collect();
-            compiled(&format!("{PRELUDE}\n{own}"), &driver.arch)
-        };
+        let functions = entries(&program)?;
+        let some: Vec<&[Entry]> = functions.chunks(FUNCTIONS_OF_A_MODULE).collect();
+        let texts: Vec<String> =
+            some.iter().map(|f| Ok(format!("{PRELUDE}\n{}", text(&program, f)?))).collect::<Result<_, Unsupported>>()?;
         let shared = compiled(&format!("{PRELUDE}\n{KERNELS}"), &driver.arch)?;
-        let cubins: Vec<Vec<u8>> = texts.par_chunks(KERNELS_OF_A_MODULE).map(whole).collect::<Result<_, _>>()?;
-        let mut kernels = BTreeMap::new();
+        let cubins: Vec<Vec<u8>> = texts.par_iter().map(|text| compiled(text, &driver.arch)).collect::<Result<_, _>>()?;
+        let mut kernels = HashMap::new();
         let mut modules = vec![driver.load(&shared)?];
-        let (sum, copy) = (modules[0].kernel("sum_parts")?, modules[0].kernel("copy_tensor")?);
-        for (cubin, some) in cubins.iter().zip(texts.chunks(KERNELS_OF_A_MODULE)) {
+        for name in calls::FUNCTIONS {
+            kernels.insert(name.to_owned(), modules[0].kernel(name)?);
+        }
+        for (cubin, some) in cubins.iter().zip(some) {
             let module = driver.load(cubin)?;
-            for (i, _) in some {
-                kernels.insert(*i, module.kernel(&format!("k{i}"))?);
+            for entry in some {
+                kernels.insert(entry.name(), module.kernel(&entry.name())?);
             }
             modules.push(module);
         }
         let plan = planned(&program, batch);
-        let (elements, others) = (plan.bytes() / 4, aside(&program, batch, program.time));
-        let memory = driver.allocate((elements as usize + others + HYPERS) * 4)?;
-        let element = |i: u128| memory.at() + i as u64 * 4;
-        let place = |i: usize| (element(plan.offsets[i] + if plan.weighs[i] { plan.total } else { 0 }), plan.sizes[i] as usize);
-        let places = (0..program.buffers.len()).map(place).collect();
-        let (aside, hyper) = (element(elements), element(elements + others as u128));
-        let contracts = || program.groups.iter().flat_map(|g| &g.contracts).flat_map(|c| calls(c, batch, program.time));
-        let blas = contracts().any(|c| matches!(c, calls::Call::Matmul(_))).then(|| Blas::open(&driver)).transpose()?;
-        let dnn = contracts().any(|c| matches!(c, calls::Call::Convolution(_))).then(|| Dnn::open(&driver)).transpose()?;
+        let Steps { work, aside, parts } = step(&program, batch, program.time)?;
+        let matmul = work.iter().any(|w| matches!(w, Work::Call(calls::Call::Matmul(_), _)));
+        let convolution = work.iter().any(|w| matches!(w, Work::Call(calls::Call::Convolution(_), _)));
+        let buffers = plan.bytes() as usize;
+        let whole = |bytes: usize| bytes.next_multiple_of(256);
+        let memory = driver.allocate(whole(buffers) + whole(aside) + whole(parts) + HYPERS * 4 + 256)?;
+        let places = offsets(&plan).into_iter().zip(&program.buffers).zip(&plan.sizes);
+        let places = places.map(|((at, b), words)| (memory.at() + at, *words as usize * 4 / b.format.bytes() * b.format.bytes())).collect();
+        let after = memory.at() + whole(buffers) as u64;
+        let aside = (after, whole(aside));
+        let parts = (aside.0 + aside.1 as u64, whole(parts));
+        let hyper = parts.0 + parts.1 as u64;
+        let blas = matmul.then(|| Blas::open(&driver)).transpose()?;
+        let dnn = convolution.then(|| Dnn::open(&driver)).transpose()?;
         Ok(Gpu {
             places,
             aside,
+            parts,
             hyper,
-            grids,
+            done: hyper + (HYPERS * 4).next_multiple_of(64) as u64,
             kernels,
-            sum,
-            copy,
             steps: BTreeMap::new(),
             blas,
             dnn,
@@ -153,54 +169,26 @@ impl Gpu {
 
     /// Launches of one step, once it has run.
     pub fn launches(&self) -> usize {
-        self.steps.values().map(|s| s.launches).max().unwrap_or(0)
+        self.steps.values().map(|s| s.launches.len()).max().unwrap_or(0)
     }
 
-    fn at(&self, place: Place) -> u64 {
-        match place {
-            Place::Buffer(id, offset) => self.places[id.index()].0 + offset as u64 * 4,
-            Place::Aside(offset) => self.aside + offset as u64 * 4,
-        }
-    }
-
-    /// The launches of a group.
-    fn group(&self, group: &Group, grids: &[Grid], call: &Call, out: &mut Vec<Planned>) -> Result<(), GpuError> {
-        let what = group.loops.first().map_or("the network", |l| l.label.as_str());
-        for contracted in group.contracts.iter().flat_map(|c| calls(c, call.batch, call.steps)) {
-            out.push(match contracted {
-                calls::Call::Matmul(m) => {
-                    let what = format!("compute the product {} x {} x {} for `{what}`", m.m, m.n, m.k);
-                    let Some(blas) = &self.blas else { continue };
-                    Planned::Matmul(blas.plan(&m, &what)?, [m.a.place, m.b.place, m.d.place].map(|p| self.at(p)), what)
-                }
-                calls::Call::Convolution(c) => {
-                    let what = format!("compute the convolution {:?} of {:?} for `{what}`", c.part, c.x.size);
-                    let Some(dnn) = &self.dnn else { continue };
-                    Planned::Convolution(dnn.plan(&c, &what)?, [c.x.place, c.w, c.y.place].map(|p| self.at(p)), what)
-                }
-                calls::Call::Zero { at, size } => Planned::Zero(self.at(at), size),
-                calls::Call::Sum { from, parts, size, to } => Planned::Sum { from: self.at(from), parts, size, to: self.at(to) },
-                calls::Call::Copy { from, to, size, strides } => {
-                    Planned::Copy { from: self.at(from), to: self.at(to), shape: Shape::of(size, strides) }
-                }
-            });
-        }
-        let extent = |l: &Loop| l.extent.unwrap_or(call.batch);
-        let ranges = group.loops.first().map_or(1, |l| grids[0].ranges(extent(l)));
-        for (l, grid) in group.loops.iter().zip(grids) {
-            let given = Arguments::of(extent(l), ranges, call, self.hyper as *const f32);
-            let args = l.args.iter().map(|b| self.places[b.index()].0).collect();
-            let kernel = self.kernels[&l.kernel.index()];
-            let what = format!("kernel {} for `{}`", l.kernel, l.label);
-            out.push(Planned::Loop { kernel, blocks: grid.blocks(extent(l)), args, given, what });
-        }
-        Ok(())
+    /// How a library computes what it is told, and where its operands are.
+    fn library(&self, call: &calls::Call, what: &str, at: &Addresses<'_>) -> Result<Option<Planned>, GpuError> {
+        Ok(match (call, &self.blas, &self.dnn) {
+            (calls::Call::Matmul(m), Some(blas), _) => {
+                let what = format!("compute the product {} x {} x {} for `{what}`", m.m, m.n, m.k);
+                Some(Planned::Matmul(blas.plan(m, &what)?, [m.a.place, m.b.place, m.d.place].map(|p| at.of(p)), what))
+            }
+            (calls::Call::Convolution(c), _, Some(dnn)) => {
+                let what = format!("compute the convolution {:?} of {:?} for `{what}`", c.part, c.x.size);
+                Some(Planned::Convolution(dnn.plan(c, &what)?, [c.x.place, c.w, c.y.place].map(|p| at.of(p)), what))
+            }
+            _ => None,
+        })
     }
 
     fn launch(&self, planned: &Planned, workspace: u64) -> Result<(), GpuError> {
-        let blocks = |elements: usize| Grid::Elements { each: 1 }.blocks(elements);
-        let pointer = |x: &u64| std::ptr::from_ref(x).cast_mut().cast::<c_void>();
-        // SAFETY: arguments are those of the kernels' texts; buffers lie where the plan says.
+        // SAFETY: arguments are those of the functions' texts; buffers lie where the plan says.
         unsafe {
             match planned {
                 Planned::Matmul(plan, at, what) => match &self.blas {
@@ -211,20 +199,16 @@ impl Gpu {
                     Some(dnn) => dnn.launch(plan, *at, workspace, what),
                     None => Ok(()),
                 },
-                Planned::Zero(at, size) => self.driver.zero(*at, size * 4),
-                Planned::Sum { from, parts, size, to } => {
-                    let (parts, elements) = (*parts as u64, *size as u64);
-                    let mut args = [from, to, &parts, &elements].map(pointer);
-                    self.driver.launch(self.sum, blocks(*size), THREADS, &mut args, "the sum of a product's parts")
-                }
-                Planned::Copy { from, to, shape } => {
-                    let mut args = [pointer(from), pointer(to), std::ptr::from_ref(shape).cast_mut().cast()];
-                    self.driver.launch(self.copy, blocks(shape.elements()), THREADS, &mut args, "the copy of an operand")
-                }
-                Planned::Loop { kernel, blocks, args, given, what } => {
-                    let mut all: Vec<*mut c_void> = args.iter().map(pointer).collect();
-                    all.push(std::ptr::from_ref(given).cast_mut().cast());
-                    self.driver.launch(*kernel, *blocks, THREADS, &mut all, what)
+                Planned::Zero(at, bytes) => self.driver.zero(*at, *bytes),
+                Planned::Launch(launch, kernel, table) => {
+                    let count = launch.count.unwrap_or(0) as i32;
+                    let table: *mut c_void = std::ptr::from_ref(table).cast_mut().cast();
+                    let count_at: *mut c_void = std::ptr::from_ref(&count).cast_mut().cast();
+                    let own: *mut c_void = launch.arguments.as_ptr().cast_mut().cast();
+                    let mut both = [table, count_at];
+                    let mut one = [own];
+                    let arguments: &mut [*mut c_void] = if launch.count.is_some() { &mut both } else { &mut one };
+                    self.driver.launch(*kernel, launch.blocks, THREADS, arguments, &launch.what)
                 }
             }
         }
@@ -232,36 +216,141 @@ impl Gpu {
 
     /// Plans a step for so many samples, and records it.
     fn recorded(&self, call: &Call) -> Result<Step, GpuError> {
+        let steps = step(&self.program, call.batch, call.steps)?;
+        let mut memory = Vec::new();
+        // Fewer samples may be cut into more parts.
+        let mut room = |(at, there): (u64, usize), needed: usize| -> Result<u64, GpuError> {
+            if needed <= there {
+                return Ok(at);
+            }
+            memory.push(self.driver.allocate(needed)?);
+            Ok(memory[memory.len() - 1].at())
+        };
+        let (aside, parts) = (room(self.aside, steps.aside)?, room(self.parts, steps.parts)?);
+        let buffers: Vec<u64> = self.places.iter().map(|p| p.0).collect();
+        let at = Addresses { buffers: &buffers, aside, parts, hyper: self.hyper, done: self.done };
+        let told = told(&steps, &at, call);
+        let tables: usize =
+            told.iter().map(|(_, t)| if let Told::Launch(l) = t { l.arguments.len().next_multiple_of(256) } else { 0 }).sum();
+        let table = self.driver.allocate(tables)?;
+        let mut next = table.at();
         let mut launches = Vec::new();
-        for (group, grids) in self.program.groups.iter().zip(&self.grids) {
-            self.group(group, grids, call, &mut launches)?;
-        }
-        let needed = launches.iter().map(|l| if let Planned::Convolution(p, ..) = l { p.workspace } else { 0 }).max().unwrap_or(0);
-        let workspace = (needed > 0).then(|| self.driver.allocate(needed)).transpose()?;
-        let at = workspace.as_ref().map_or(0, Memory::at);
-        self.driver.wait()?;
-        let graph = self.driver.record(|| launches.iter().try_for_each(|l| self.launch(l, at)))?;
-        let count = launches.len();
-        let (mut products, mut convolutions) = (Vec::new(), Vec::new());
-        for launch in launches {
-            match launch {
-                Planned::Matmul(plan, ..) => products.push(plan),
-                Planned::Convolution(plan, ..) => convolutions.push(plan),
-                _ => {}
+        for (i, told) in told {
+            match told {
+                Told::Library(library, what) => launches.extend(self.library(&library, &what, &at)?.map(|planned| (i, planned))),
+                Told::Zero(at, bytes) => launches.push((i, Planned::Zero(at, bytes))),
+                Told::Launch(launch) => {
+                    let missing = || GpuError::Text(Unsupported("a step launches what was not compiled"));
+                    let kernel = *self.kernels.get(&launch.name).ok_or_else(missing)?;
+                    let own = next;
+                    if launch.count.is_some() {
+                        self.driver.upload(own, &launch.arguments)?;
+                        next += launch.arguments.len().next_multiple_of(256) as u64;
+                    }
+                    launches.push((i, Planned::Launch(launch, kernel, own)));
+                }
             }
         }
-        Ok(Step { graph, launches: count, _products: products, _convolutions: convolutions, _workspace: workspace })
+        memory.push(table);
+        let needed = launches.iter().map(|(_, l)| if let Planned::Convolution(p, ..) = l { p.workspace } else { 0 }).max().unwrap_or(0);
+        let mut workspace = 0;
+        if needed > 0 {
+            memory.push(self.driver.allocate(needed)?);
+            workspace = memory[memory.len() - 1].at();
+        }
+        self.driver.wait()?;
+        let graph = self.driver.record(|| launches.iter().try_for_each(|(_, l)| self.launch(l, workspace)))?;
+        Ok(Step { graph, launches, workspace, _memory: memory })
     }
 
-    fn step(&mut self, call: &Call) -> Result<(), GpuError> {
+    /// What is recorded for this call.
+    fn prepared(&mut self, call: &Call) -> Result<(usize, usize), GpuError> {
         debug_assert!(call.batch <= self.batch);
         let key = (call.batch, call.steps);
         if !self.steps.contains_key(&key) {
             let step = self.recorded(call)?;
             self.steps.insert(key, step);
         }
-        self.driver.upload(self.hyper, &call.hyper)?;
+        self.driver.upload(self.hyper, &narrowed(&call.hyper, Format::F32))?;
+        Ok(key)
+    }
+
+    fn step(&mut self, call: &Call) -> Result<(), GpuError> {
+        let key = self.prepared(call)?;
         self.driver.replay(&self.steps[&key].graph)
+    }
+
+    /// Seconds that a step takes on the device, so many times, once it is warm.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn times(&mut self, call: &Call, repeats: usize) -> Result<Vec<f64>, GpuError> {
+        let key = self.prepared(call)?;
+        let graph = &self.steps[&key].graph;
+        for _ in 0..2 {
+            self.driver.replay(graph)?;
+        }
+        let once = |_| {
+            let from = self.driver.event()?;
+            self.driver.replay(graph)?;
+            let to = self.driver.event()?;
+            self.driver.seconds(&from, &to)
+        };
+        (0..repeats).map(once).collect()
+    }
+
+    /// Seconds that each of the step's launches takes by itself, the median of so many times, with the number of the work that it
+    /// is for.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn times_by_launch(&mut self, call: &Call, repeats: usize) -> Result<Vec<(usize, f64)>, GpuError> {
+        let key = self.prepared(call)?;
+        let Step { launches, workspace, .. } = &self.steps[&key];
+        let mut all: Vec<(usize, Vec<f64>)> = launches.iter().map(|(i, _)| (*i, vec![])).collect();
+        for _ in 0..repeats {
+            let mut events = vec![self.driver.event()?];
+            for (_, launch) in launches {
+                self.launch(launch, *workspace)?;
+                events.push(self.driver.event()?);
+            }
+            for ((_, seconds), pair) in all.iter_mut().zip(events.windows(2)) {
+                seconds.push(self.driver.seconds(&pair[0], &pair[1])?);
+            }
+        }
+        Ok(all.into_iter().map(|(i, seconds)| (i, median(seconds))).collect())
+    }
+
+    /// What this device reaches: bytes a second that a copy reads and writes, and operations a second of a product of square
+    /// matrices of this side, in this format.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn rates(&self, side: usize, format: Format) -> Result<Rates, GpuError> {
+        const REPEATS: usize = 10;
+        let place = Place { base: Base::Aside, at: 0, format };
+        let bytes = side * side * format.bytes();
+        let memory = [self.driver.allocate(bytes)?, self.driver.allocate(bytes)?, self.driver.allocate(bytes)?];
+        let timed = |f: &dyn Fn() -> Result<(), GpuError>| {
+            f()?;
+            let once = |_| {
+                let from = self.driver.event()?;
+                f()?;
+                self.driver.seconds(&from, &self.driver.event()?)
+            };
+            Ok::<_, GpuError>(median((0..REPEATS).map(once).collect::<Result<_, _>>()?))
+        };
+        let copy = timed(&|| self.driver.copy(memory[1].at(), memory[0].at(), bytes))?;
+        let own = if self.blas.is_none() { Some(Blas::open(&self.driver)?) } else { None };
+        let matrix = Matrix { place, rows: 1, columns: side, next: 0 };
+        let call = Matmul { m: side, n: side, k: side, count: 1, a: matrix, b: matrix, d: matrix, add: false };
+        let mut product = f64::INFINITY;
+        if let Some(blas) = self.blas.as_ref().or(own.as_ref()) {
+            let planned = blas.plan(&call, "measure the rate of products")?;
+            // SAFETY: the three matrices were allocated with these extents.
+            product = timed(&|| unsafe { blas.launch(&planned, [0, 1, 2].map(|i| memory[i].at()), &self.driver, "multiply") })?;
+        }
+        Ok(Rates { bytes: 2.0 * bytes as f64 / copy, operations: 2.0 * (side as f64).powi(3) / product })
     }
 }
 
@@ -275,14 +364,15 @@ impl Device for Gpu {
             return Ok(());
         };
         let (at, size) = self.places[buffer.index()];
-        let mut memory = vec![0.0; size];
+        let format = self.program.buffer(buffer).format;
+        let mut memory = vec![0.0; size / format.bytes()];
         let mut from = batch;
         for b in 0..samples {
             for t in 0..if time > 0 { steps } else { 1 } {
                 scatter(&mut memory, offset + b * distance + t * time, &axes, &mut from);
             }
         }
-        Ok(self.driver.upload(at, &memory)?)
+        Ok(self.driver.upload(at, &narrowed(&memory, format))?)
     }
 
     fn run(&mut self, call: &Call) -> Result<(), DeviceError> {
@@ -297,12 +387,12 @@ impl Device for Gpu {
 
     fn values(&self, id: BufferId) -> Result<Cow<'_, [f32]>, DeviceError> {
         let (at, size) = self.places[id.index()];
-        let mut values = vec![0.0; size];
+        let mut values = vec![0; size];
         self.driver.download(&mut values, at)?;
-        Ok(values.into())
+        Ok(widened(&values, self.program.buffer(id).format).into())
     }
 
     fn write(&mut self, id: BufferId, values: &[f32]) -> Result<(), DeviceError> {
-        Ok(self.driver.upload(self.places[id.index()].0, values)?)
+        Ok(self.driver.upload(self.places[id.index()].0, &narrowed(values, self.program.buffer(id).format))?)
     }
 }

@@ -23,6 +23,16 @@ static Index threadIdx, blockIdx, blockDim, gridDim;
 static inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
 static inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
 
+static inline float from_half(unsigned short bits) { return (float)std::bit_cast<_Float16>(bits); }
+static inline unsigned short to_half(float x) { return std::bit_cast<unsigned short>((_Float16)x); }
+// To the nearest, to even where two are as near; what is not a number stays none.
+static inline unsigned short to_brain(float x) {
+    const unsigned bits = std::bit_cast<unsigned>(x);
+    return x != x ? 0x7fc0 : (unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+static inline void __threadfence() {}
+static inline unsigned atomicAdd(unsigned *at, unsigned by) { return (*at += by) - by; }
+
 namespace host {
 constexpr int threads = 256;
 constexpr int stack = 1 << 16;

@@ -2,14 +2,16 @@
 //! what libraries are called for. What runs here is what would run on a device, slowly; it proves the text where there is no device.
 #![allow(unsafe_code, reason = "compiled kernels are called through pointers, and get addresses of buffers")]
 
-use super::standins::Memory;
-use super::{Arguments, Shape, scheduled};
-use crate::device::cpu::{Call, Pointer};
+use super::launch::{Addresses, Launch, Told, told};
+use super::standins::{convolution, matmul};
+use super::{narrowed, offsets, planned, widened};
+use crate::device::cpu::Call;
 use crate::device::{Device, DeviceError, scatter};
 use libloading::Library;
-use snnc_compiler::backend::cuda::calls::{self, aside, calls};
-use snnc_compiler::backend::cuda::{Grid, Unsupported, source};
-use snnc_compiler::plan::plan_with;
+use snnc_compiler::backend::context::HYPERS;
+use snnc_compiler::backend::cuda::calls::{self, FUNCTIONS, SIDE};
+use snnc_compiler::backend::cuda::work::{entries, step};
+use snnc_compiler::backend::cuda::{Unsupported, source};
 use snnc_compiler::program::{BufferId, Program, View};
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -35,22 +37,21 @@ pub enum HostError {
     Load(#[from] libloading::Error),
 }
 
-type Sum = unsafe extern "C" fn(*const f32, *mut f32, i64, i64, u32, i32);
-type Copy = unsafe extern "C" fn(*const f32, *mut f32, *const Shape, u32, i32);
-type Launch = unsafe extern "C" fn(*const *mut f32, *const Arguments, u32, i32);
+type Function = unsafe extern "C" fn(*const u8, i32, u32, i32);
 
 /// A program whose kernels run on the host.
 pub struct Hosted {
     program: Program,
     library: Library,
-    /// First element and extent of every buffer.
+    /// First byte and extent in bytes of every buffer.
     places: Vec<(usize, usize)>,
-    memory: Vec<f32>,
-    /// Copies and parts of sums.
-    aside: Vec<f32>,
-    /// How the kernel of every loop is cut, group by group.
-    grids: Vec<Vec<Grid>>,
+    /// Words, so that all begins at multiples of eight bytes.
+    memory: Vec<u64>,
     batch: usize,
+}
+
+fn words(bytes: usize) -> Vec<u64> {
+    vec![0; bytes.div_ceil(8)]
 }
 
 impl Hosted {
@@ -60,22 +61,17 @@ impl Hosted {
     /// See [`HostError`].
     pub fn load(program: Program, batch: usize, folder: &Path) -> Result<Hosted, HostError> {
         let mut text = format!("{}\n{}\n", include_str!("host.h"), source(&program)?);
-        let grids = program.groups.iter().map(|g| g.loops.iter().map(|l| Ok(scheduled(&program, l)?.grid)).collect());
-        let grids: Vec<Vec<Grid>> = grids.collect::<Result<_, Unsupported>>()?;
-        let mut seen = std::collections::BTreeSet::new();
-        for (_, l) in program.loops().filter(|(_, l)| seen.insert(l.kernel)) {
-            let args: Vec<String> = (0..program.kernels[l.kernel.index()].args).map(|i| format!("a[{i}], ")).collect();
-            let _ = writeln!(text, "extern \"C\" const int arguments_{} = {};", l.kernel, args.len());
-            let barriers = !matches!(scheduled(&program, l)?.grid, Grid::Elements { .. });
+        let own = entries(&program)?;
+        let own = own.iter().map(|e| (e.name(), e.side, e.waits(&program)));
+        for (name, side, waits) in FUNCTIONS.iter().map(|f| ((*f).to_owned(), SIDE.contains(f), false)).chain(own) {
+            let given = if side { format!("(const {name}_arguments *)a, count") } else { format!("*(const {name}_arguments *)a") };
+            let size = if side { "0".to_owned() } else { format!("sizeof({name}_arguments)") };
+            let _ = writeln!(text, "extern \"C\" const unsigned size_{name} = {size};");
             let _ = writeln!(
                 text,
-                "extern \"C\" void launch_{0}(float **a, const Call *c, unsigned blocks, int order) {{ host::grid(blocks, order, {barriers}, [&] {{ {0}({1}*c); }}); }}",
-                l.kernel,
-                args.concat()
+                "extern \"C\" void launch_{name}(const char *a, int count, unsigned blocks, int order) {{ host::grid(blocks, order, {waits}, [&] {{ {name}({given}); }}); }}",
             );
         }
-        text += "extern \"C\" void launch_sum_parts(const float *from, float *to, long long n, long long size, unsigned blocks, int order) { host::grid(blocks, order, false, [&] { sum_parts(from, to, n, size); }); }\n";
-        text += "extern \"C\" void launch_copy_tensor(const float *from, float *to, const Shape *s, unsigned blocks, int order) { host::grid(blocks, order, false, [&] { copy_tensor(from, to, *s); }); }\n";
         let (from, to) = (folder.join("kernels.cpp"), folder.join("kernels.so"));
         fs::write(&from, text)?;
         let mut compiler = Command::new("c++");
@@ -87,6 +83,7 @@ impl Hosted {
             "-U_FORTIFY_SOURCE",
             "-Wall",
             "-Wno-unused",
+            "-Wno-unknown-pragmas",
             "-fno-gnu-unique",
             "-shared",
             "-fPIC",
@@ -98,53 +95,37 @@ impl Hosted {
         }
         // SAFETY: the library holds the kernels and nothing that runs when it is loaded.
         let library = unsafe { Library::new(&to)? };
-        let plan = plan_with(&program, batch, |l| {
-            let extent = l.extent.unwrap_or(batch);
-            scheduled(&program, l).map_or(1, |s| s.grid.ranges(extent))
-        });
-        let places = (0..program.buffers.len())
-            .map(|i| (plan.offsets[i] as usize + if plan.weighs[i] { plan.total as usize } else { 0 }, plan.sizes[i] as usize));
-        let places = places.collect();
-        let memory = vec![0.0; (plan.total + plan.weights) as usize];
-        let aside = vec![0.0; aside(&program, batch, program.time)];
-        Ok(Hosted { places, memory, aside, library, grids, batch, program })
+        let plan = planned(&program, batch);
+        let places = offsets(&plan).into_iter().zip(&plan.sizes).map(|(at, words)| (at as usize, *words as usize * 4)).collect();
+        Ok(Hosted { places, memory: words(plan.bytes() as usize), library, batch, program })
     }
 
-    /// The memory of a buffer.
-    pub fn buffer(&self, id: BufferId) -> &[f32] {
+    fn bytes(&self, id: BufferId) -> &[u8] {
         let (first, size) = self.places[id.index()];
-        &self.memory[first..first + size]
+        // SAFETY: the plan's places lie within the memory, and bytes have no alignment.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast::<u8>().add(first), size) }
     }
 
-    /// The memory of a buffer, to be written.
-    pub fn buffer_mut(&mut self, id: BufferId) -> &mut [f32] {
+    /// The numbers of a buffer.
+    pub fn buffer(&self, id: BufferId) -> Vec<f32> {
+        widened(self.bytes(id), self.program.buffer(id).format)
+    }
+
+    /// Writes the first numbers of a buffer.
+    pub fn fill(&mut self, id: BufferId, values: &[f32]) {
+        let narrow = narrowed(values, self.program.buffer(id).format);
         let (first, size) = self.places[id.index()];
-        &mut self.memory[first..first + size]
+        assert!(narrow.len() <= size, "more than a buffer holds");
+        // SAFETY: as above, and as many bytes were checked.
+        unsafe { self.memory.as_mut_ptr().cast::<u8>().add(first).copy_from_nonoverlapping(narrow.as_ptr(), narrow.len()) };
     }
 
-    /// A call: a library's by its stand-in, our own kernels as all others.
-    fn contract(&self, call: &calls::Call, memory: &Memory<'_>, order: i32) -> Result<(), HostError> {
-        let blocks = |elements: usize| Grid::Elements { each: 1 }.blocks(elements) as u32;
-        match call {
-            calls::Call::Matmul(call) => memory.matmul(call),
-            calls::Call::Convolution(call) => memory.convolution(call),
-            calls::Call::Zero { at, size } => {
-                // SAFETY: the place has as many elements.
-                unsafe { memory.at(*at).get().write_bytes(0, *size) };
-            }
-            calls::Call::Sum { from, parts, size, to } => {
-                let (from, to) = (memory.at(*from).get(), memory.at(*to).get());
-                // SAFETY: the launcher has this signature, and the places hold what the call says.
-                unsafe { self.library.get::<Sum>(b"launch_sum_parts\0")?(from, to, *parts as i64, *size as i64, blocks(*size), order) };
-            }
-            calls::Call::Copy { from, to, size, strides } => {
-                let (from, to) = (memory.at(*from).get(), memory.at(*to).get());
-                let shape = Shape::of(*size, *strides);
-                // SAFETY: as above.
-                unsafe {
-                    self.library.get::<Copy>(b"launch_copy_tensor\0")?(from, to, &raw const shape, blocks(shape.elements()), order);
-                };
-            }
+    fn launch(&self, launch: &Launch, order: i32) -> Result<(), HostError> {
+        // SAFETY: the launcher was generated with this signature; the arguments are those of the function's structure, and it
+        // touches the memory that they name only.
+        unsafe {
+            let function = self.library.get::<Function>(format!("launch_{}\0", launch.name).as_bytes())?;
+            function(launch.arguments.as_ptr(), launch.count.unwrap_or(0) as i32, launch.blocks as u32, order);
         }
         Ok(())
     }
@@ -155,23 +136,27 @@ impl Hosted {
     /// If a kernel is missing in what was compiled.
     pub fn run_in(&mut self, call: &Call, order: i32) -> Result<(), HostError> {
         debug_assert!(call.batch <= self.batch);
-        let memory = self.memory.as_mut_ptr();
-        // SAFETY: the plan's places lie within the memory.
-        let pointers: Vec<Pointer> = self.places.iter().map(|(first, _)| Pointer(unsafe { memory.add(*first) })).collect();
-        for (group, grids) in self.program.groups.iter().zip(&self.grids) {
-            for contract in group.contracts.iter().flat_map(|c| calls(c, call.batch, call.steps)) {
-                self.contract(&contract, &Memory { buffers: &pointers, aside: Pointer(self.aside.as_ptr().cast_mut()) }, order)?;
-            }
-            let extent = |i: usize| group.loops[i].extent.unwrap_or(call.batch);
-            let ranges = grids.first().map_or(1, |g| g.ranges(extent(0)));
-            for (i, (l, grid)) in group.loops.iter().zip(grids).enumerate() {
-                let args: Vec<*mut f32> = l.args.iter().map(|b| pointers[b.index()].get()).collect();
-                let given = Arguments::of(extent(i), ranges, call, call.hyper.as_ptr());
-                // SAFETY: the launcher was generated with this signature, and the kernel touches its arguments' buffers only.
-                unsafe {
-                    let launch = self.library.get::<Launch>(format!("launch_{}\0", l.kernel).as_bytes())?;
-                    launch(args.as_ptr(), &raw const given, grid.blocks(extent(i)) as u32, order);
-                }
+        let memory = self.memory.as_mut_ptr() as u64;
+        let buffers: Vec<u64> = self.places.iter().map(|(first, _)| memory + *first as u64).collect();
+        let steps = step(&self.program, call.batch, call.steps)?;
+        let (mut aside, mut parts, mut done) = (words(steps.aside), words(steps.parts), words(8));
+        let at = Addresses {
+            buffers: &buffers,
+            aside: aside.as_mut_ptr() as u64,
+            parts: parts.as_mut_ptr() as u64,
+            hyper: call.hyper.as_ptr() as u64,
+            done: done.as_mut_ptr() as u64,
+        };
+        for (_, told) in told(&steps, &at, call) {
+            match told {
+                // SAFETY: extents and distances are those of views, which lie in buffers.
+                Told::Library(calls::Call::Matmul(call), _) => unsafe { matmul(&call, &at) },
+                // SAFETY: as above.
+                Told::Library(calls::Call::Convolution(call), _) => unsafe { convolution(&call, &at) },
+                Told::Library(..) => {}
+                // SAFETY: the place has as many bytes.
+                Told::Zero(at, bytes) => unsafe { (at as *mut u8).write_bytes(0, bytes) },
+                Told::Launch(launch) => self.launch(&launch, order)?,
             }
         }
         Ok(())
@@ -193,13 +178,14 @@ impl Device for Hosted {
         let Some(View { buffer, offset, batch: distance, time, axes }) = self.program.enter.as_ref().map(|door| door.view.clone()) else {
             return Ok(());
         };
-        let memory = self.buffer_mut(buffer);
+        let mut memory = self.buffer(buffer);
         let mut from = batch;
         for b in 0..samples {
             for t in 0..if time > 0 { steps } else { 1 } {
-                scatter(memory, offset + b * distance + t * time, &axes, &mut from);
+                scatter(&mut memory, offset + b * distance + t * time, &axes, &mut from);
             }
         }
+        self.fill(buffer, &memory);
         Ok(())
     }
 
@@ -209,7 +195,7 @@ impl Device for Hosted {
 
     fn leave(&mut self, samples: usize, _: usize) -> Result<Vec<f32>, DeviceError> {
         let view = self.program.leave.as_ref().map(|door| door.view.clone());
-        let call = Call { batch: samples, steps: 1, hyper: [0.0; 10] };
+        let call = Call { batch: samples, steps: 1, hyper: [0.0; HYPERS] };
         view.map_or(Ok(Vec::new()), |view| self.read(&view, &call))
     }
 
@@ -218,7 +204,7 @@ impl Device for Hosted {
     }
 
     fn write(&mut self, id: BufferId, values: &[f32]) -> Result<(), DeviceError> {
-        self.buffer_mut(id)[..values.len()].copy_from_slice(values);
+        self.fill(id, values);
         Ok(())
     }
 }

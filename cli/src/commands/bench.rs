@@ -1,0 +1,155 @@
+//! `snnc bench`
+
+use super::backend;
+use crate::args::{BenchArgs, BenchStepArgs, Format};
+use crate::report::table;
+use crate::{Failure, model};
+use serde_json::{Value, json};
+use snnc_compiler::backend::context::HYPERS;
+use snnc_compiler::lower::{Optimizer, hyper};
+use snnc_compiler::text::bytes;
+use snnc_runtime::device::Backend;
+use snnc_runtime::device::cuda::bench::{self, Measured};
+use snnc_runtime::session::{Mode, Unfolded};
+use snnc_runtime::weights::Weights;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Side of the matrices that a device's rates are measured with.
+const SIDE: usize = 8192;
+
+pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    match args {
+        BenchArgs::Step(args) => step(args),
+    }
+}
+
+fn step(args: &BenchStepArgs) -> Result<(), Failure> {
+    let loaded = model::load(&args.model)?;
+    let (backend, device) = backend::chosen(args.backend, args.precision)?;
+    if args.by.is_some() && backend == Backend::Cpu {
+        return Err(Failure::Usage("--by kernel needs a GPU: --backend cuda".into()));
+    }
+    let optimizer = loaded.recipe(None).map_or(Optimizer::Sgd { momentum: 0.9, weight_decay: 0.0 }, |r| r.optimizer);
+    let (batch, repeats) = (args.batch as usize, args.repeats as usize);
+    let human = args.report.format == Format::Human;
+    if human {
+        let name = &loaded.checked.graph().name;
+        println!("a training step of {name}, {batch} samples, {}, on {device}", args.precision.format().name());
+    }
+    let mut report = if backend == Backend::Cpu {
+        on_cpu(&loaded.checked, optimizer, batch, repeats, human)?
+    } else {
+        let measured = bench::step(&loaded.checked, optimizer, args.precision.format(), batch, repeats, args.by.is_some(), SIDE);
+        on_device(&measured.map_err(Failure::failed)?, batch, human)
+    };
+    report["model"] = json!(loaded.checked.graph().name);
+    report["batch"] = json!(batch);
+    report["precision"] = json!(args.precision.format().name());
+    report["device"] = json!(device);
+    if !human {
+        println!("{report:#}");
+    }
+    Ok(())
+}
+
+fn median(seconds: &[f64]) -> f64 {
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn times(seconds: &[f64], batch: usize, human: bool) -> Value {
+    let (middle, least) = (median(seconds), seconds.iter().copied().fold(f64::INFINITY, f64::min));
+    let most = seconds.iter().copied().fold(0.0, f64::max);
+    if human {
+        println!("step           {:.3} ms, the median of {} ({:.3} to {:.3})", 1e3 * middle, seconds.len(), 1e3 * least, 1e3 * most);
+        println!("images         {:.0} a second", batch as f64 / middle);
+    }
+    json!({ "median_s": middle, "least_s": least, "most_s": most, "images_per_s": batch as f64 / middle })
+}
+
+fn on_cpu(
+    checked: &snnc_compiler::check::Checked,
+    optimizer: Optimizer,
+    batch: usize,
+    repeats: usize,
+    human: bool,
+) -> Result<Value, Failure> {
+    let graph = checked.graph();
+    let weights = Weights::initial(graph, 1);
+    let mut session = Unfolded::new(checked, &weights, batch, Mode::Train(optimizer)).map_err(Failure::failed)?;
+    let (picture, targets) = bench::example(graph, batch);
+    let mut numbers = [0.0; HYPERS];
+    numbers[hyper::RATE] = 1e-6;
+    (numbers[hyper::CORRECT1], numbers[hyper::CORRECT2]) = (1.0, 1.0);
+    let mut seconds = Vec::new();
+    for i in 0..repeats + 2 {
+        let start = Instant::now();
+        session.run(&picture, &targets, batch, numbers).map_err(Failure::failed)?;
+        if i >= 2 {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let mut report = times(&seconds, batch, human);
+    let memory = session.bytes();
+    if human {
+        println!("memory         {}", bytes(memory));
+    }
+    report["memory_bytes"] = json!(memory as u64);
+    Ok(report)
+}
+
+fn on_device(measured: &Measured, batch: usize, human: bool) -> Value {
+    let mut report = times(&measured.seconds, batch, human);
+    let [arithmetic, memory] = measured.floors();
+    let ratio = median(&measured.seconds) / arithmetic.max(memory);
+    report["memory_bytes"] = json!(measured.bytes);
+    report["launches"] = json!(measured.launches);
+    report["floors"] = json!({ "arithmetic_s": arithmetic, "memory_s": memory, "times_the_larger": ratio });
+    report["rates"] = json!({ "bytes_per_s": measured.rates.bytes, "operations_per_s": measured.rates.operations });
+    // The same kind of work for the same part, forwards or backwards.
+    let mut groups: BTreeMap<(String, &str), (usize, f64, u64, u64)> = BTreeMap::new();
+    for (cost, seconds) in &measured.by_launch {
+        let (count, time, moved, operations) = groups.entry((cost.what[0].clone(), cost.kind)).or_default();
+        (*count, *time) = (*count + 1, *time + seconds);
+        (*moved, *operations) = (*moved + cost.read + cost.written, *operations + cost.operations);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
+    let kernel = |((what, kind), (count, seconds, moved, operations)): &((String, &str), (usize, f64, u64, u64))| json!({ "for": what, "kind": kind, "launches": count, "seconds": seconds, "bytes": moved, "operations": operations });
+    report["kernels"] = groups.iter().map(kernel).collect();
+    if human {
+        println!("memory         {}", bytes(measured.bytes as u128));
+        println!("launches       {}", measured.launches);
+        println!(
+            "arithmetic     {:.3} ms: {:.2} TFLOP at {:.0} TFLOP/s, measured",
+            1e3 * arithmetic,
+            measured.operations as f64 / 1e12,
+            measured.rates.operations / 1e12
+        );
+        println!(
+            "memory traffic {:.3} ms: {} at {}/s, measured",
+            1e3 * memory,
+            bytes(u128::from(measured.moved)),
+            bytes(measured.rates.bytes as u128)
+        );
+        println!("ratio          {ratio:.2} times the larger");
+        if !groups.is_empty() {
+            let row = |((what, kind), (count, seconds, moved, operations)): &((String, &str), (usize, f64, u64, u64))| {
+                let share = (*moved as f64 / measured.rates.bytes).max(*operations as f64 / measured.rates.operations) / seconds;
+                vec![
+                    format!("{:.3}", 1e3 * seconds),
+                    count.to_string(),
+                    (*kind).to_owned(),
+                    bytes(u128::from(*moved)),
+                    format!("{:.0} %", 100.0 * share),
+                    what.clone(),
+                ]
+            };
+            let rows: Vec<Vec<String>> = groups.iter().map(row).collect();
+            println!("\n{}", table(&["ms", "launches", "kind", "moved", "of the limit", "for"], &rows));
+        }
+    }
+    report
+}
