@@ -513,4 +513,29 @@ fn without_a_gpu_cuda_says_in_one_line_why_not_and_what_to_use_and_auto_says_whi
     assert!(said.lines().count() == 1 && said.contains("NVIDIA driver") && said.contains("--backend cpu"), "{said}");
     assert_eq!(fs::read_dir(t.path()).unwrap().count(), 0, "nothing is left behind");
     says(t.path(), &quick, 0, &["on the CPU"]);
+    // Sixteen bits are for a GPU: whoever asks for them gets nothing else instead.
+    says(
+        t.path(),
+        &["train", "quickstart/digits", "--precision", "f16"],
+        2,
+        &["--backend cuda:", "--backend cpu, in f32, runs without a GPU"],
+    );
+    says(t.path(), &["train", "quickstart/digits", "--precision", "bf16", "--backend", "cpu"], 2, &["the CPU trains in f32"]);
+    says(t.path(), &["bench", "step", "quickstart/digits", "--backend", "cuda"], 2, &["--backend cuda:"]);
+}
+
+#[test]
+fn a_step_is_timed_and_its_launches_are_listed() {
+    let t = TempDir::new().unwrap();
+    let small = ["quickstart/digits", "--set", "dim=6", "--set", "depths=[1]"];
+    let bench = [&["bench", "step"][..], &small, &["--batch", "4", "--repeats", "3", "--backend", "cpu"]].concat();
+    says(t.path(), &bench, 0, &["4 samples, f32, on the CPU", "the median of 3", "a second", "memory"]);
+    let report: serde_json::Value = serde_json::from_str(&says(t.path(), &[&bench[..], &["--format", "json"]].concat(), 0, &[])).unwrap();
+    let number = |key: &str| report[key].as_f64().unwrap();
+    assert!(number("least_s") <= number("median_s") && number("median_s") <= number("most_s"), "{report}");
+    assert!((number("images_per_s") * number("median_s") - 4.0).abs() < 1e-6);
+    says(t.path(), &[&bench[..], &["--by", "kernel"]].concat(), 2, &["--by kernel needs a GPU"]);
+    let dump = [&["dump", "--stage", "fused", "--precision", "f16", "--batch", "4"][..], &small].concat();
+    says(t.path(), &dump, 0, &["launch", "product", "side by side"]);
+    says(t.path(), &[&dump[..], &["--cost"]].concat(), 0, &["bytes each, forward and backward", "planned peak memory", "GFLOP"]);
 }

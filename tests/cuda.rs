@@ -4,20 +4,23 @@ use crate::agreement::{random_batch, weights};
 use rayon::prelude::*;
 use snnc_compiler::backend::cuda::PRELUDE;
 use snnc_compiler::backend::cuda::calls::{Base, Call as Called, FUNCTIONS, KERNELS, Matmul, Matrix, Place, calls};
-use snnc_compiler::backend::cuda::work::{Entry, entries, step, text};
+use snnc_compiler::backend::cuda::cost::costs;
+use snnc_compiler::backend::cuda::work::{Entry, Work, entries, step, text};
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::{Sink, Source};
 use snnc_compiler::kernel::Format;
 use snnc_compiler::lower::Optimizer;
+use snnc_compiler::ops::Selection;
 use snnc_compiler::program::{BufferId, Program, Purpose};
 use snnc_runtime::device::Device;
 use snnc_runtime::device::cpu::{Call, Executable};
 use snnc_runtime::device::cuda::hosted::Hosted;
 use snnc_runtime::device::cuda::nvrtc::{CompileError, Usage, compile};
+use snnc_runtime::device::cuda::planned;
 use snnc_runtime::reference;
 use snnc_runtime::session::{Mode, unfolded_program};
 use snnc_tests::{Numbers, distance, full_zoo, small_zoo, zoo};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const SAMPLES: usize = 3;
 const LABELS: [usize; SAMPLES] = [1, 0, 2];
@@ -243,4 +246,71 @@ fn libraries_are_called_within_memory_and_seldom() {
             }
         }
     }
+}
+
+/// What a step of MLP-SPE-T launches and moves, as `snnc dump --stage fused --cost` prints it.
+#[test]
+fn a_mixer_block_takes_few_launches_and_few_bytes() {
+    let checked = zoo("mixer/mlp_spe", &[], None);
+    let graph = checked.graph();
+    let sgd = Mode::Train(Optimizer::Sgd { momentum: 0.9, weight_decay: 0.0 });
+    let (_, program) = unfolded_program(&checked, sgd, Format::F16);
+    let costs = costs(&program, &step(&program, 64, program.time).unwrap());
+    let (mut blocks, mut moved) = (BTreeMap::new(), 0);
+    for cost in &costs {
+        moved += cost.read + cost.written;
+        let path = cost.what[0].trim_start_matches("grad.");
+        if let Some((block, _)) = path.strip_prefix("stage").and_then(|p| p.split_once("].").and_then(|(_, p)| p.split_once(']'))) {
+            let stage = path.split('.').next().unwrap();
+            *blocks.entry(format!("{stage}.{block}")).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(blocks.len(), 26, "{:?}", blocks.keys());
+    assert!(blocks.values().all(|n| *n <= 45), "{blocks:?}");
+    let neurons = graph.nodes.iter().filter(|n| n.op.selection() == Selection::Neuron);
+    let updates: usize = neurons.map(|n| n.signal.elements() * graph.time * 64).sum();
+    let each = moved as f64 / updates as f64;
+    println!("{} launches, {each:.2} bytes for each of {updates} neuron updates", costs.len());
+    assert!(each < 34.6, "{each} bytes");
+    // By hand: products are three for each map, two operations for each multiplication, the first map has no gradient of its input.
+    let operations: u64 = costs.iter().map(|c| c.operations).sum();
+    assert!((7.6e12..7.7e12).contains(&(operations as f64)), "{operations}");
+}
+
+/// What runs side by side touches nothing that another of them writes, wherever the plan puts buffers.
+#[test]
+fn what_runs_side_by_side_stays_apart() {
+    let mut found = 0;
+    for (name, checked) in full_zoo() {
+        for precision in [Format::F32, Format::F16] {
+            let (_, program) = unfolded_program(&checked, ADAM, precision);
+            let plan = planned(&program, 2);
+            for work in step(&program, 2, program.time).unwrap().work {
+                let Work::Side(tasks) = work else { continue };
+                found += 1;
+                let mut written: Vec<(u128, u128, usize)> = Vec::new();
+                let mut touched = Vec::new();
+                for (i, task) in tasks.iter().enumerate() {
+                    let kernel = format!("{:?}", program.kernels[task.of.kernel.index()].body);
+                    for (arg, buffer) in task.of.args.iter().enumerate() {
+                        let at = plan.offsets[buffer.index()] + if plan.weighs[buffer.index()] { plan.total } else { 0 };
+                        let place = (at, at + plan.sizes[buffer.index()], i);
+                        touched.push(place);
+                        if kernel.contains(&format!("Store(Place {{ arg: {arg},")) {
+                            written.push(place);
+                        }
+                    }
+                }
+                assert!(!written.is_empty());
+                touched.sort();
+                written.sort();
+                // Of those before it in memory one may reach into it; weights are one behind the other, so few do.
+                for (from, to, i) in &written {
+                    let reaching = touched.iter().take_while(|(at, ..)| at < to).filter(|(_, end, _)| end > from);
+                    assert!(reaching.into_iter().all(|(_, _, j)| j == i), "{name}: two of {} share memory", tasks.len());
+                }
+            }
+        }
+    }
+    assert!(found > 50, "{found}");
 }
