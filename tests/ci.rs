@@ -636,3 +636,79 @@ fn no_model_is_left_out_unseen_and_nothing_without_end_is_read() {
     }
     says(t.path(), &["check", "b.snn", "--write-baseline", "/dev/full"], 2, &["No space left on device"]);
 }
+
+/// A map of real values behind another.
+const CHAINED: &str = "model S {
+    time T = 4
+    input x: analog[C = 1, H = 8, W = 8]
+    neuron b = LIF(tau = 2.0)
+    encoder {
+        e = x |> conv(C = 8, kernel = 3, pad = 1)
+    }
+    s = e |> b
+    c = s |> conv(C = 8, kernel = 3, pad = 1)
+    d = c |> conv(C = 8, kernel = 1)
+    r = c + d
+    q = r |> linear(C -> C = 16)
+    output q |> b |> mean(H, W) |> linear(C -> C = 10) |> mean(T)
+}
+";
+
+#[test]
+fn folds_that_others_make_idle_are_taken_back_and_cost_nothing() {
+    let t = TempDir::new().unwrap();
+    let both = CHAINED.replace("    d =", "    fold(compose)\n    d =").replace("    q =", "    fold(compose)\n    q =");
+    fs::write(t.path().join("both.snn"), both).unwrap();
+    says(t.path(), &["check", "both.snn"], 0, &["`fold(compose)` does nothing here"]);
+    // 8 x 8 x 3 x 3 + 8 x 16 x 3 x 3 weights for the two terms, less those of c, d and q.
+    says(t.path(), &["certify", "both.snn"], 0, &[" 1          1,536  6.1 KB"]);
+    fs::write(t.path().join("m.snn"), CHAINED).unwrap();
+    says(t.path(), &["check", "m.snn", "--fix", "--exact", "--deny", "warnings"], 0, &["the results stay the same"]);
+    let text = fs::read_to_string(t.path().join("m.snn")).unwrap();
+    assert_eq!(text, CHAINED.replace("    q =", "    fold(compose)\n    q ="));
+}
+
+#[test]
+fn a_leak_is_mended_last() {
+    let t = TempDir::new().unwrap();
+    let text = "model Fx {
+    time T = 4
+    input x: analog[C = 1, H = 8, W = 8]
+    fold(time)
+    neuron odd = LIF(tau = 3.0)
+    encoder {
+        e = x |> conv(C = 4, kernel = 3, pad = 1)
+    }
+    s = e |> odd
+    r = e + s
+    t = r + (s |> linear(W -> W) |> batchnorm(C)) |> odd
+    output t |> mean(H, W) |> linear(C -> C = 10) |> mean(T)
+}
+";
+    fs::write(t.path().join("fx.snn"), text).unwrap();
+    says(t.path(), &["check", "fx.snn", "--fix", "--deny", "warnings"], 0, &["1 place mended", "strict"]);
+    assert_eq!(fs::read_to_string(t.path().join("fx.snn")).unwrap(), text.replace("batchnorm(C)", "batchnorm(W)"));
+}
+
+#[test]
+fn what_is_wrong_in_one_variant_is_named_and_what_another_needs_is_no_waste() {
+    let t = TempDir::new().unwrap();
+    let text = "model R {
+    param tau: float = 2.0
+    time T = 4
+    input x: analog[C = 3]
+    neuron a = LIF(tau = tau)
+    encoder { e = x |> linear(C -> C = 8) }
+    MARK
+    s = e |> a
+    output s |> linear(C -> C = 10) |> mean(T)
+}
+
+variant A = R(tau = 2.0)
+variant B = R(tau = 5.0)
+";
+    fs::write(t.path().join("v.snn"), text.replace("MARK", "allow(leak, count = 2, \"because\")")).unwrap();
+    says(t.path(), &["check", "v.snn"], 1, &["nothing here needs `allow(leak)` (in `A`)", "expects 2 places, but admits 1 (in `B`)"]);
+    fs::write(t.path().join("f.snn"), text.replace("MARK", "fold(time)")).unwrap();
+    says(t.path(), &["check", "f.snn", "--deny", "warnings"], 0, &["f.snn#B  strict"]);
+}

@@ -525,6 +525,14 @@ fn without_a_gpu_cuda_says_in_one_line_why_not_and_what_to_use_and_auto_says_whi
 }
 
 #[test]
+fn what_is_typed_first_is_told_what_to_type_instead() {
+    let t = TempDir::new().unwrap();
+    fs::write(t.path().join("m.snn"), "model M {\n    t = s |> linear(C -> C) + s\n}\n").unwrap();
+    says(t.path(), &["check", "m.snn"], 1, &["unexpected `+`", "`|>` binds weakest", "(s |> linear(C -> C)) + s"]);
+    says(t.path(), &["energy", "quickstart/digits", "--rates", "r.json", "--data", "digits"], 2, &["cannot be used with"]);
+}
+
+#[test]
 fn a_step_is_timed_and_its_launches_are_listed() {
     let t = TempDir::new().unwrap();
     let small = ["quickstart/digits", "--set", "dim=6", "--set", "depths=[1]"];

@@ -327,7 +327,7 @@ pub(crate) struct EnergyArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) samples: Option<u32>,
     /// A file of rates, TOML or JSON; nothing is measured.
-    #[arg(long, value_name = "FILE", conflicts_with = "weights")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["weights", "data"])]
     pub(crate) rates: Option<PathBuf>,
     /// Picojoule of a multiply-accumulate.
     #[arg(long, default_value_t = 4.6, value_parser = cost)]

@@ -453,10 +453,34 @@ impl Unfolded {
     /// # Errors
     /// [`SessionError::Input`] if the batch has another size, or values that the input's kind does not have.
     pub fn run(&mut self, batch: &[f32], targets: &[f32], samples: usize, hyper: [f32; HYPERS]) -> Result<Vec<f32>, SessionError> {
-        self.entry.put(&mut *self.device, batch, samples, self.entry.time)?;
+        self.put(batch, samples)?;
+        self.start(targets, samples, hyper)?;
+        self.finish(samples)
+    }
+
+    /// Takes in the batch of the next step; a device copies it beside a step that was started.
+    ///
+    /// # Errors
+    /// As [`Unfolded::run`].
+    pub fn put(&mut self, batch: &[f32], samples: usize) -> Result<(), SessionError> {
+        self.entry.put(&mut *self.device, batch, samples, self.entry.time)
+    }
+
+    /// Starts a step on the batch that was put in last, with targets `[B, K]`; a device may still run it when this is done.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn start(&mut self, targets: &[f32], samples: usize, hyper: [f32; HYPERS]) -> Result<(), SessionError> {
         self.set_source(Source::Target, targets)?;
         let call = self.call(samples, hyper);
-        self.device.run(&call)?;
+        Ok(self.device.run(&call)?)
+    }
+
+    /// Waits for the step, and gives its logits `[B, K]`.
+    ///
+    /// # Errors
+    /// If the device, or the step, fails.
+    pub fn finish(&mut self, samples: usize) -> Result<Vec<f32>, SessionError> {
         Ok(self.device.leave(samples, self.classes)?)
     }
 

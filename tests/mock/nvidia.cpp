@@ -83,7 +83,15 @@ int cuDeviceGetAttribute(int *value, int which, int) { return *value = which == 
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = (void *)1, 0; }
 int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 int cuCtxSetCurrent(void *) { return 0; }
-int cuStreamCreate(void **stream, unsigned) { return *stream = (void *)2, 0; }
+// The first stream is for what is computed, the second for copies beside it.
+int cuStreamCreate(void **stream, unsigned) {
+    static int count = 0;
+    return *stream = count++ % 2 ? (void *)6 : (void *)2, 0;
+}
+int cuStreamWaitEvent(void *stream, void *event, unsigned) { return stream == (void *)2 && event == (void *)5 ? 0 : 1; }
+int cuMemHostAlloc(void **at, size_t bytes, unsigned) { return *at = std::malloc(bytes), 0; }
+int cuMemFreeHost(void *at) { return std::free(at), 0; }
+int cuEventSynchronize(void *event) { return event == (void *)5 ? 0 : 1; }
 int cuStreamDestroy_v2(void *) { return 0; }
 int cuStreamSynchronize(void *) {
     if (recording) refuse("a wait while a graph is recorded");
@@ -113,7 +121,7 @@ int cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void *) {
 }
 int cuEventCreate(void **event, unsigned) { return *event = (void *)5, 0; }
 int cuEventDestroy_v2(void *) { return 0; }
-int cuEventRecord(void *, void *stream) { return stream == (void *)2 ? 0 : 1; }
+int cuEventRecord(void *, void *stream) { return stream == (void *)2 || stream == (void *)6 ? 0 : 1; }
 // Every step takes a millisecond.
 int cuEventElapsedTime(float *ms, void *, void *) { return *ms = 1, 0; }
 int cuEventElapsedTime_v2(float *ms, void *, void *) { return *ms = 1, 0; }

@@ -136,14 +136,38 @@ pub(super) fn one(path: &str, variant: Option<&str>, settings: &Settings) -> Out
     let mut findings: Vec<Finding> = Vec::new();
     let all = diagnostics.into_iter().map(|d| (d, None)).chain(notes.into_iter().map(|d| (d, Some(Suppressed::Source))));
     for (diagnostic, suppressed) in all {
-        // Variants share their source: the same mistake is said once.
-        let same = |f: &Finding| f.diagnostic.code == diagnostic.code && f.diagnostic.span() == diagnostic.span();
-        if !findings.iter().any(same) {
-            let places = places(&models, &diagnostic);
-            findings.push(Finding { diagnostic, suppressed, fingerprint: String::new(), places });
+        // Variants share their source: the same mistake is said once, but an `allow` may be wrong in several ways.
+        let same = |f: &Finding| {
+            let other = &f.diagnostic;
+            other.code == diagnostic.code && other.span() == diagnostic.span() && (!counted(other) || other.message == diagnostic.message)
+        };
+        if idle_elsewhere(&models, &diagnostic) || findings.iter().any(same) {
+            continue;
         }
+        let places = places(&models, &diagnostic);
+        findings.push(Finding { diagnostic, suppressed, fingerprint: String::new(), places });
+    }
+    // Where it is so in some variants only, those are named.
+    for finding in findings.iter_mut().filter(|f| counted(&f.diagnostic) && !f.places.is_empty() && f.places.len() < models.len()) {
+        let names: Vec<String> = finding.places.keys().map(|name| format!("`{name}`")).collect();
+        finding.diagnostic.message = format!("{} (in {})", finding.diagnostic.message, names.join(", "));
     }
     Outcome { path: path.to_owned(), sources, findings, models, blocks, baseline: None }
+}
+
+/// About an `allow`, whose count may be another in every variant.
+fn counted(diagnostic: &Diagnostic) -> bool {
+    diagnostic.code == "check::allow_count"
+}
+
+/// A fold that does nothing in one model, but something in another with the same source.
+fn idle_elsewhere(models: &[Model], diagnostic: &Diagnostic) -> bool {
+    let says = |model: &Model| {
+        let said = &model.checked.findings().diagnostics;
+        said.iter().any(|d| d.code == diagnostic.code && d.span() == diagnostic.span() && d.message == diagnostic.message)
+    };
+    let asks = |model: &&Model| model.checked.graph().folds.iter().any(|asked| asked.span == diagnostic.span());
+    diagnostic.code == "check::fold" && !models.iter().filter(asks).all(says)
 }
 
 /// In which models this is found, and at how many places of each.
@@ -151,7 +175,10 @@ fn places(models: &[Model], diagnostic: &Diagnostic) -> BTreeMap<String, usize> 
     let count = |model: &Model| {
         let (graph, findings) = (model.checked.graph(), model.checked.findings());
         let here = findings.residues.iter().filter(|r| !r.admitted && r.code == diagnostic.code && r.span == diagnostic.span()).count();
-        let said = findings.diagnostics.iter().filter(|d| d.code == diagnostic.code && d.span() == diagnostic.span()).count();
+        let alike = |d: &&Diagnostic| {
+            d.code == diagnostic.code && d.span() == diagnostic.span() && (!counted(d) || d.message == diagnostic.message)
+        };
+        let said = findings.diagnostics.iter().filter(alike).count();
         Some((graph.name.clone(), here.max(said))).filter(|(_, n)| *n > 0)
     };
     models.iter().filter_map(count).collect()

@@ -9,7 +9,7 @@ use crate::findings::{Finding, Outcome};
 use snnc_compiler::graph::{Settings, print as print_graph};
 use snnc_compiler::resolve::resolve;
 use snnc_compiler::text::{printable, several};
-use snnc_grammar::{Edit, FileId, Modules, SourceMap, parse, print};
+use snnc_grammar::{Diagnostic, Edit, FileId, Modules, SourceMap, Span, parse, print};
 use snnc_runtime::library::{Library, open};
 use snnc_runtime::train::checkpoint::replace;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Fixing one finding may uncover another, and of several remedies one may do harm; more rounds than this are no progress.
 const ROUNDS: usize = 64;
+/// What a neuron forgets.
+const LEAK: &str = "check::leak";
 /// The most edits that are listed.
 const SHOWN: usize = 12;
 
@@ -42,12 +44,17 @@ pub(super) fn fix(
         Ok(outcome)
     };
     let mut outcome = open()?;
+    let idle_before = idle(&outcome).count();
     let mut wanted = usize::MAX;
     for _ in 0..ROUNDS {
         let mut mends = mends(&outcome, args.exact, &refused);
         let Some(models) = mends.first().map(|m| models(m.finding)) else { break };
         // Those about other models have their own turn: what they change here would not be told apart.
         mends.retain(|m| self::models(m.finding) == models);
+        // What is done about others may free a leak: those come last.
+        if mends.iter().any(|m| m.finding.diagnostic.code != LEAK) {
+            mends.retain(|m| m.finding.diagnostic.code != LEAK);
+        }
         mends.truncate(wanted);
         let edited: BTreeSet<PathBuf> = by_file(&mends).keys().filter_map(|f| place(&outcome.sources, *f)).collect();
         // The file as it is without the settings, or with its other variants, is a neighbour of itself.
@@ -83,6 +90,10 @@ pub(super) fn fix(
             }
         }
     }
+    if fixed > 0 && idle_before == 0 {
+        take_back(&outcome, &changed_files)?;
+        outcome = open()?;
+    }
     if fixed > 0 {
         let files: Vec<String> = changed_files.iter().map(|p| p.display().to_string()).collect();
         let places = several(fixed as u64, "place");
@@ -106,6 +117,36 @@ pub(super) fn fix(
     if fixed == 0 && refused.is_empty() && left > 0 {
         let what = if args.exact { "a remedy that leaves the results as they are" } else { "a remedy that can be applied here" };
         eprintln!("{}: nothing is mended: of {}, none has {what}", printable(path), several(left as u64, "finding"));
+    }
+    Ok(())
+}
+
+/// Folds that do nothing.
+fn idle(outcome: &Outcome) -> impl Iterator<Item = Span> + '_ {
+    outcome.findings.iter().map(|f| &f.diagnostic).filter(|d| d.code == "check::fold").map(Diagnostic::span)
+}
+
+/// Removes folds that others made idle, in files that were changed.
+fn take_back(outcome: &Outcome, files: &BTreeSet<PathBuf>) -> Result<(), Failure> {
+    let mut edits: BTreeMap<FileId, Vec<Edit>> = BTreeMap::new();
+    for span in idle(outcome) {
+        // The whole `fold(…)` around its name.
+        let text = outcome.sources.get(span.file).map_or("", |s| &s.text);
+        let (before, behind) = text.split_at_checked(span.end as usize).unwrap_or_default();
+        let Some((start, length)) = before.get(..span.start as usize).and_then(|b| b.rfind("fold")).zip(behind.find(')')) else { continue };
+        let (mut start, mut end) = (start, span.end as usize + length + 1);
+        // With its line, if nothing else stands there.
+        let line = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        if text[line..start].trim().is_empty() && text[end..].trim_start_matches([' ', '\t', '\r']).starts_with('\n') {
+            (start, end) = (line, end + text[end..].find('\n').map_or(0, |at| at + 1));
+        }
+        let span = Span { start: start as u32, end: end as u32, ..span };
+        edits.entry(span.file).or_default().push(Edit { span, text: String::new() });
+    }
+    for (file, edits) in edits {
+        let Some(source) = outcome.sources.get(file).filter(|s| files.contains(Path::new(&s.name))) else { continue };
+        let text = changed(&source.text, &edits.iter().collect::<Vec<_>>());
+        replace(Path::new(&source.name), formatted(&source.name, &text).as_bytes()).map_err(Failure::failed)?;
     }
     Ok(())
 }

@@ -18,8 +18,8 @@ const MAX_NODES: usize = 1 << 14;
 const MAX_DEPTH: usize = 2000;
 
 /// Spells out these maps where all their terms are chains behind spikes; with each that was, how many weights its terms
-/// have more than the map.
-pub(super) fn spelt_out(graph: &Graph, maps: &[NodeId]) -> (Graph, Vec<(String, u64)>) {
+/// have more than the map, or none if nothing reads them any more, as another map that was spelt out looks through it.
+pub(super) fn spelt_out(graph: &Graph, maps: &[NodeId]) -> (Graph, Vec<(String, Option<u64>)>) {
     let mut spelling = Spelling::new(graph);
     let mut done = Vec::new();
     // What the last step behind a map gives, and what takes its place.
@@ -35,7 +35,7 @@ pub(super) fn spelt_out(graph: &Graph, maps: &[NodeId]) -> (Graph, Vec<(String, 
             if let Some((sum, weights)) = spelling.spell(id, &steps) {
                 let last = steps.last().copied().unwrap_or(id);
                 instead.insert(last, sum);
-                done.push((graph.node(id).path.clone(), weights));
+                done.push((graph.node(id).path.clone(), Some(weights)));
                 if last == id {
                     spelling.map.push(sum);
                     continue;
@@ -45,16 +45,20 @@ pub(super) fn spelt_out(graph: &Graph, maps: &[NodeId]) -> (Graph, Vec<(String, 
         spelling.copy(id);
     }
     let spelt = spelling.finish();
+    for (path, weights) in &mut done {
+        let terms = format!("{path}.term.");
+        *weights = weights.filter(|_| spelt.nodes.iter().any(|n| n.path.starts_with(&terms)));
+    }
     // Maps that nothing reads any more were weights, too.
     let left: HashSet<&str> = spelt.nodes.iter().map(|n| n.path.as_str()).collect();
     let gone = graph.ids().filter(|id| {
         let node = graph.node(*id);
         let map = !node.encoder && matches!(node.op.linearity(), Linearity::Map { .. });
-        map && !left.contains(node.path.as_str()) && !done.iter().any(|(path, _)| *path == node.path)
+        map && !left.contains(node.path.as_str()) && !done.iter().any(|(path, weights)| *path == node.path && weights.is_some())
     });
     let weights = |id: NodeId| graph.node(id).params.first().map_or(0, |p| graph.param(*p).elements() as u64);
     let mut saved: u64 = gone.map(weights).sum();
-    for (_, weights) in &mut done {
+    for weights in done.iter_mut().filter_map(|(_, weights)| weights.as_mut()) {
         let own = (*weights).min(saved);
         (*weights, saved) = (*weights - own, saved - own);
     }
@@ -76,7 +80,7 @@ pub(super) fn blocker(graph: &Graph, maps: &[NodeId]) -> Option<(NodeId, &'stati
 /// How many more weights the terms of these maps would have, if they all are chains behind spikes.
 pub(super) fn cost(graph: &Graph, maps: &[NodeId]) -> Option<u64> {
     let (_, done) = spelt_out(graph, maps);
-    (done.len() == maps.len()).then(|| done.iter().map(|(_, weights)| weights).sum())
+    (done.len() == maps.len()).then(|| done.iter().filter_map(|(_, weights)| *weights).sum())
 }
 
 /// The map and the steps that alone read it, as long as they take it term by term.

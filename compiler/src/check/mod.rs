@@ -279,11 +279,12 @@ pub fn check(graph: Graph) -> Checked {
     let (mut cx, mut residues) = decided(&graph, &BTreeMap::new());
     let maps: Vec<NodeId> = residues.iter().filter(|r| r.rule == "real_operand").map(|r| r.node).collect();
     let maps: Vec<NodeId> = maps.into_iter().filter(|id| graph.asked(graph.node(*id), Fold::Compose).is_some()).collect();
-    let mut composed = Vec::new();
+    let mut composed: Vec<(String, u64)> = Vec::new();
     let mut spelt = None;
     if !maps.is_empty() {
         let (graph, done) = compose::spelt_out(&graph, &maps);
-        (composed, spelt) = (done, Some(graph));
+        composed = done.into_iter().filter_map(|(path, weights)| Some((path, weights?))).collect();
+        spelt = Some(graph);
     }
     let inference = spelt.as_ref().unwrap_or(&graph);
     if spelt.is_some() {
@@ -501,7 +502,7 @@ fn encoder(graph: &Graph, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-/// A warning for an encoder of several layers that does most of the work: a verdict about the rest says little then.
+/// A warning for an encoder of several layers that does most of the work, or one that does all: a verdict about the rest says little then.
 fn deep_encoder(graph: &Graph, share: f64) -> Option<Diagnostic> {
     let mut layers = vec![0usize; graph.nodes.len()];
     for id in graph.ids().filter(|id| graph.node(*id).encoder) {
@@ -510,8 +511,12 @@ fn deep_encoder(graph: &Graph, share: f64) -> Option<Diagnostic> {
         layers[id.index()] = before + usize::from(node.op.multiplies(&graph.input_signals(node)).contains(&Multiplication::Weights));
     }
     let (deepest, depth) = graph.ids().map(|id| (id, layers[id.index()])).max_by_key(|(_, n)| *n)?;
-    let message = format!("the encoder of `{}` is {depth} layers deep and does {:.1} % of all operations", graph.name, 100.0 * share);
-    (depth > 1).then(|| Diagnostic {
+    let all = share >= 1.0;
+    let message = match depth > 1 {
+        true => format!("the encoder of `{}` is {depth} layers deep and does {:.1} % of all operations", graph.name, 100.0 * share),
+        false => format!("the encoder of `{}` does all of its operations", graph.name),
+    };
+    (depth > 1 || all).then(|| Diagnostic {
         code: "check::encoder_share",
         severity: snnc_grammar::Severity::Warning,
         message,

@@ -65,6 +65,7 @@ fn together(cx: &Context<'_>, residues: &[Residue], leaky: &[NodeId]) -> Option<
     let real = residues.iter().filter(|r| r.rule == "real_operand").map(|r| r.node);
     let maps: Vec<NodeId> = real.filter(|id| cx.graph.asked(cx.graph.node(*id), Fold::Compose).is_none()).collect();
     let (spelt, done) = compose::spelt_out(cx.graph, &maps);
+    let done: Vec<(String, u64)> = done.into_iter().filter_map(|(path, weights)| Some((path, weights?))).collect();
     let (last, others) = done.split_last()?;
     let (cx, _) = super::decided(&spelt, &BTreeMap::new());
     let leaky: BTreeSet<&str> = leaky.iter().map(|id| residues.iter().find(|r| r.node == *id).map_or("", |r| r.path.as_str())).collect();

@@ -158,6 +158,9 @@ fn syntax_error(error: &pest::error::Error<Rule>, file: FileId, offset: usize, s
     let diagnostic = Diagnostic::error("syntax::unexpected", span(file, start, end), format!("unexpected {found}"), expected);
     match rest.chars().next() {
         None if slice.matches('{').count() > slice.matches('}').count() => diagnostic.help("a `}` is missing before this place"),
+        Some('+' | '-' | '*' | '/') if slice.get(..at).is_some_and(|before| before.lines().last().is_some_and(|l| l.contains("|>"))) => {
+            diagnostic.help("`|>` binds weakest: put what it makes in parentheses, `(s |> linear(C -> C)) + s`")
+        }
         Some('(') if slice.get(..at).is_some_and(|b| b.ends_with(|c: char| c.is_alphanumeric())) => {
             diagnostic.help("a keyword cannot be called or bound; choose another name")
         }

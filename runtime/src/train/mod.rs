@@ -138,16 +138,30 @@ impl Training<'_> {
         while state.epoch < recipe.schedule.epochs {
             let order = shuffled(samples, recipe.seed, state.epoch as u64);
             let (mut loss_sum, mut right, mut seen) = (state.loss_sum, state.right, state.seen);
+            let of = |step: usize| &order[step * recipe.batch..((step + 1) * recipe.batch).min(samples)];
+            let epoch = state.epoch as u64;
+            let gather = |step, picture: &mut Vec<f32>| {
+                self.data.gather(&self.data.train, of(step), recipe.shift, recipe.seed, epoch, picture);
+            };
+            if state.step < steps {
+                gather(state.step, &mut picture);
+                session.put(&picture, of(state.step).len())?;
+            }
             for step in state.step..steps {
-                let indices = &order[step * recipe.batch..((step + 1) * recipe.batch).min(samples)];
-                self.data.gather(&self.data.train, indices, recipe.shift, recipe.seed, state.epoch as u64, &mut picture);
+                let indices = of(step);
                 let labels: Vec<usize> = indices.iter().map(|i| self.data.train.labels[*i]).collect();
                 let targets = smooth(&labels, classes, recipe.smoothing);
                 state.updates += 1;
                 let rate = recipe.schedule.rate(recipe.rate, state.epoch as f64 + step as f64 / steps as f64);
                 let mut numbers = numbers(recipe, rate, state.updates, state.scale.skipped);
                 (numbers[hyper::SCALE], numbers[hyper::UNSCALE]) = (state.scale.value, 1.0 / state.scale.value);
-                let logits = session.run(&picture, &targets, indices.len(), numbers)?;
+                session.start(&targets, indices.len(), numbers)?;
+                // While a device computes, the next pictures are made and copied.
+                if step + 1 < steps {
+                    gather(step + 1, &mut picture);
+                    session.put(&picture, of(step + 1).len())?;
+                }
+                let logits = session.finish(indices.len())?;
                 let loss = session.loss(indices.len())?;
                 if !loss.is_finite() {
                     return Err(TrainError::Diverged { loss, epoch: state.epoch + 1, step: step + 1 });

@@ -1,4 +1,5 @@
-//! A CUDA device: its memory, its modules, one stream, and graphs of what was launched on it. Every status is looked at.
+//! A CUDA device: its memory, its modules, a stream for all that is computed and one for copies beside it, and graphs of what was
+//! launched. Every status is looked at.
 #![allow(unsafe_code, reason = "the driver is a C library")]
 
 use cudarc::driver::result::{self, DriverError};
@@ -88,6 +89,8 @@ const OLDEST: i32 = 12_000;
 pub struct Driver {
     device: sys::CUdevice,
     stream: sys::CUstream,
+    /// Copies to the device that run beside what is computed.
+    copies: sys::CUstream,
     /// As the driver names it.
     pub name: String,
     /// Its architecture, such as `sm_90`.
@@ -101,6 +104,13 @@ unsafe impl Send for Driver {}
 #[derive(Debug)]
 pub struct Memory {
     at: sys::CUdeviceptr,
+    bytes: usize,
+}
+
+/// Memory of the host that the device copies from by itself.
+#[derive(Debug)]
+pub struct Pinned {
+    at: *mut u8,
     bytes: usize,
 }
 
@@ -122,6 +132,10 @@ pub struct Graph(sys::CUgraphExec);
 
 // SAFETY: handles of the driver are valid in every thread of the process.
 unsafe impl Send for Memory {}
+// SAFETY: nobody else has the memory.
+unsafe impl Send for Pinned {}
+// SAFETY: as above.
+unsafe impl Send for Event {}
 // SAFETY: as above.
 unsafe impl Send for Module {}
 // SAFETY: as above.
@@ -166,8 +180,9 @@ impl Driver {
             let context = result::primary_ctx::retain(device).map_err(failed("open the device"))?;
             result::ctx::set_current(context).map_err(failed("open the device"))?;
         }
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("open a stream"))?;
-        Ok(Driver { device, stream, name, arch: format!("sm_{major}{minor}") })
+        let open = || result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("open a stream"));
+        let (stream, copies) = (open()?, open()?);
+        Ok(Driver { device, stream, copies, name, arch: format!("sm_{major}{minor}") })
     }
 
     /// The stream, for libraries.
@@ -218,6 +233,55 @@ impl Driver {
         // SAFETY: the caller's place has as much; it is waited for.
         unsafe { result::memcpy_dtoh_async(to, from, self.stream) }.map_err(failed("copy from the device"))?;
         self.wait()
+    }
+
+    /// Memory of the host to copy from beside what is computed.
+    ///
+    /// # Errors
+    /// If there is not enough.
+    pub fn pinned(&self, bytes: usize) -> Result<Pinned, GpuError> {
+        let bytes = bytes.max(1);
+        // SAFETY: it is set to zero before anybody reads it.
+        unsafe {
+            let at = result::malloc_host(bytes, 0).map_err(failed(format!("allocate {bytes} bytes of the host")))?.cast::<u8>();
+            at.write_bytes(0, bytes);
+            Ok(Pinned { at, bytes })
+        }
+    }
+
+    /// Copies to the device beside what is computed; gives the point where that is done.
+    ///
+    /// # Safety
+    /// The place must have room, nothing that is still to be computed may use it, and `from` must stay as it is until that point.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub unsafe fn send(&self, to: sys::CUdeviceptr, from: &Pinned) -> Result<Event, GpuError> {
+        // SAFETY: the caller's promise.
+        unsafe { result::memcpy_htod_async(to, from.bytes(), self.copies) }.map_err(failed("copy to the device"))?;
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map(Event).map_err(failed("make an event"))?;
+        // SAFETY: both are there.
+        unsafe { result::event::record(event.0, self.copies) }.map_err(failed("record an event"))?;
+        Ok(event)
+    }
+
+    /// What is launched from here on waits for a point.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn after(&self, event: &Event) -> Result<(), GpuError> {
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: both are there.
+        unsafe { result::stream::wait_event(self.stream, event.0, flags) }.map_err(failed("wait for a copy"))
+    }
+
+    /// The host waits for a point.
+    ///
+    /// # Errors
+    /// If something launched before it fails.
+    pub fn reached(&self, event: &Event) -> Result<(), GpuError> {
+        // SAFETY: it was recorded.
+        unsafe { result::event::synchronize(event.0) }.map_err(failed("finish a copy"))
     }
 
     /// Sets memory to zero.
@@ -330,7 +394,9 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         // SAFETY: both were opened, and nothing uses them any more.
-        let _ = unsafe { result::stream::destroy(self.stream).and(result::primary_ctx::release(self.device)) };
+        let streams = unsafe { result::stream::destroy(self.copies).and(result::stream::destroy(self.stream)) };
+        // SAFETY: as above.
+        let _ = unsafe { streams.and(result::primary_ctx::release(self.device)) };
     }
 }
 
@@ -343,6 +409,26 @@ impl Memory {
     /// Its extent.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+impl Pinned {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: it was allocated with as many bytes, and set.
+        unsafe { std::slice::from_raw_parts(self.at, self.bytes) }
+    }
+
+    /// To be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.bytes) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated, and nothing copies from it any more.
+        let _ = unsafe { result::free_host(self.at.cast()) };
     }
 }
 

@@ -4,7 +4,7 @@
 use super::cache::compiled;
 use super::cublas::{self, Blas};
 use super::cudnn::{self, Dnn};
-use super::driver::{Driver, GpuError, Graph, Kernel, Memory, Module};
+use super::driver::{Driver, Event, GpuError, Graph, Kernel, Memory, Module, Pinned};
 use super::launch::{Addresses, Launch, Told, told};
 use super::{narrowed, offsets, planned, widened};
 use crate::device::cpu::Call;
@@ -40,10 +40,25 @@ pub struct Gpu {
     steps: BTreeMap<(usize, usize), Step>,
     blas: Option<Blas>,
     dnn: Option<Dnn>,
+    /// The next batch on its way in, if there is an input.
+    slot: Option<Slot>,
     // What all of this lies in goes last.
     _modules: Vec<Module>,
     memory: Memory,
     driver: Driver,
+}
+
+/// A batch on its way in: written here, copied to the device beside the step before, and from there to its place when that is done.
+#[derive(Debug)]
+struct Slot {
+    host: Pinned,
+    device: Memory,
+    /// It is on the device.
+    sent: Option<Event>,
+    /// It is in its place.
+    taken: Option<Event>,
+    /// The next step takes it.
+    fresh: bool,
 }
 
 /// A step for one number of samples: how libraries compute it, and the graph of all launches.
@@ -87,7 +102,10 @@ fn median(mut seconds: Vec<f64>) -> f64 {
 /// A program of folded inference.
 pub fn bytes(program: &Program, batch: usize) -> Result<u128, Unsupported> {
     let Steps { aside, parts, .. } = step(program, batch, program.time)?;
-    Ok(planned(program, batch).bytes() + (aside + parts) as u128)
+    let plan = planned(program, batch);
+    // A batch on its way in lies beside the one that is computed on.
+    let input = program.enter.as_ref().map_or(0, |door| plan.sizes[door.view.buffer.index()] * 4);
+    Ok(plan.bytes() + (aside + parts) as u128 + input)
 }
 
 impl Gpu {
@@ -139,7 +157,13 @@ impl Gpu {
         let hyper = parts.0 + parts.1 as u64;
         let blas = matmul.then(|| Blas::open(&driver)).transpose()?;
         let dnn = convolution.then(|| Dnn::open(&driver)).transpose()?;
+        let input = program.enter.as_ref().map(|door| plan.sizes[door.view.buffer.index()] as usize * 4);
+        let slot = |bytes| {
+            let (host, device) = (driver.pinned(bytes)?, driver.allocate(bytes)?);
+            Ok::<_, GpuError>(Slot { host, device, sent: None, taken: None, fresh: false })
+        };
         Ok(Gpu {
+            slot: input.map(slot).transpose()?,
             places,
             aside,
             parts,
@@ -164,7 +188,7 @@ impl Gpu {
 
     /// Bytes on the device.
     pub fn bytes(&self) -> usize {
-        self.memory.bytes()
+        self.memory.bytes() + self.slot.as_ref().map_or(0, |s| s.device.bytes())
     }
 
     /// Launches of one step, once it has run.
@@ -277,7 +301,27 @@ impl Gpu {
 
     fn step(&mut self, call: &Call) -> Result<(), GpuError> {
         let key = self.prepared(call)?;
+        if let (Some(slot), Some(door)) = (self.slot.as_mut().filter(|s| s.fresh), &self.program.enter) {
+            let (at, bytes) = self.places[door.view.buffer.index()];
+            slot.sent.as_ref().map_or(Ok(()), |sent| self.driver.after(sent))?;
+            self.driver.copy(at, slot.device.at(), bytes)?;
+            (slot.taken, slot.fresh) = (Some(self.driver.event()?), false);
+        }
         self.driver.replay(&self.steps[&key].graph)
+    }
+
+    /// Begins to copy the numbers of the input to the device.
+    fn send(&mut self, values: &[u8]) -> Result<(), GpuError> {
+        let Some(slot) = &mut self.slot else { return Ok(()) };
+        // What it held has gone on.
+        for event in slot.sent.iter().chain(&slot.taken) {
+            self.driver.reached(event)?;
+        }
+        slot.host.bytes_mut()[..values.len()].copy_from_slice(values);
+        // SAFETY: as large as the host's; what was here was taken, and the host's stays until it is sent.
+        slot.sent = Some(unsafe { self.driver.send(slot.device.at(), &slot.host)? });
+        slot.fresh = true;
+        Ok(())
     }
 
     /// Seconds that a step takes on the device, so many times, once it is warm.
@@ -363,7 +407,7 @@ impl Device for Gpu {
         let Some(View { buffer, offset, batch: distance, time, axes }) = self.program.enter.as_ref().map(|door| door.view.clone()) else {
             return Ok(());
         };
-        let (at, size) = self.places[buffer.index()];
+        let size = self.places[buffer.index()].1;
         let format = self.program.buffer(buffer).format;
         let mut memory = vec![0.0; size / format.bytes()];
         let mut from = batch;
@@ -372,7 +416,7 @@ impl Device for Gpu {
                 scatter(&mut memory, offset + b * distance + t * time, &axes, &mut from);
             }
         }
-        Ok(self.driver.upload(at, &narrowed(&memory, format))?)
+        Ok(self.send(&narrowed(&memory, format))?)
     }
 
     fn run(&mut self, call: &Call) -> Result<(), DeviceError> {
