@@ -2,20 +2,21 @@
 
 use crate::agreement::{random_batch, weights};
 use rayon::prelude::*;
-use snnc_compiler::backend::cuda::PRELUDE;
 use snnc_compiler::backend::cuda::calls::{Base, Call as Called, FUNCTIONS, KERNELS, Matmul, Matrix, Place, calls};
 use snnc_compiler::backend::cuda::cost::costs;
 use snnc_compiler::backend::cuda::work::{Entry, Work, entries, step, text};
+use snnc_compiler::backend::cuda::{PRELUDE, source};
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::{Sink, Source};
 use snnc_compiler::kernel::Format;
-use snnc_compiler::lower::Optimizer;
+use snnc_compiler::lower::{Optimizer, hyper};
 use snnc_compiler::ops::Selection;
-use snnc_compiler::program::{BufferId, Program, Purpose};
+use snnc_compiler::program::{BufferId, Contract, Program, Purpose};
 use snnc_runtime::device::Device;
 use snnc_runtime::device::cpu::{Call, Executable};
+use snnc_runtime::device::cuda::gpu::bytes;
 use snnc_runtime::device::cuda::hosted::Hosted;
-use snnc_runtime::device::cuda::nvrtc::{CompileError, Usage, compile};
+use snnc_runtime::device::cuda::nvrtc::{Usage, compile, fingerprint};
 use snnc_runtime::device::cuda::planned;
 use snnc_runtime::reference;
 use snnc_runtime::session::{Mode, unfolded_program};
@@ -129,6 +130,34 @@ fn gradients_of_every_model_of_the_zoo() {
     }
 }
 
+/// Bits of spikes, tensor cores and copies, too, give the same whatever the order of blocks and threads.
+#[test]
+fn results_in_16_bits_do_not_hang_on_the_order_of_threads() {
+    let wanted = ["mixer/mlp_spe ", "spikingformer/cifar ", "gac/msresnet_cifar "];
+    let some = small_zoo().into_iter().filter(|(name, _)| wanted.iter().any(|w| name.starts_with(w)));
+    let mut found = 0;
+    for ((name, checked), precision) in some.zip([Format::F16, Format::Bf16, Format::F16]) {
+        let (_, program) = unfolded_program(&checked, Mode::Gradients, precision);
+        found += program.groups.iter().flat_map(|g| &g.contracts).filter(|c| matches!(c, Contract::Masked { .. })).count();
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut hosted = Hosted::load(program.clone(), SAMPLES, folder.path()).unwrap_or_else(|e| panic!("{e}"));
+        let weights = weights(&checked, 1);
+        for (i, buffer) in program.buffers.iter().enumerate() {
+            if let Purpose::Source(Source::Param(id)) = buffer.purpose {
+                hosted.fill(BufferId::new(i), &weights.values[id.index()]);
+            }
+        }
+        let batch: Vec<f32> = random_batch(&checked, SAMPLES, 1).into_iter().collect();
+        hosted.enter(&batch, SAMPLES, checked.graph().time).unwrap();
+        let mut numbers = [0.0; 10];
+        (numbers[hyper::SCALE], numbers[hyper::UNSCALE]) = (1.0, 1.0);
+        let call = Call { batch: SAMPLES, steps: checked.graph().time, hyper: numbers };
+        let races = hosted.races(&call, &[0, 1, 7]).unwrap();
+        assert!(races.is_empty(), "{name}: {races:#?}");
+    }
+    assert!(found > 10, "{found}");
+}
+
 #[test]
 fn updates_of_the_quick_starts() {
     for path in ["quickstart/digits_attention", "quickstart/digits_rate"] {
@@ -144,55 +173,107 @@ fn updates_of_the_quick_starts() {
 
 const ADAM: Mode = Mode::Train(Optimizer::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.05 });
 
-/// The distinct functions that training steps of these networks launch, in texts of some at a time, and how many they are.
-fn texts(networks: impl Iterator<Item = Checked>, precision: Format) -> (Vec<String>, usize) {
-    let mut seen = BTreeSet::new();
-    let (mut out, mut count) = (Vec::new(), 0);
-    for checked in networks {
-        let (_, program) = unfolded_program(&checked, ADAM, precision);
-        let new = |e: &Entry| {
-            let kernels: Vec<String> = e.kernels.iter().map(|k| format!("{:?}", program.kernels[k.index()])).collect();
-            seen.insert((e.side, kernels))
-        };
-        let own: Vec<Entry> =
-            entries(&program).unwrap_or_else(|e| panic!("{}: {e}", checked.graph().name)).into_iter().filter(new).collect();
-        count += own.len();
-        out.extend(own.chunks(24).map(|some| text(&program, some).unwrap()));
-    }
-    out.push(KERNELS.to_owned());
-    (out, count + FUNCTIONS.len())
+/// What is compiled for a device, each function once, and what its registers are.
+struct Compiler {
+    arch: &'static str,
+    known: BTreeMap<(String, bool, Vec<String>), Usage>,
+    shared: Vec<Usage>,
 }
 
-/// Registers and spills of all kernels.
-fn compiled(texts: &[String], arch: &str) -> Vec<Usage> {
-    let one = |text: &String| compile(&format!("{PRELUDE}\n{text}"), arch).unwrap_or_else(|e| panic!("{e}")).kernels;
-    texts.par_iter().map(one).collect::<Vec<_>>().concat()
+impl Compiler {
+    fn new(arch: &'static str) -> Compiler {
+        let shared = compile(&format!("{PRELUDE}\n{KERNELS}"), arch).unwrap_or_else(|e| panic!("{e}")).kernels;
+        assert_eq!(shared.len(), FUNCTIONS.len());
+        Compiler { arch, known: BTreeMap::new(), shared }
+    }
+
+    /// What a function is, whatever its number in a program is.
+    fn key(program: &Program, e: &Entry) -> (String, bool, Vec<String>) {
+        let kernels: Vec<String> = e.kernels().iter().map(|k| format!("{:?}", program.kernels[k.index()])).collect();
+        (if kernels.is_empty() { e.name() } else { String::new() }, e.side(), kernels)
+    }
+
+    /// Compiles all functions that training steps of these networks launch; a row of the page for each.
+    fn rows(&mut self, networks: &[Checked], precision: Format) -> Vec<String> {
+        let programs: Vec<Program> = networks.par_iter().map(|c| unfolded_program(c, ADAM, precision).1).collect();
+        let mut seen = BTreeSet::new();
+        let mut texts = Vec::new();
+        for program in &programs {
+            let new: Vec<Entry> = entries(program).unwrap().into_iter().filter(|e| seen.insert(Self::key(program, e))).collect();
+            for some in new.chunks(24) {
+                texts.push((text(program, some).unwrap(), some.iter().map(|e| (e.name(), Self::key(program, e))).collect::<Vec<_>>()));
+            }
+        }
+        let one = |(text, some): &(String, Vec<_>)| {
+            let used = compile(&format!("{PRELUDE}\n{text}"), self.arch).unwrap_or_else(|e| panic!("{e}")).kernels;
+            assert_eq!(used.len(), some.len());
+            used
+        };
+        let all: Vec<Vec<Usage>> = texts.par_iter().map(one).collect();
+        for ((_, some), used) in texts.iter().zip(all) {
+            let of = |name: &String| used.iter().find(|u| u.name == *name).unwrap().clone();
+            self.known.extend(some.iter().map(|(name, key)| (key.clone(), of(name))));
+        }
+        let row = |(checked, program): (&Checked, &Program)| {
+            let own = entries(program).unwrap();
+            let used: Vec<&Usage> = own.iter().map(|e| &self.known[&Self::key(program, e)]).chain(&self.shared).collect();
+            let two_blocks = |u: &&Usage| u.registers <= 128 && u.spilled == 0;
+            assert!(used.iter().all(|u| u.registers > 0));
+            assert!(used.iter().filter(|u| u.name.starts_with("masked")).all(two_blocks), "{used:?}");
+            let spills = used.iter().filter(|u| u.spilled > 0).count();
+            let [registers, bytes] = [|u: &Usage| u.registers, |u: &Usage| u.spilled].map(|f| used.iter().map(|u| f(u)).max().unwrap());
+            let (name, precision) = (&checked.graph().name, precision.name());
+            format!("| {name} | {precision} | {} | {} | {registers} | {spills} | {bytes} |", self.arch, used.len())
+        };
+        networks.iter().zip(&programs).map(row).collect()
+    }
 }
+
+const HEAD: &str = "# Kernels, network by network
+
+What NVRTC's assembler says of the functions that a training step launches (AdamW, full size), those of ours that move operands included: how many
+there are, the most registers of a thread, how many functions have more numbers at once than registers, and how many bytes of them each thread keeps
+in memory at most. The assembler trades a few bytes for more blocks at once. This page is generated:
+`SNNC_WRITE=1 cargo test -p snnc-tests every_kernel` writes it, and the test fails where it is not what the same NVRTC says.
+
+| network | precision | device | functions | registers | with spills | bytes |
+|---|---|---|---:|---:|---:|---:|
+";
 
 #[test]
 fn every_kernel_of_the_zoo_compiles_for_a_device() {
-    if let Err(CompileError::Missing(why)) = compile("", "sm_90") {
-        assert!(std::env::var_os("SNNC_ALL_TESTS").is_none(), "{why}; tests/tools.sh installs it");
-        println!("skipped: {why}; tests/tools.sh installs it");
-        return;
-    }
+    let version = match fingerprint("sm_90") {
+        Ok(version) => version,
+        Err(why) => {
+            assert!(std::env::var_os("SNNC_ALL_TESTS").is_none(), "{why}; tests/tools.sh installs it");
+            println!("skipped: {why}; tests/tools.sh installs it");
+            return;
+        }
+    };
     let start = std::time::Instant::now();
-    let (all, count) = texts(full_zoo().map(|(_, c)| c), Format::F32);
-    println!("{count} functions after {:?}", start.elapsed());
-    let usage = compiled(&all, "sm_90");
-    println!(
-        "compiled after {:?}: {} registers at most, {} with spills",
-        start.elapsed(),
-        usage.iter().map(|u| u.registers).max().unwrap(),
-        usage.iter().filter(|u| u.spilled > 0).count()
-    );
-    assert_eq!(usage.len(), count);
-    assert!(usage.iter().all(|u| u.registers > 0));
+    let zoo_networks: Vec<Checked> = full_zoo().map(|(_, c)| c).collect();
+    let mut rows = Compiler::new("sm_90").rows(&zoo_networks, Format::F32);
+    let some = ["MlpSpeT", "Spikingformer8x384", "GacMsResNet18ImageNet", "DsrPreResNet18Lif"];
+    let some: Vec<Checked> = zoo_networks.into_iter().filter(|c| some.contains(&c.graph().name.as_str())).collect();
+    rows.extend(Compiler::new("sm_90").rows(&some, Format::F16));
     for (arch, precision) in [("sm_80", Format::Bf16), ("sm_100", Format::F16)] {
-        let (tiny, count) = texts(std::iter::once(zoo("mixer/mlp_spe", &[], None)), precision);
-        assert_eq!(compiled(&tiny, arch).len(), count);
+        let tiny = some.iter().position(|c| c.graph().name == "MlpSpeT").unwrap();
+        rows.extend(Compiler::new(arch).rows(&some[tiny..=tiny], precision));
     }
-    println!("all after {:?}", start.elapsed());
+    let took = start.elapsed();
+    println!("compiled after {took:?}");
+    assert!(took.as_secs() < 600, "{took:?} of CI");
+    let page = format!("{HEAD}{}\n\nCompiled by {}.\n", rows.join("\n"), version.split(" --gpu").next().unwrap());
+    let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kernels.md");
+    if std::env::var_os("SNNC_WRITE").is_some() {
+        std::fs::write(&place, &page).unwrap();
+    }
+    let held = std::fs::read_to_string(&place).unwrap_or_default();
+    // Another version of the assembler has other numbers; the limits hold for all.
+    if held.lines().last() == page.lines().last() {
+        let different = held.lines().zip(page.lines()).find(|(a, b)| a != b);
+        assert!(held == page, "docs/kernels.md is not what the assembler says; SNNC_WRITE=1 writes it anew: {different:?}");
+    }
 }
 
 /// The last element that a matrix touches.
@@ -232,7 +313,7 @@ fn libraries_are_called_within_memory_and_seldom() {
                             assert!(c.x.elements() <= room(c.x.place) && c.y.elements() <= room(c.y.place), "{name}: {call:?}");
                             assert!(c.x.size[3] * c.y.size[3] * c.kernel[0] * c.kernel[1] <= room(c.w), "{name}: {call:?}");
                         }
-                        Called::Overflow { .. } => unreachable!("f32 is not scaled"),
+                        Called::Masked(_) | Called::Overflow { .. } => unreachable!("in f32"),
                         Called::Zero { at, size } => assert!(size <= room(at), "{name}: {call:?}"),
                         Called::Sum { from, parts, size, to } => {
                             assert!(parts * size <= room(from) && size <= room(to), "{name}: {call:?}");
@@ -271,7 +352,9 @@ fn a_mixer_block_takes_few_launches_and_few_bytes() {
     let updates: usize = neurons.map(|n| n.signal.elements() * graph.time * 64).sum();
     let each = moved as f64 / updates as f64;
     println!("{} launches, {each:.2} bytes for each of {updates} neuron updates", costs.len());
-    assert!(each < 34.6, "{each} bytes");
+    assert!(each < 32.5, "{each} bytes");
+    let peak = bytes(&program, 64).unwrap();
+    assert!(peak < 11_500_000_000, "{peak} bytes at once");
     // By hand: products are three for each map, two operations for each multiplication, the first map has no gradient of its input.
     let operations: u64 = costs.iter().map(|c| c.operations).sum();
     assert!((7.6e12..7.7e12).contains(&(operations as f64)), "{operations}");
@@ -284,6 +367,8 @@ fn what_runs_side_by_side_stays_apart() {
     for (name, checked) in full_zoo() {
         for precision in [Format::F32, Format::F16] {
             let (_, program) = unfolded_program(&checked, ADAM, precision);
+            let text = source(&program).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(text.contains("masked<"), precision == Format::F16 && text.contains("__ballot_sync"), "{name}");
             let plan = planned(&program, 2);
             for work in step(&program, 2, program.time).unwrap().work {
                 let Work::Side(tasks) = work else { continue };

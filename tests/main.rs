@@ -9,6 +9,7 @@ mod fixtures;
 mod folds;
 mod gpu;
 mod language;
+mod masked;
 mod operators;
 mod precision;
 mod proof;

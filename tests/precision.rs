@@ -1,5 +1,6 @@
 //! Training in 16 bits, as the generated CUDA text does it, beside training in f32.
 
+use rayon::prelude::*;
 use snnc_compiler::kernel::Format;
 use snnc_compiler::recipe::recipe;
 use snnc_runtime::data::Dataset;
@@ -37,9 +38,12 @@ fn the_quick_start_learns_in_16_bits_as_in_f32() {
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     let full = losses(&Backend::Cpu);
     println!("f32 {full:.4?}");
-    for precision in [Format::F16, Format::Bf16] {
+    let run = |precision: Format| {
         let folder = tempfile::TempDir::new().unwrap();
-        let narrow = losses(&cuda_in(folder.path(), precision));
+        (precision, losses(&cuda_in(folder.path(), precision)))
+    };
+    // A GPU is one; the host has several cores.
+    for (precision, narrow) in [Format::F16, Format::Bf16].into_par_iter().map(run).collect::<Vec<_>>() {
         let off = mean(&narrow) / mean(&full) - 1.0;
         println!("{} {narrow:.4?}: {:.2} %", precision.name(), 100.0 * off);
         assert!(off.abs() <= 0.02, "{} is {:.2} % off", precision.name(), 100.0 * off);

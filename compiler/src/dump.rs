@@ -47,6 +47,9 @@ pub fn flow(flow: &Flow) -> String {
             Def::Product { a_labels, b_labels, out_labels, .. } => {
                 format!("product [{}] . [{}] -> [{}]", a_labels.join(" "), b_labels.join(" "), out_labels.join(" "))
             }
+            Def::Masked { of_labels, by_labels, out_labels, .. } => {
+                format!("masked [{}] . [{}] -> [{}]", of_labels.join(" "), by_labels.join(" "), out_labels.join(" "))
+            }
             Def::Conv { part, window, .. } => format!("conv {part:?} {window:?}"),
             Def::Pool { max, window, .. } => format!("pool {} {window:?}", if *max { "largest" } else { "sum" }),
             Def::PoolGrad { max, window, .. } => format!("pool gradient {} {window:?}", if *max { "largest" } else { "sum" }),

@@ -329,6 +329,19 @@ pub enum Def {
         /// Of the result.
         out_labels: Vec<String>,
     },
+    /// Numbers summed where there is a spike, over the labels that the result lacks: a product whose left operand is kept as bits.
+    Masked {
+        /// The spikes: tensors that would lie side by side along the label that only they and the result have.
+        of: Vec<FlowId>,
+        /// The numbers.
+        by: FlowId,
+        /// A label for every dim of the spikes, `B` and `T` included.
+        of_labels: Vec<String>,
+        /// Of the numbers.
+        by_labels: Vec<String>,
+        /// Of the result.
+        out_labels: Vec<String>,
+    },
     /// One product of a convolution over `H` and `W`; weights are `[out, in, kh, kw]`.
     Conv {
         /// Left.
@@ -403,6 +416,7 @@ impl Def {
             Def::Product { a, b, .. } | Def::Conv { a, b, .. } => vec![*a, *b],
             Def::PoolGrad { input, grad, .. } => vec![*input, *grad],
             Def::Concat { parts: all, .. } | Def::Overflow { of: all } => all.clone(),
+            Def::Masked { of, by, .. } => of.iter().chain([by]).copied().collect(),
         }
     }
 }

@@ -98,7 +98,7 @@ fn sizes(program: &Program, batch: usize, ranges: impl Fn(&Loop) -> usize) -> Ve
     }
     let over = |own: bool, n: usize| if own { n as u128 } else { 1 };
     let size = |(b, n): (&crate::program::Buffer, &usize)| {
-        (b.elements as u128 * over(b.batch, batch) * over(b.ranges, *n) * b.format.bytes() as u128).div_ceil(4)
+        (b.elements as u128 * over(b.batch, batch) * over(b.ranges, *n) * b.format.bytes(8) as u128).div_ceil(32)
     };
     program.buffers.iter().zip(&counts).map(size).collect()
 }

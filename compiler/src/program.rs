@@ -85,6 +85,21 @@ pub enum Contract {
         /// Labels of the result.
         out_labels: Vec<String>,
     },
+    /// Numbers summed where there is a spike, as in [`crate::flow::Def::Masked`].
+    Masked {
+        /// Spikes, as bits.
+        of: Vec<View>,
+        /// Numbers.
+        by: View,
+        /// Result.
+        out: View,
+        /// Labels of the spikes.
+        of_labels: Vec<String>,
+        /// Of the numbers.
+        by_labels: Vec<String>,
+        /// Of the result.
+        out_labels: Vec<String>,
+    },
     /// Whether some number of these is not finite: 0 or 1.
     Overflow {
         /// Whole buffers, f32.
@@ -112,6 +127,7 @@ impl Contract {
     pub fn views(&self) -> Vec<&View> {
         match self {
             Contract::Product { a, b, out, .. } | Contract::Conv { a, b, out, .. } => vec![a, b, out],
+            Contract::Masked { of, by, out, .. } => of.iter().chain([by, out]).collect(),
             Contract::Overflow { of, out } => of.iter().chain([out]).collect(),
         }
     }
@@ -119,7 +135,9 @@ impl Contract {
     /// Its result.
     pub fn out(&self) -> &View {
         match self {
-            Contract::Product { out, .. } | Contract::Conv { out, .. } | Contract::Overflow { out, .. } => out,
+            Contract::Product { out, .. } | Contract::Masked { out, .. } | Contract::Conv { out, .. } | Contract::Overflow { out, .. } => {
+                out
+            }
         }
     }
 }
@@ -230,6 +248,11 @@ pub fn print(program: &Program) -> String {
                     b.buffer,
                     b_labels.join(" ")
                 ),
+                Contract::Masked { of, by, out: o, of_labels, by_labels, out_labels } => {
+                    let of: Vec<String> = of.iter().map(|v| v.buffer.to_string()).collect();
+                    let [o_l, of_l, by_l] = [out_labels, of_labels, by_labels].map(|l| l.join(" "));
+                    writeln!(out, "  contract {}[{o_l}] = {}[{of_l}] masks {}[{by_l}]", o.buffer, of.join(", "), by.buffer)
+                }
                 Contract::Overflow { of, out: o } => {
                     let of: Vec<String> = of.iter().map(|v| v.buffer.to_string()).collect();
                     writeln!(out, "  contract {} = overflow of {}", o.buffer, of.join(", "))

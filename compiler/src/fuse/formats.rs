@@ -19,6 +19,8 @@ pub(super) fn with_formats(flow: Flow, format: Format) -> (Flow, Vec<Format>) {
         let tensor = flow.get(id);
         let narrow = match tensor.def {
             Def::Source(source) => source == Source::Input,
+            // The largest is compared with what it was taken of.
+            Def::Reduce { max: true, .. } => false,
             // A sum over time steps alone is an element's own.
             Def::Reduce { input, .. } if flow.dims(input).elements() != tensor.dims.elements() || !flow.dims(input).batch => false,
             _ => tensor.dims.batch && !tensor.dims.axes.is_empty(),

@@ -5,6 +5,7 @@
 //! needed. In training a contraction is a step of its own, computed by a library; at inference it is part of the loop
 //! that reads it, and works on spikes.
 
+mod bits;
 mod body;
 mod contract;
 mod doors;
@@ -38,7 +39,7 @@ pub enum Target {
 /// Groups primitives and lays out memory.
 pub fn fuse(flow: &Flow, target: Target, time: usize) -> Program {
     let format = if let Target::Train(format) = target { format } else { Format::F32 };
-    let (flow, formats) = formats::with_formats(views::with_copies(flow, format != Format::F32), format);
+    let (flow, formats) = bits::with_bits(formats::with_formats(views::with_copies(flow, format != Format::F32), format));
     let mut fuser = Fuser::new(&flow, formats, target, time);
     fuser.find_visited();
     fuser.choose_stored();
@@ -108,7 +109,8 @@ impl<'a> Fuser<'a> {
 
     /// Computed by a library, as a step of its own.
     fn library(&self, id: FlowId) -> bool {
-        self.target != Target::Infer && matches!(self.flow.get(id).def, Def::Product { .. } | Def::Conv { .. } | Def::Overflow { .. })
+        let contracts = matches!(self.flow.get(id).def, Def::Product { .. } | Def::Masked { .. } | Def::Conv { .. } | Def::Overflow { .. });
+        self.target != Target::Infer && contracts
     }
 
     /// Reads its operands at other places than its own, so they must lie in memory.
@@ -118,6 +120,7 @@ impl<'a> Fuser<'a> {
             Def::Product { .. }
                 | Def::Conv { .. }
                 | Def::Overflow { .. }
+                | Def::Masked { .. }
                 | Def::Pool { .. }
                 | Def::PoolGrad { .. }
                 | Def::Concat { .. }
@@ -292,6 +295,14 @@ impl<'a> Fuser<'a> {
         }
     }
 
+    /// Neighbouring threads make a word of bits, and threads that add up have other neighbours.
+    fn apart(&self, roots: &[FlowId], members: &[FlowId]) -> bool {
+        let bits = |id: &FlowId| self.formats[id.index()] == Format::Bit;
+        let sums = |id: &FlowId| matches!(self.flow.get(*id).def, Def::Reduce { .. }) && !self.over_time_only(*id);
+        let [some, others] = [roots, members].map(|all| (all.iter().any(bits), all.iter().any(sums)));
+        some.0 && others.1 || some.1 && others.0
+    }
+
     /// Puts a root into the first loop that it can share, with the waiting ones that it reads.
     fn schedule_one(&mut self, id: FlowId, waiting: &[bool]) {
         if self.library(id) {
@@ -333,6 +344,7 @@ impl<'a> Fuser<'a> {
         let joined = (first..self.items.len()).find(|i| match &self.items[*i] {
             Item::Loop { space: s, roots } => {
                 *s == space
+                    && !self.apart(roots, &members)
                     && roots.len() + members.len() <= MAX_ROOTS
                     && roots.iter().any(|r| reads.contains(r) || self.reads(*r).iter().any(|x| reads.contains(x)))
             }
@@ -415,6 +427,14 @@ impl<'a> Fuser<'a> {
             Def::Conv { a, b, part, window } => {
                 Contract::Conv { a: self.view(*a), b: self.view(*b), out: self.view(id), part: *part, window: *window }
             }
+            Def::Masked { of, by, of_labels, by_labels, out_labels } => Contract::Masked {
+                of: of.iter().map(|id| self.view(*id)).collect(),
+                by: self.view(*by),
+                out: self.view(id),
+                of_labels: of_labels.clone(),
+                by_labels: by_labels.clone(),
+                out_labels: out_labels.clone(),
+            },
             Def::Overflow { of } => Contract::Overflow { of: of.iter().map(|id| self.view(*id)).collect(), out: self.view(id) },
             other => unreachable!("{other:?} is no contraction"),
         }

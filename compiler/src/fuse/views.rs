@@ -2,6 +2,7 @@
 
 use super::{Fuser, updates};
 use crate::flow::{ConvPart, Def, Dims, Flow, FlowId, Operand, Scalar, Source, Tensor};
+use crate::kernel::Format;
 use crate::program::{BufferId, Purpose, View};
 use crate::types::Axis;
 use std::collections::{HashMap, HashSet};
@@ -91,6 +92,7 @@ pub(super) fn renumber(def: &mut Def, mut new: impl FnMut(FlowId) -> FlowId) {
             at(grad);
         }
         Def::Concat { parts: all, .. } | Def::Overflow { of: all } => all.iter_mut().for_each(at),
+        Def::Masked { of, by, .. } => of.iter_mut().chain([by]).for_each(at),
     }
 }
 
@@ -158,16 +160,20 @@ impl Fuser<'_> {
             }
         }
         let steps = if tensor.dims.time { self.time } else { 1 };
+        let format = self.formats[id.index()];
         let purpose = match tensor.def {
             Def::Source(source) => Purpose::Source(source),
             _ if self.keeps(id) => Purpose::State(0),
             _ => Purpose::Temporary,
         };
         let label = tensor.label.clone();
-        let elements = tensor.dims.elements() * steps;
-        let buffer = self.buffer(&label, elements, tensor.dims.batch, purpose);
-        self.program.buffers[buffer.index()].format = self.formats[id.index()];
-        fresh(buffer, &tensor.dims, self.time)
+        // Bits of a time step begin with a word.
+        let plane = if format == Format::Bit { tensor.dims.elements().next_multiple_of(32) } else { tensor.dims.elements() };
+        let buffer = self.buffer(&label, plane * steps, tensor.dims.batch, purpose);
+        self.program.buffers[buffer.index()].format = format;
+        let view = fresh(buffer, &tensor.dims, self.time);
+        let [batch, time] = [view.batch, view.time].map(|distance| distance / tensor.dims.elements().max(1) * plane);
+        View { batch, time, ..view }
     }
 
     /// A sum over T that goes on from call to call.

@@ -23,12 +23,18 @@ pub enum Format {
     F16,
     /// The upper half of binary32: 8 significant bits, its range.
     Bf16,
+    /// One bit: 0 or 1, the first of eight in the lowest bit of a byte.
+    Bit,
 }
 
 impl Format {
-    /// Bytes of a number.
-    pub fn bytes(self) -> usize {
-        if self == Format::F32 { 4 } else { 2 }
+    /// Bytes of so many numbers without gaps.
+    pub fn bytes(self, numbers: usize) -> usize {
+        match self {
+            Format::F32 => 4 * numbers,
+            Format::F16 | Format::Bf16 => 2 * numbers,
+            Format::Bit => numbers.div_ceil(8),
+        }
     }
 
     /// Its usual name.
@@ -37,6 +43,7 @@ impl Format {
             Format::F32 => "f32",
             Format::F16 => "f16",
             Format::Bf16 => "bf16",
+            Format::Bit => "bit",
         }
     }
 }
@@ -134,6 +141,8 @@ pub enum Expr {
     Scratch(usize, Int),
     /// A number from 0 to below 1, drawn for a site, an element Σ index · stride, and the seed of this call.
     Random(u32, Vec<(Int, i64)>),
+    /// As memory would keep it in this format, if that is not one bit.
+    Rounded(Format, Box<Expr>),
     /// The number where the mask is not zero, otherwise zero; by its bits.
     Masked(Box<Expr>, Box<Expr>),
     /// A function of one.

@@ -107,6 +107,7 @@ fn expr(e: &Expr) -> String {
             let element: Vec<String> = terms.iter().map(|(i, stride)| format!("i{} * {stride}", i.0)).collect();
             format!("random({site}, {})", element.join(" + "))
         }
+        Expr::Rounded(format, a) => format!("{}({})", format.name(), expr(a)),
         Expr::Masked(a, m) => format!("({} where {})", expr(a), expr(m)),
         Expr::Un(f, a) => format!("{}({})", format!("{f:?}").to_lowercase(), expr(a)),
         Expr::Bin(f, a, b) => {

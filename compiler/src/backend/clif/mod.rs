@@ -370,6 +370,8 @@ impl Emitter<'_> {
                 let base = self.scratch_address(*array, *index);
                 (0..self.width).map(|i| self.b.ins().load(F32X4, self.flags, base, 16 * i as i32)).collect()
             }
+            // Only f32 comes here: other formats are a device's.
+            Expr::Rounded(_, a) => self.expr(a),
             Expr::Masked(a, mask) => {
                 let (a, mask) = (self.expr(a), self.expr(mask));
                 a.into_iter()

@@ -5,6 +5,7 @@
 //! added in order: no atomics. An operand that a library would have to be called for again and again, a part of a concat for
 //! example, is copied aside first.
 
+use super::masked::Masked;
 use crate::backend::product::{Axis, Dim, Loops, dims, offsets};
 use crate::flow::{ConvPart, Window};
 use crate::kernel::Format;
@@ -34,14 +35,14 @@ pub struct Place {
 
 impl Place {
     /// The first element of a view.
-    fn of(program: &Program, view: &View) -> Place {
+    pub(super) fn of(program: &Program, view: &View) -> Place {
         let format = program.buffer(view.buffer).format;
-        Place { base: Base::Buffer(view.buffer), at: view.offset * format.bytes(), format }
+        Place { base: Base::Buffer(view.buffer), at: format.bytes(view.offset), format }
     }
 
     /// So many elements on.
     fn on(self, by: usize) -> Place {
-        Place { at: self.at + by * self.format.bytes(), ..self }
+        Place { at: self.at + self.format.bytes(by), ..self }
     }
 }
 
@@ -53,7 +54,7 @@ impl Room {
     /// A place for so many numbers.
     fn take(&mut self, elements: usize, format: Format) -> Place {
         let place = Place { base: Base::Aside, at: self.0, format };
-        self.0 += (elements * format.bytes()).next_multiple_of(ALIGN);
+        self.0 += format.bytes(elements).next_multiple_of(ALIGN);
         place
     }
 }
@@ -141,6 +142,8 @@ pub enum Call {
     Matmul(Matmul),
     /// For cuDNN.
     Convolution(Convolution),
+    /// Spikes kept as bits and numbers, by a kernel of ours.
+    Masked(Masked),
     /// The parts of a sum, `size` elements each, added in order, by a kernel of ours.
     Sum {
         /// The parts.
@@ -198,6 +201,7 @@ impl Call {
         match self {
             Call::Matmul(c) => vec![c.a.place, c.b.place, c.d.place],
             Call::Convolution(c) => vec![c.x.place, c.w, c.y.place],
+            Call::Masked(c) => c.rows.iter().map(|r| r.place).chain([c.by, c.to]).collect(),
             Call::Sum { from, to, .. } | Call::Copy { from, to, .. } => vec![*from, *to],
             Call::Overflow { of, to } => of.iter().map(|(place, _)| *place).chain([*to]).collect(),
             Call::Zero { at, .. } => vec![*at],
@@ -212,6 +216,7 @@ impl Call {
             Call::Matmul(c) => [&mut c.a.place, &mut c.b.place, &mut c.d.place].into_iter().for_each(move_on),
             Call::Convolution(c) => [&mut c.x.place, &mut c.w, &mut c.y.place].into_iter().for_each(move_on),
             Call::Sum { from, to, .. } | Call::Copy { from, to, .. } => [from, to].into_iter().for_each(move_on),
+            Call::Masked(c) => move_on(&mut c.to),
             // Of buffers only.
             Call::Overflow { .. } => {}
             Call::Zero { at, .. } => move_on(at),
@@ -221,14 +226,15 @@ impl Call {
 
     /// The end, in bytes, of what it touches of this memory.
     pub fn end(&self, base: Base) -> usize {
-        let end = |place: &Place, size: usize| if place.base == base { place.at + size * place.format.bytes() } else { 0 };
+        let end = |place: &Place, size: usize| if place.base == base { place.at + place.format.bytes(size) } else { 0 };
         match self {
             Call::Matmul(Matmul { m, n, count, d, .. }) => end(&d.place, d.next * (count - 1) + d.columns * (n - 1) + m),
             Call::Convolution(c) => {
                 let weights = c.x.size[3] * c.y.size[3] * c.kernel[0] * c.kernel[1];
                 end(&c.x.place, c.x.elements()).max(end(&c.y.place, c.y.elements())).max(end(&c.w, weights))
             }
-            Call::Overflow { .. } => 0,
+            Call::Masked(c) if c.parts[0] > 1 => end(&c.to, c.parts[0] * c.parts[1]),
+            Call::Masked(_) | Call::Overflow { .. } => 0,
             Call::Zero { at, size } => end(at, *size),
             Call::Sum { from, parts, size, .. } => end(from, parts * size),
             Call::Copy { to, size, strides, .. } => end(to, 1 + size.iter().zip(strides[1]).map(|(n, s)| (n - 1) * s).sum::<usize>()),
@@ -237,7 +243,7 @@ impl Call {
 }
 
 /// Multiprocessors that a product should keep busy, and the side of the tile that one of them computes.
-const BUSY: usize = 132;
+pub(super) const BUSY: usize = 132;
 const TILE: usize = 128;
 /// The fewest terms that are worth a part of their own.
 const LEAST_TERMS: usize = 512;
@@ -249,6 +255,7 @@ pub fn calls(program: &Program, contract: &Contract, samples: usize, steps: usiz
             let operand = |view, labels| Operand { place: Place::of(program, view), dims: dims(view, labels, samples, steps) };
             product(&[operand(a, a_labels), operand(b, b_labels), operand(out, out_labels)])
         }
+        Contract::Masked { .. } => super::masked::calls(program, contract, samples, steps),
         Contract::Overflow { of, out } => {
             let all = of.iter().map(|v| (Place::of(program, v), v.axes.iter().map(|(_, size, _)| size).product()));
             vec![Call::Overflow { of: all.collect(), to: Place::of(program, out) }]

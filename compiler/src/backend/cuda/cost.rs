@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// A launch.
 #[derive(Clone, Debug)]
 pub struct Cost {
-    /// `product`, `convolution`, `copy`, `sums`, `zero`, `loop`, `loops`, `side by side`.
+    /// `product`, `masked`, `convolution`, `copy`, `sums`, `zero`, `loop`, `loops`, `side by side`.
     pub kind: &'static str,
     /// What it computes: paths of the model.
     pub what: Vec<String>,
@@ -33,6 +33,12 @@ pub fn costs(program: &Program, step: &Step<'_>) -> Vec<Cost> {
             Work::Call(call, what) => {
                 let what = vec![(*what).to_owned()];
                 match call {
+                    Call::Masked(c) => {
+                        let (terms, height, columns) = (c.terms(), c.height(), c.columns.size);
+                        let read = c.rows.iter().map(|r| bytes(terms * r.count, r.place)).sum::<u64>() + bytes(terms * columns, c.by);
+                        let written = bytes(height * columns * c.parts[0], c.to);
+                        cost("masked", what, (read, written), 2 * (height * columns * terms) as u64)
+                    }
                     Call::Matmul(m) => cost("product", what, matmul(m), 2 * (m.m * m.n * m.k * m.count) as u64),
                     Call::Convolution(c) => {
                         let weights = c.x.size[3] * c.y.size[3] * c.kernel[0] * c.kernel[1];
@@ -73,7 +79,7 @@ pub fn costs(program: &Program, step: &Step<'_>) -> Vec<Cost> {
 }
 
 fn bytes(elements: usize, place: Place) -> u64 {
-    (elements * place.format.bytes()) as u64
+    place.format.bytes(elements) as u64
 }
 
 fn matmul(call: &Matmul) -> (u64, u64) {
@@ -96,7 +102,7 @@ fn task(program: &Program, task: &Task<'_>) -> (u64, u64) {
             let buffer = program.buffer(task.of.args[*arg]);
             let over = |own, n: usize| if own { n as u64 } else { 1 };
             let all = (buffer.elements as u64).saturating_mul(over(buffer.batch, samples)) * over(buffer.ranges, task.ranges);
-            touched.iter().map(|t| t.count).sum::<u64>().min(all) * buffer.format.bytes() as u64
+            buffer.format.bytes(touched.iter().map(|t| t.count).sum::<u64>().min(all) as usize) as u64
         };
         places.iter().map(of).sum()
     };
@@ -143,7 +149,7 @@ impl Walk<'_> {
                 self.expr(a);
                 self.expr(b);
             }
-            Expr::Un(_, a) => self.expr(a),
+            Expr::Un(_, a) | Expr::Rounded(_, a) => self.expr(a),
             Expr::Select(_, parts) => parts.iter().for_each(|p| self.expr(p)),
             Expr::Var(_) | Expr::Const(_) | Expr::Batch | Expr::Steps | Expr::Hyper(_) | Expr::Scratch(..) | Expr::Random(..) => {}
         }

@@ -7,13 +7,14 @@
 
 pub mod calls;
 pub mod cost;
+pub mod masked;
 mod schedule;
 pub mod work;
 
 pub use schedule::{Grid, Schedule, THREADS, schedule};
 
 use crate::flow::{Bin, Cmp, Un};
-use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt};
+use crate::kernel::{Bound, Cond, Expr, Format, Int, IntExpr, Place, Stmt};
 use crate::lower::hyper;
 use crate::program::Program;
 use schedule::{Nest, Sum};
@@ -45,6 +46,8 @@ pub fn source(program: &Program) -> Result<String, Unsupported> {
 struct Printer<'k> {
     out: String,
     depth: usize,
+    /// How the kernel's arguments keep their numbers.
+    formats: &'k [Format],
     /// What a `Combine` adds to instead of memory: its statement, the variable, and whether that keeps what rounding loses.
     sums: Vec<(&'k Stmt, String, bool)>,
 }
@@ -64,16 +67,30 @@ impl<'k> Printer<'k> {
         self.line("}");
     }
 
+    /// It writes bits.
+    fn packs(&self) -> bool {
+        self.formats.contains(&Format::Bit)
+    }
+
     fn kernel(&mut self, schedule: &Schedule<'k>) -> Result<(), Unsupported> {
         // Sums over all of it, by one block or a block for every range.
         let over_all = matches!(&schedule.nests[..], [one] if !one.kept.contains(&one.loops[0].0));
         match schedule.grid {
+            Grid::Ranges { .. } | Grid::Whole | Grid::Outer { .. } if self.packs() => return Err(Unsupported("it sums and packs bits")),
             Grid::Elements { .. } => {
                 let nest = &schedule.nests[0];
                 let elements = nest.inner();
-                self.line(&format!("const long long n = (c.end - c.begin) * {elements}LL;"));
+                // Bits of a word are those of a warp: where a word has some to spare, so has the warp.
+                let words = if self.packs() { elements.next_multiple_of(32) } else { elements };
+                self.line(&format!("const long long n = (c.end - c.begin) * {words}LL;"));
                 self.open(&format!("for (long long e = block * {THREADS}LL + tid; e < n; e += blocks * {THREADS}LL)"));
-                self.decode("e", &nest.loops);
+                if self.packs() {
+                    self.line(&format!("const bool own = e % {words}LL < {elements}LL;"));
+                    self.line(&format!("const long long element = e / {words}LL * {elements}LL + min(e % {words}LL, {elements}LL - 1);"));
+                    self.decode("element", &nest.loops);
+                } else {
+                    self.decode("e", &nest.loops);
+                }
                 self.stmts(nest.body)?;
                 self.close();
             }
@@ -248,6 +265,13 @@ impl<'k> Printer<'k> {
             Stmt::Set(v, e) => self.line(&format!("v{} = {};", v.0, expr(e))),
             Stmt::LetInt(i, e) => self.line(&format!("long long i{} = {};", i.0, int(e)?)),
             Stmt::SetInt(i, e) => self.line(&format!("i{} = {};", i.0, int(e)?)),
+            Stmt::Store(p, e) if self.formats[p.arg] == Format::Bit => {
+                self.open("");
+                self.line(&format!("const unsigned word = __ballot_sync(0xffffffffu, own && {} != 0.0f);", expr(e)));
+                self.line(&format!("if ((tid & 31) == 0) a{}[({}) / 32] = word;", p.arg, affine(&p.terms, p.offset)));
+                self.close();
+            }
+            Stmt::Store(p, e) if self.packs() => self.line(&format!("if (own) {} = {};", place(p), expr(e))),
             Stmt::Store(p, e) => self.line(&format!("{} = {};", place(p), expr(e))),
             Stmt::StoreScratch(s, i, e) => self.line(&format!("s{s}[i{}] = {};", i.0, expr(e))),
             Stmt::Combine { value, max, .. } => {
@@ -355,6 +379,9 @@ fn expr(e: &Expr) -> String {
         Expr::Load(p) => place(p),
         Expr::Scratch(s, i) => format!("s{s}[i{}]", i.0),
         Expr::Random(site, terms) => format!("uniform({}, {site}u, c.hyper[{}])", affine(terms, 0), hyper::SEED),
+        Expr::Rounded(Format::F16, x) => format!("from_half(to_half({}))", expr(x)),
+        Expr::Rounded(Format::Bf16, x) => format!("from_brain(to_brain({}))", expr(x)),
+        Expr::Rounded(_, x) => expr(x),
         Expr::Masked(x, mask) => format!("({} != 0.0f ? {} : 0.0f)", expr(mask), expr(x)),
         Expr::Un(f, x) => {
             let x = expr(x);

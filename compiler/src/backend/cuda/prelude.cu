@@ -18,6 +18,8 @@ __device__ inline unsigned short to_brain(float x) {
 }
 #endif
 
+__device__ inline float from_brain(unsigned short bits) { return __int_as_float((int)((unsigned)bits << 16)); }
+
 // Numbers as memory keeps them: rounded to the nearest when they are written, f32 once they are read.
 struct f16 {
     unsigned short bits;
@@ -26,7 +28,7 @@ struct f16 {
 };
 struct bf16 {
     unsigned short bits;
-    __device__ operator float() const { return __int_as_float((int)((unsigned)bits << 16)); }
+    __device__ operator float() const { return from_brain(bits); }
     __device__ void operator=(float x) { bits = to_brain(x); }
 };
 

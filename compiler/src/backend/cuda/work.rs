@@ -5,6 +5,7 @@
 //! sums are added when something first needs one of them, all at once.
 
 use super::calls::{Base, Call, calls};
+use super::masked::{self, Kind};
 use super::schedule::{Grid, schedule};
 use super::{Printer, THREADS, Unsupported};
 use crate::kernel::{Format, Stmt};
@@ -247,22 +248,24 @@ fn stored(body: &[Stmt]) -> BTreeSet<usize> {
     found
 }
 
-/// A launch's function: which kernels it runs, and whether on several arguments.
+/// A launch's function.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Entry {
-    /// The kernels, in order.
-    pub kernels: Vec<KernelId>,
-    /// One kernel side by side.
-    pub side: bool,
+pub enum Entry {
+    /// These kernels, in order.
+    Chain(Vec<KernelId>),
+    /// A kernel on several arguments.
+    Side(KernelId),
+    /// A sum that bits mask.
+    Masked(Kind),
 }
 
 impl Work<'_> {
     /// The function that launches it, if it is ours.
     pub fn entry(&self) -> Option<Entry> {
-        let of = |tasks: &[Task<'_>], side| Some(Entry { kernels: tasks.iter().map(|t| t.of.kernel).collect(), side });
         match self {
-            Work::Chain(tasks) => of(tasks, false),
-            Work::Side(tasks) => of(&tasks[..1], true),
+            Work::Chain(tasks) => Some(Entry::Chain(tasks.iter().map(|t| t.of.kernel).collect())),
+            Work::Side(tasks) => Some(Entry::Side(tasks[0].of.kernel)),
+            Work::Call(Call::Masked(masked), _) => Some(Entry::Masked(masked.kind)),
             Work::Call(..) | Work::Sums(_) => None,
         }
     }
@@ -271,22 +274,46 @@ impl Work<'_> {
 impl Entry {
     /// Its name in the text.
     pub fn name(&self) -> String {
-        let kernels: String = self.kernels.iter().map(|k| format!("_{}", k.index())).collect();
-        format!("{}{kernels}", if self.side { "side" } else { "chain" })
+        match self {
+            Entry::Chain(kernels) => kernels.iter().fold("chain".to_owned(), |name, k| format!("{name}_{}", k.index())),
+            Entry::Side(kernel) => format!("side_{}", kernel.index()),
+            Entry::Masked(kind) => kind.name(),
+        }
+    }
+
+    /// The kernels it runs.
+    pub fn kernels(&self) -> &[KernelId] {
+        match self {
+            Entry::Chain(kernels) => kernels,
+            Entry::Side(kernel) => std::slice::from_ref(kernel),
+            Entry::Masked(_) => &[],
+        }
+    }
+
+    /// Whether it takes several structures of arguments.
+    pub fn side(&self) -> bool {
+        !matches!(self, Entry::Chain(_))
     }
 
     /// Whether its threads wait for each other.
     pub fn waits(&self, program: &Program) -> bool {
-        let elements = |k: &KernelId| matches!(schedule(&program.kernels[k.index()]).map(|s| s.grid), Ok(Grid::Elements { .. }));
-        self.kernels.len() > 1 || !self.kernels.iter().all(elements)
+        let alone = |id: &KernelId| {
+            let kernel = &program.kernels[id.index()];
+            let elements = matches!(schedule(kernel).map(|s| s.grid), Ok(Grid::Elements { .. }));
+            elements && !kernel.args.contains(&Format::Bit)
+        };
+        self.kernels().len() != 1 || !self.kernels().iter().all(alone)
     }
 
     /// Its text: the structure of its arguments, and the function, which calls those of its kernels.
     pub fn text(&self, program: &Program) -> String {
+        if let Entry::Masked(kind) = self {
+            return kind.text();
+        }
         let name = self.name();
         let mut fields = String::new();
         let mut calls = Vec::new();
-        for (j, kernel) in self.kernels.iter().enumerate() {
+        for (j, kernel) in self.kernels().iter().enumerate() {
             let args = &program.kernels[kernel.index()].args;
             let mut given = String::new();
             for (i, format) in args.iter().enumerate() {
@@ -297,7 +324,7 @@ impl Entry {
             calls.push(format!("{kernel}({given}e.c{j}"));
         }
         let bounds = format!("extern \"C\" __global__ void __launch_bounds__({THREADS})");
-        if self.side {
+        if self.side() {
             return format!(
                 "struct {name}_arguments {{\n{fields}    long long first;\n}};\n\
                  {bounds} {name}(const {name}_arguments *all, const int count) {{\n    \
@@ -322,6 +349,8 @@ fn c_type(format: Format) -> &'static str {
         Format::F32 => "float",
         Format::F16 => "f16",
         Format::Bf16 => "bf16",
+        // Words of bits.
+        Format::Bit => "unsigned",
     }
 }
 
@@ -330,8 +359,11 @@ fn c_type(format: Format) -> &'static str {
 /// # Errors
 /// A program of folded inference.
 pub fn text(program: &Program, entries: &[Entry]) -> Result<String, Unsupported> {
-    let kernels: BTreeSet<KernelId> = entries.iter().flat_map(|e| e.kernels.iter().copied()).collect();
+    let kernels: BTreeSet<KernelId> = entries.iter().flat_map(|e| e.kernels().iter().copied()).collect();
     let mut out = String::new();
+    if entries.iter().any(|e| matches!(e, Entry::Masked(_))) {
+        out += masked::TEMPLATE;
+    }
     for kernel in kernels {
         out += &function(program, kernel)?;
         out.push('\n');
@@ -348,7 +380,7 @@ fn function(program: &Program, id: KernelId) -> Result<String, Unsupported> {
     let kernel = &program.kernels[id.index()];
     let schedule = schedule(kernel)?;
     let args: Vec<String> = kernel.args.iter().enumerate().map(|(i, format)| format!("{} *a{i}", c_type(*format))).collect();
-    let mut printer = Printer { out: String::new(), depth: 1, sums: vec![] };
+    let mut printer = Printer { out: String::new(), depth: 1, formats: &kernel.args, sums: vec![] };
     printer.line("const int tid = threadIdx.x;");
     for i in 0..kernel.scratch {
         printer.line(&format!("float s{i}[{}];", kernel.time));

@@ -319,9 +319,24 @@ impl Body<'_, '_> {
         if let Some(known) = self.memo.get(&(id, output, home)) {
             return *known;
         }
-        let var = self.compute(id, output, home);
+        let mut var = self.compute(id, output, home);
+        // A recurrence rounds what it gives itself, as that may be asked for later.
+        if !matches!(self.fuser.flow.get(id).def, Def::Scan { .. }) && self.rounds(id) {
+            var = self.bind(home, self.kept(id, Expr::Var(var)));
+        }
         self.memo.insert((id, output, home), var);
         var
+    }
+
+    /// Computed here, and kept with less digits than it has here.
+    fn rounds(&self, id: FlowId) -> bool {
+        let narrow = matches!(self.fuser.formats[id.index()], Format::F16 | Format::Bf16);
+        narrow && self.fuser.stored[id.index()] && self.here(id) && !self.fuser.flow.get(id).spikes
+    }
+
+    /// A value as it is kept: who reads it here sees what others will read from memory.
+    fn kept(&self, id: FlowId, value: Expr) -> Expr {
+        if self.rounds(id) { Expr::Rounded(self.fuser.formats[id.index()], Box::new(value)) } else { value }
     }
 
     fn compute(&mut self, id: FlowId, output: usize, at: At) -> Var {
@@ -352,7 +367,8 @@ impl Body<'_, '_> {
                 }
                 let mut first = None;
                 for (i, out) in outputs.iter().enumerate() {
-                    let var = self.bind(at, expr(out, &args, &states, &[]));
+                    let value = expr(out, &args, &states, &[]);
+                    let var = self.bind(at, if i == 0 { self.kept(id, value) } else { value });
                     self.memo.insert((id, i, at), var);
                     first = first.or((i == output).then_some(var));
                 }
@@ -381,7 +397,7 @@ impl Body<'_, '_> {
                 sum
             }
             Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. } | Def::PoolGrad { .. } => super::contract::inline(self, id, at),
-            Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } | Def::Overflow { .. } => {
+            Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } | Def::Overflow { .. } | Def::Masked { .. } => {
                 self.bind(at, Expr::Const(0.0))
             }
         }

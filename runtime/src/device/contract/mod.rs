@@ -48,6 +48,7 @@ pub(super) fn run(contract: &Contract, memory: &[Pointer], call: &Call, team: &T
             let [a, b, out] = [(a, a_labels), (b, b_labels), (out, out_labels)].map(|(v, labels)| dims(v, labels, call.batch, call.steps));
             product(&a, &b, &out, places, team);
         }
+        Contract::Masked { .. } => unreachable!("spikes are bits in 16-bit training alone, which is a device's"),
         Contract::Overflow { of, out } => {
             let finite = |view: &View| {
                 let size = view.axes.iter().map(|(_, size, _)| size).product();

@@ -95,6 +95,7 @@ impl Blas {
             Format::F32 => sys::cudaDataType_t::CUDA_R_32F,
             Format::F16 => sys::cudaDataType_t::CUDA_R_16F,
             Format::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+            Format::Bit => unreachable!("libraries read no bits"),
         };
         let layout = result::create_matrix_layout(format, rows as u64, columns as u64, leading as i64)?;
         let (count, next) = (count as i32, matrix.next as i64);

@@ -98,6 +98,7 @@ impl Dnn {
             Format::F32 => (float, sys::cudnnMathType_t::CUDNN_FMA_MATH),
             Format::F16 => (sys::cudnnDataType_t::CUDNN_DATA_HALF, sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH),
             Format::Bf16 => (sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16, sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH),
+            Format::Bit => unreachable!("libraries read no bits"),
         };
         let described = |to, p: &Pictures| {
             let [n, h, w, c] = p.size.map(int);

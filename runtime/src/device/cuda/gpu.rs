@@ -149,8 +149,7 @@ impl Gpu {
         let buffers = plan.bytes() as usize;
         let whole = |bytes: usize| bytes.next_multiple_of(256);
         let memory = driver.allocate(whole(buffers) + whole(aside) + whole(parts) + HYPERS * 4 + 256)?;
-        let places = offsets(&plan).into_iter().zip(&program.buffers).zip(&plan.sizes);
-        let places = places.map(|((at, b), words)| (memory.at() + at, *words as usize * 4 / b.format.bytes() * b.format.bytes())).collect();
+        let places = offsets(&plan).into_iter().zip(&plan.sizes).map(|(at, words)| (memory.at() + at, *words as usize * 4)).collect();
         let after = memory.at() + whole(buffers) as u64;
         let aside = (after, whole(aside));
         let parts = (aside.0 + aside.1 as u64, whole(parts));
@@ -373,7 +372,7 @@ impl Gpu {
     pub fn rates(&self, side: usize, format: Format) -> Result<Rates, GpuError> {
         const REPEATS: usize = 10;
         let place = Place { base: Base::Aside, at: 0, format };
-        let bytes = side * side * format.bytes();
+        let bytes = format.bytes(side * side);
         let memory = [self.driver.allocate(bytes)?, self.driver.allocate(bytes)?, self.driver.allocate(bytes)?];
         let timed = |f: &dyn Fn() -> Result<(), GpuError>| {
             f()?;
@@ -409,7 +408,7 @@ impl Device for Gpu {
         };
         let size = self.places[buffer.index()].1;
         let format = self.program.buffer(buffer).format;
-        let mut memory = vec![0.0; size / format.bytes()];
+        let mut memory = vec![0.0; size / format.bytes(1)];
         let mut from = batch;
         for b in 0..samples {
             for t in 0..if time > 0 { steps } else { 1 } {

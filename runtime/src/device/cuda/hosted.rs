@@ -62,7 +62,7 @@ impl Hosted {
     pub fn load(program: Program, batch: usize, folder: &Path) -> Result<Hosted, HostError> {
         let mut text = format!("{}\n{}\n", include_str!("host.h"), source(&program)?);
         let own = entries(&program)?;
-        let own = own.iter().map(|e| (e.name(), e.side, e.waits(&program)));
+        let own = own.iter().map(|e| (e.name(), e.side(), e.waits(&program)));
         for (name, side, waits) in FUNCTIONS.iter().map(|f| ((*f).to_owned(), SIDE.contains(f), false)).chain(own) {
             let given = if side { format!("(const {name}_arguments *)a, count") } else { format!("*(const {name}_arguments *)a") };
             let size = if side { "0".to_owned() } else { format!("sizeof({name}_arguments)") };
@@ -135,6 +135,15 @@ impl Hosted {
     /// # Errors
     /// If a kernel is missing in what was compiled.
     pub fn run_in(&mut self, call: &Call, order: i32) -> Result<(), HostError> {
+        self.races(call, &[order]).map(|_| ())
+    }
+
+    /// Runs all groups, each launch in all of these orders from the same memory; what was launched where memory is not the same
+    /// afterwards.
+    ///
+    /// # Errors
+    /// If a kernel is missing in what was compiled.
+    pub fn races(&mut self, call: &Call, orders: &[i32]) -> Result<Vec<String>, HostError> {
         debug_assert!(call.batch <= self.batch);
         let memory = self.memory.as_mut_ptr() as u64;
         let buffers: Vec<u64> = self.places.iter().map(|(first, _)| memory + *first as u64).collect();
@@ -147,6 +156,7 @@ impl Hosted {
             hyper: call.hyper.as_ptr() as u64,
             done: done.as_mut_ptr() as u64,
         };
+        let mut found = Vec::new();
         for (_, told) in told(&steps, &at, call) {
             match told {
                 // SAFETY: extents and distances are those of views, which lie in buffers.
@@ -156,10 +166,29 @@ impl Hosted {
                 Told::Library(..) => {}
                 // SAFETY: the place has as many bytes.
                 Told::Zero(at, bytes) => unsafe { (at as *mut u8).write_bytes(0, bytes) },
-                Told::Launch(launch) => self.launch(&launch, order)?,
+                Told::Launch(launch) => {
+                    if let [order] = orders {
+                        self.launch(&launch, *order)?;
+                        continue;
+                    }
+                    let before = [self.memory.clone(), aside.clone(), parts.clone()];
+                    let mut first: Option<[Vec<u64>; 3]> = None;
+                    for order in orders {
+                        self.memory.copy_from_slice(&before[0]);
+                        aside.copy_from_slice(&before[1]);
+                        parts.copy_from_slice(&before[2]);
+                        self.launch(&launch, *order)?;
+                        let after = [&self.memory, &aside, &parts];
+                        match &first {
+                            None => first = Some(after.map(Clone::clone)),
+                            Some(first) if first.iter().eq(after) => {}
+                            Some(_) => found.push(format!("{} to {}", launch.name, launch.what)),
+                        }
+                    }
+                }
             }
         }
-        Ok(())
+        Ok(found)
     }
 }
 

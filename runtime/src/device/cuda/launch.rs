@@ -107,7 +107,7 @@ fn one(work: &Work<'_>, at: &Addresses<'_>, call: &Call) -> Vec<Told> {
     {
         let name = work.entry().map(|e: Entry| e.name()).unwrap_or_default();
         match work {
-            Work::Call(calls::Call::Zero { at: place, size }, _) => out.push(Told::Zero(at.of(*place), size * place.format.bytes())),
+            Work::Call(calls::Call::Zero { at: place, size }, _) => out.push(Told::Zero(at.of(*place), place.format.bytes(*size))),
             Work::Call(calls::Call::Copy { from, to, size, strides }, what) => {
                 let mut own = Packed::default();
                 own.word(at.of(*from)).word(at.of(*to));
@@ -115,7 +115,7 @@ fn one(work: &Work<'_>, at: &Addresses<'_>, call: &Call) -> Vec<Told> {
                     own.word(*n as u64);
                 });
                 // A copy that converts nothing is one of bits.
-                let name = match (from.format.bytes(), to.format.bytes()) {
+                let name = match (from.format.bytes(1), to.format.bytes(1)) {
                     (2, 2) => "copy_f16_f16".to_owned(),
                     _ => format!("copy_{}_{}", from.format.name(), to.format.name()),
                 };
@@ -133,6 +133,25 @@ fn one(work: &Work<'_>, at: &Addresses<'_>, call: &Call) -> Vec<Told> {
                 let (arguments, blocks, count) = side(all);
                 let what = "look for gradients that are not finite".into();
                 out.push(Told::Launch(Launch { name: "overflow".into(), blocks, arguments, count: Some(count), what }));
+            }
+            Work::Call(calls::Call::Masked(masked), what) => {
+                let all = masked.rows.iter().map(|rows| {
+                    let mut own = Packed::default();
+                    let sizes = [rows.bit, rows.count, masked.columns.size, rows.terms.size];
+                    let outer = |i: usize| rows.outer.iter().map(move |a| a.strides[i] as usize);
+                    own.word(at.of(rows.place)).word(at.of(masked.by)).word(at.of(masked.to) + 4 * rows.to as u64);
+                    let numbers = sizes.into_iter().chain(rows.outer.iter().map(|a| a.size));
+                    let numbers = numbers.chain([rows.next[0], rows.terms.strides[0] as usize]).chain(outer(0));
+                    let numbers = numbers.chain([masked.columns.strides[0] as usize, rows.terms.strides[1] as usize]).chain(outer(1));
+                    let numbers = numbers.chain([rows.next[1], masked.columns.strides[1] as usize, masked.parts[1]]);
+                    numbers.chain([masked.parts[0], masked.run]).for_each(|n| {
+                        own.word(n as u64);
+                    });
+                    (own, masked.blocks(rows))
+                });
+                let (arguments, blocks, count) = side(all);
+                let what = format!("sum where there are spikes for `{what}`");
+                out.push(Told::Launch(Launch { name, blocks, arguments, count: Some(count), what }));
             }
             Work::Call(library, what) => out.push(Told::Library(library.clone(), (*what).to_owned())),
             Work::Sums(sums) => {

@@ -47,6 +47,7 @@ fn narrowed(values: &[f32], format: Format) -> Vec<u8> {
             narrow.convert_from_f32_slice(values);
             bytes(narrow.reinterpret_cast())
         }
+        Format::Bit => values.chunks(8).map(|some| some.iter().rev().fold(0, |byte, x| byte << 1 | u8::from(*x != 0.0))).collect(),
     }
 }
 
@@ -57,6 +58,7 @@ fn widened(bytes: &[u8], format: Format) -> Vec<f32> {
         Format::F32 => bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect(),
         Format::F16 => pairs().map(|bits| f16::from_bits(bits).to_f32()).collect(),
         Format::Bf16 => pairs().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+        Format::Bit => bytes.iter().flat_map(|byte| (0..8).map(move |i| f32::from(byte >> i & 1))).collect(),
     }
 }
 

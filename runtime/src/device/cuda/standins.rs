@@ -22,7 +22,7 @@ impl Numbers {
     }
 
     fn on(self, by: usize) -> Numbers {
-        Numbers { at: self.at + (by * self.format.bytes()) as u64, ..self }
+        Numbers { at: self.at + self.format.bytes(by) as u64, ..self }
     }
 
     /// # Safety
@@ -35,6 +35,7 @@ impl Numbers {
                 Format::F32 => *(place as *const f32),
                 Format::F16 => f16::from_bits(*(place as *const u16)).to_f32(),
                 Format::Bf16 => bf16::from_bits(*(place as *const u16)).to_f32(),
+                Format::Bit => unreachable!("libraries read no bits"),
             }
         }
     }
@@ -49,6 +50,7 @@ impl Numbers {
                 Format::F32 => *(place as *mut f32) = x,
                 Format::F16 => *(place as *mut u16) = f16::from_f32(x).to_bits(),
                 Format::Bf16 => *(place as *mut u16) = bf16::from_f32(x).to_bits(),
+                Format::Bit => unreachable!("libraries write no bits"),
             }
         }
     }
@@ -70,16 +72,23 @@ pub(super) unsafe fn matmul(call: &Matmul, at: &Addresses<'_>) {
     assert_eq!(d.rows, 1, "a library gives results column by column");
     assert_eq!(a.place.format, b.place.format, "a library multiplies numbers of one format");
     let (pa, pb, pd) = (Numbers::of(a.place, at), Numbers::of(b.place, at), Numbers::of(d.place, at));
+    // Column after column.
+    let lefts = if a.next == 0 { 1 } else { count };
+    // SAFETY: extents and distances are the caller's.
+    let left = |p: usize| unsafe {
+        let element = |e: usize| pa.get(p * a.next + e / m * a.columns + e % m * a.rows);
+        (0..k * m).map(element).collect::<Vec<f32>>()
+    };
+    let left: Vec<Vec<f32>> = (0..lefts).into_par_iter().map(left).collect();
     (0..count * n).into_par_iter().for_each(|at| {
         let (p, j) = (at / n, at % n);
         let mut column = vec![0.0f32; m];
         // SAFETY: extents and distances are the caller's; columns of the result are disjoint.
         unsafe {
-            let (pa, pb) = (pa.on(p * a.next), pb.on(p * b.next + j * b.columns));
-            for l in 0..k {
+            let pb = pb.on(p * b.next + j * b.columns);
+            for (l, left) in left[p % lefts].chunks(m.max(1)).enumerate() {
                 let right = pb.get(l * b.rows);
-                let left = pa.on(l * a.columns);
-                column.iter_mut().enumerate().for_each(|(i, sum)| *sum += left.get(i * a.rows) * right);
+                column.iter_mut().zip(left).for_each(|(sum, left)| *sum += left * right);
             }
             let to = pd.on(p * d.next + j * d.columns);
             column.iter().enumerate().for_each(|(i, sum)| to.set(i, if add { to.get(i) + sum } else { *sum }));
@@ -114,42 +123,45 @@ pub(super) unsafe fn convolution(call: &Convolution, at: &Addresses<'_>) {
         }
     };
     let terms = kh * kw * inputs;
+    // SAFETY: extents are the caller's.
+    let numbers = |of: Numbers, elements: usize| -> Vec<f32> { (0..elements).map(|i| unsafe { of.get(i) }).collect() };
+    let operand = |own: ConvPart, of: Numbers, elements: usize| if *part == own { vec![] } else { numbers(of, elements) };
+    let xs = operand(ConvPart::Operand, px, x.elements());
+    let ws = operand(ConvPart::Weight, pw, outputs * terms);
+    let ys = operand(ConvPart::Result, py, y.elements());
     // SAFETY: extents are the caller's; samples, or outputs, are disjoint.
     let write = |to: Numbers, at: usize, sums: &[f32]| unsafe { sums.iter().enumerate().for_each(|(i, x)| to.set(at + i, *x)) };
-    // SAFETY: as above.
-    unsafe {
-        match part {
-            ConvPart::Result => (0..n).into_par_iter().for_each(|n| {
-                let first = element(y, n, 0, 0);
-                let mut sums = vec![0.0f32; y.elements() / samples];
-                taps(n, &mut |y, x, w| {
-                    for o in 0..outputs {
-                        sums[y - first + o] += (0..inputs).map(|c| px.get(x + c) * pw.get(o * terms + w + c)).sum::<f32>();
-                    }
-                });
-                write(py, first, &sums);
-            }),
-            ConvPart::Operand => (0..n).into_par_iter().for_each(|n| {
-                let first = element(x, n, 0, 0);
-                let mut sums = vec![0.0f32; x.elements() / samples];
-                taps(n, &mut |y, x, w| {
-                    for o in 0..outputs {
-                        let grad = py.get(y + o);
-                        (0..inputs).for_each(|c| sums[x - first + c] += grad * pw.get(o * terms + w + c));
-                    }
-                });
-                write(px, first, &sums);
-            }),
-            ConvPart::Weight => (0..outputs).into_par_iter().for_each(|o| {
-                let mut sums = vec![0.0f32; terms];
-                for n in 0..n {
-                    taps(n, &mut |y, x, w| {
-                        let grad = py.get(y + o);
-                        (0..inputs).for_each(|c| sums[w + c] += grad * px.get(x + c));
-                    });
+    match part {
+        ConvPart::Result => (0..n).into_par_iter().for_each(|n| {
+            let first = element(y, n, 0, 0);
+            let mut sums = vec![0.0f32; y.elements() / samples];
+            taps(n, &mut |y, x, w| {
+                for o in 0..outputs {
+                    sums[y - first + o] += (0..inputs).map(|c| xs[x + c] * ws[o * terms + w + c]).sum::<f32>();
                 }
-                write(pw, o * terms, &sums);
-            }),
-        }
+            });
+            write(py, first, &sums);
+        }),
+        ConvPart::Operand => (0..n).into_par_iter().for_each(|n| {
+            let first = element(x, n, 0, 0);
+            let mut sums = vec![0.0f32; x.elements() / samples];
+            taps(n, &mut |y, x, w| {
+                for o in 0..outputs {
+                    let grad = ys[y + o];
+                    (0..inputs).for_each(|c| sums[x - first + c] += grad * ws[o * terms + w + c]);
+                }
+            });
+            write(px, first, &sums);
+        }),
+        ConvPart::Weight => (0..outputs).into_par_iter().for_each(|o| {
+            let mut sums = vec![0.0f32; terms];
+            for n in 0..n {
+                taps(n, &mut |y, x, w| {
+                    let grad = ys[y + o];
+                    (0..inputs).for_each(|c| sums[w + c] += grad * xs[x + c]);
+                });
+            }
+            write(pw, o * terms, &sums);
+        }),
     }
 }
