@@ -250,6 +250,8 @@ fn every_kernel_of_the_zoo_compiles_for_a_device() {
             return;
         }
     };
+    let newer = compile("", "sm_999").unwrap_err().to_string();
+    assert!(newer.contains("does not know this device's architecture, sm_999: install a later one"), "{newer}");
     let start = std::time::Instant::now();
     let zoo_networks: Vec<Checked> = full_zoo().map(|(_, c)| c).collect();
     let mut rows = Compiler::new("sm_90").rows(&zoo_networks, Format::F32);

@@ -10,14 +10,15 @@ use snnc_compiler::kernel::Format;
 use snnc_compiler::lower::{Optimizer, hyper};
 use snnc_runtime::device::Backend;
 use snnc_runtime::device::cuda::bench;
-use snnc_runtime::device::cuda::nvrtc::{CompileError, compile};
+use snnc_runtime::device::cuda::nvrtc::{CompileError, compile, version};
 use snnc_runtime::session::{Mode, Unfolded};
 use snnc_runtime::weights::Weights;
-use snnc_tests::{Numbers, data, small_zoo, zoo};
+use snnc_tests::{Numbers, data, small_zoo, zoo, zoo_package};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 use tempfile::TempDir;
 
 const SAMPLES: usize = 8;
@@ -98,16 +99,18 @@ fn what_a_device_is_told_to_do_gives_what_the_host_gives() {
     for library in ["libcublasLt.so", "libcudnn.so"] {
         symlink(&mock, folder.path().join(library)).unwrap();
     }
-    let mut own = Command::new(std::env::current_exe().unwrap());
-    own.args(["gpu::mocked", "--exact", "--ignored", "--nocapture", "--test-threads", "1"]);
-    let out = own
-        .env("LD_LIBRARY_PATH", folder.path())
-        .env("SNNC_MOCK", folder.path())
-        .env("SNNC_CACHE", folder.path().join("cache"))
-        .output()
-        .unwrap();
-    let said = [out.stdout, out.stderr].map(|s| String::from_utf8_lossy(&s).into_owned()).concat();
-    assert!(out.status.success() && said.contains("1 passed"), "{said}");
+    let run = |test: &str, driver: Option<&str>| {
+        let mut own = Command::new(std::env::current_exe().unwrap());
+        own.args([test, "--exact", "--ignored", "--nocapture", "--test-threads", "1"]);
+        own.env("LD_LIBRARY_PATH", folder.path()).env("SNNC_MOCK", folder.path()).env("SNNC_CACHE", folder.path().join("cache"));
+        let out = own.envs(driver.map(|version| ("SNNC_MOCK_DRIVER", version))).output().unwrap();
+        let said = [out.stdout, out.stderr].map(|s| String::from_utf8_lossy(&s).into_owned()).concat();
+        assert!(out.status.success() && said.contains("1 passed"), "{said}");
+        said
+    };
+    run("gpu::mocked", None);
+    run("gpu::mocked_by_an_older_driver", Some("12040"));
+    println!("{}", run("gpu::mocked_start", None));
     assert!(folder.path().join("cache").read_dir().unwrap().count() > 0, "kernels are kept");
 }
 
@@ -148,4 +151,38 @@ fn mocked() {
     assert_eq!(measured.seconds, [1e-3; 3]);
     assert_eq!(measured.by_launch.len(), measured.launches);
     assert!(measured.rates.bytes > 0.0 && measured.rates.operations == 2.0 * 64f64.powi(3) / 1e-3);
+}
+
+/// Likewise, with a driver that is older than the compiler.
+#[test]
+#[ignore = "run by a test above"]
+fn mocked_by_an_older_driver() {
+    let checked = zoo("quickstart/digits", &[("dim", "6"), ("depths", "[1,1]")], None);
+    let weights = Weights::initial(checked.graph(), 1);
+    let refused = Unfolded::on(&Backend::Cuda(Format::F32), &checked, &weights, 4, Mode::Train(ADAM)).unwrap_err().to_string();
+    let (major, minor) = version().unwrap();
+    let expected = format!(
+        "the NVIDIA driver is for CUDA 12.4 and does not load kernels that NVRTC {major}.{minor} made: update the driver, or put an NVRTC \
+         12 in front in LD_LIBRARY_PATH"
+    );
+    assert_eq!(refused, expected);
+}
+
+/// From checked source to a network on the device, with its kernels compiled and then from the cache.
+#[test]
+#[ignore = "run by a test above"]
+fn mocked_start() {
+    let folder = PathBuf::from(std::env::var_os("SNNC_MOCK").unwrap());
+    let (_, checked) = zoo_package("mixer/mlp_spe", Some("MlpSpeT"), &[], None);
+    let weights = Weights::initial(checked.graph(), 1);
+    let start = || {
+        let begun = Instant::now();
+        drop(Unfolded::on(&Backend::Cuda(Format::F16), &checked, &weights, 1, Mode::Train(ADAM)).unwrap());
+        begun.elapsed().as_secs_f64()
+    };
+    let first = start();
+    let later: Vec<f64> = (0..4).map(|_| start()).collect();
+    println!("MlpSpeT in f16: first {first:.1} s, then {later:.2?} s");
+    assert!(folder.join("cache").read_dir().unwrap().all(|f| f.unwrap().path().extension().is_some_and(|e| e == "cubin")));
+    assert!(later.iter().any(|s| *s < 0.5), "{later:?}");
 }

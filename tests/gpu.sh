@@ -62,6 +62,7 @@ sanitized() {
 }
 
 step "operators, forward and backward" "$suite" operators:: --test-threads 1
+step "sums that bits mask, on tensor cores" "$suite" masked:: --test-threads 1
 step "fixtures" "$suite" fixtures:: --test-threads 1
 step "every model of the zoo for 20 steps, twice" "$suite" gpu:: --test-threads 1 --nocapture
 step "the quick start" "$snnc" train quickstart/digits --backend cuda -o "$work/digits"

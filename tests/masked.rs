@@ -3,10 +3,10 @@
 use snnc_compiler::backend::cuda::calls::{Call as Called, calls};
 use snnc_compiler::kernel::Format;
 use snnc_compiler::program::{Buffer, BufferId, Contract, Group, Program, Purpose, View};
-use snnc_runtime::device::Device;
 use snnc_runtime::device::cpu::Call;
 use snnc_runtime::device::cuda::hosted::Hosted;
-use snnc_tests::Numbers;
+use snnc_runtime::device::{Backend, Device};
+use snnc_tests::{Numbers, cuda_in};
 use std::collections::BTreeSet;
 
 const SAMPLES: usize = 3;
@@ -143,27 +143,48 @@ fn sums_that_bits_mask_are_exact() {
         }
         assert!(kinds.len() >= 6 && parts > 2, "every function, with several distances and parts: {kinds:?}, {parts}");
         let folder = tempfile::TempDir::new().unwrap();
-        let mut hosted = Hosted::load(program.clone(), SAMPLES, folder.path()).unwrap_or_else(|e| panic!("{e}"));
-        let mut numbers = Numbers(5);
-        for (i, buffer) in program.buffers.iter().enumerate() {
-            let value = |x: f64| match buffer.format {
-                Format::Bit => f32::from(x < 0.3),
-                Format::F32 => f32::NAN,
-                // Small enough for 8 bits; and what is left of a sum tells which terms are missing.
-                _ => ((x * 254.0) as i32 - 127) as f32,
-            };
-            let count = buffer.elements * if buffer.batch { SAMPLES } else { 1 };
-            let values: Vec<f32> = (0..count).map(|_| value(numbers.uniform())).collect();
-            hosted.fill(BufferId::new(i), &values);
-        }
-        for order in if format == Format::F16 { &[0, 1, 7][..] } else { &[0] } {
-            hosted.run_in(&Call { batch: SAMPLES, steps: STEPS, hyper: [0.0; 10] }, *order).unwrap();
-            for (case, contract) in cases.iter().zip(contracts) {
-                let views = contract.views();
-                let found = hosted.values(views[views.len() - 1].buffer).unwrap().into_owned();
-                let wanted = expected(case, &views, |view| hosted.values(view.buffer).unwrap().into_owned());
-                assert!(found == wanted, "{} in order {order}: {:?} x {:?}", format.name(), case.spikes, case.numbers);
+        let call = Call { batch: SAMPLES, steps: STEPS, hyper: [0.0; 10] };
+        match cuda_in(folder.path(), format) {
+            Backend::Hosted(folder, _) => {
+                let mut hosted = Hosted::load(program.clone(), SAMPLES, &folder).unwrap_or_else(|e| panic!("{e}"));
+                fill(&mut hosted);
+                for order in if format == Format::F16 { &[0, 1, 7][..] } else { &[0] } {
+                    hosted.run_in(&call, *order).unwrap();
+                    are_exact(&cases, &hosted, &format!("{} in order {order}", format.name()));
+                }
+            }
+            gpu => {
+                let mut device = gpu.load(program.clone(), SAMPLES, "sums").unwrap_or_else(|e| panic!("{e}"));
+                fill(&mut *device);
+                device.run(&call).unwrap();
+                are_exact(&cases, &*device, format.name());
             }
         }
+    }
+}
+
+/// Random spikes and numbers.
+fn fill(device: &mut dyn Device) {
+    let mut numbers = Numbers(5);
+    for (i, buffer) in device.program().buffers.clone().iter().enumerate() {
+        let value = |x: f64| match buffer.format {
+            Format::Bit => f32::from(x < 0.3),
+            Format::F32 => f32::NAN,
+            // Small enough for 8 bits; and what is left of a sum tells which terms are missing.
+            _ => ((x * 254.0) as i32 - 127) as f32,
+        };
+        let count = buffer.elements * if buffer.batch { SAMPLES } else { 1 };
+        let values: Vec<f32> = (0..count).map(|_| value(numbers.uniform())).collect();
+        device.write(BufferId::new(i), &values).unwrap();
+    }
+}
+
+fn are_exact(cases: &[Case], device: &dyn Device, what: &str) {
+    let contracts = &device.program().groups[0].contracts;
+    for (case, contract) in cases.iter().zip(contracts) {
+        let views = contract.views();
+        let found = device.values(views[views.len() - 1].buffer).unwrap();
+        let wanted = expected(case, &views, |view| device.values(view.buffer).unwrap().into_owned());
+        assert!(*found == wanted, "{what}: {:?} x {:?}", case.spikes, case.numbers);
     }
 }

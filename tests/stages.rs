@@ -62,7 +62,10 @@ fn kernels_of_a_training_step() {
     let (_, program) = unfolded_program(&small(), SGD, Format::F32);
     stage("train.program", &program::print(&program));
     // Without what all texts share.
-    stage("train.cuda", cuda::source(&program).unwrap().strip_prefix(cuda::PRELUDE).unwrap());
+    let text = |program: &Program| cuda::source(program).unwrap().strip_prefix(cuda::PRELUDE).unwrap().to_owned();
+    stage("train.cuda", &text(&program));
+    let (_, program) = unfolded_program(&small(), SGD, Format::F16);
+    stage("train.f16.cuda", &text(&program));
 }
 
 /// The buffers that a group touches.

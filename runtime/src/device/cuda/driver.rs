@@ -2,6 +2,7 @@
 //! launched. Every status is looked at.
 #![allow(unsafe_code, reason = "the driver is a C library")]
 
+use super::nvrtc;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 use snnc_compiler::text::bytes;
@@ -25,6 +26,18 @@ pub enum GpuError {
     Old {
         /// As the driver says it: 1000 times the version, and 10 times what follows the point.
         found: i32,
+    },
+    /// The driver does not load what a later NVRTC makes.
+    #[error(
+        "the NVIDIA driver is for CUDA {}.{} and does not load kernels that NVRTC {}.{} made: update the driver, or put an NVRTC {} in front \
+         in LD_LIBRARY_PATH",
+        driver / 1000, driver % 1000 / 10, nvrtc.0, nvrtc.1, driver / 1000
+    )]
+    Later {
+        /// The driver's version, as in `Old`.
+        driver: i32,
+        /// The compiler's version.
+        nvrtc: (i32, i32),
     },
     /// A program is larger than the device's memory.
     #[error(
@@ -67,7 +80,7 @@ pub enum GpuError {
     Missing(String),
     /// The kernels are not compiled.
     #[error(transparent)]
-    Compile(#[from] super::nvrtc::CompileError),
+    Compile(#[from] nvrtc::CompileError),
     /// A program that has no CUDA text.
     #[error(transparent)]
     Text(#[from] snnc_compiler::backend::cuda::Unsupported),
@@ -95,6 +108,7 @@ pub struct Driver {
     pub name: String,
     /// Its architecture, such as `sm_90`.
     pub arch: String,
+    version: i32,
 }
 
 // SAFETY: the context is made current by whoever calls, and calls take `&mut` or come one after the other.
@@ -182,7 +196,7 @@ impl Driver {
         }
         let open = || result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("open a stream"));
         let (stream, copies) = (open()?, open()?);
-        Ok(Driver { device, stream, copies, name, arch: format!("sm_{major}{minor}") })
+        Ok(Driver { device, stream, copies, name, arch: format!("sm_{major}{minor}"), version })
     }
 
     /// The stream, for libraries.
@@ -305,10 +319,13 @@ impl Driver {
     /// Loads compiled kernels.
     ///
     /// # Errors
-    /// If they are for another device.
+    /// If the driver is older than their compiler, or fails.
     pub fn load(&self, cubin: &[u8]) -> Result<Module, GpuError> {
         // SAFETY: a cubin says itself how long it is; it came from NVRTC or, checked, from the cache.
-        unsafe { result::module::load_data(cubin.as_ptr().cast()) }.map(Module).map_err(failed("load kernels"))
+        unsafe { result::module::load_data(cubin.as_ptr().cast()) }.map(Module).map_err(|e| match nvrtc::version() {
+            Ok(nvrtc) if nvrtc.0 > self.version / 1000 => GpuError::Later { driver: self.version, nvrtc },
+            _ => failed("load kernels")(e),
+        })
     }
 
     /// Launches a kernel with these arguments; `what` is said if it fails.

@@ -13,6 +13,14 @@ pub enum CompileError {
     /// There is no compiler.
     #[error("CUDA kernels cannot be compiled: {0}")]
     Missing(String),
+    /// It is older than the device.
+    #[error("NVRTC {}.{} does not know this device's architecture, {arch}: install a later one (package nvidia-cuda-nvrtc of PyPI)", .version.0, .version.1)]
+    Old {
+        /// The architecture.
+        arch: String,
+        /// The compiler's version.
+        version: (i32, i32),
+    },
     /// It refuses the text, or has something to say about it.
     #[error("NVRTC for {arch}: {log}")]
     Text {
@@ -58,16 +66,25 @@ fn options(arch: &str) -> [String; 5] {
     ]
 }
 
-/// What besides the text decides about the machine code: options, and the compiler's version.
+/// The compiler's version, and what follows its point.
 ///
 /// # Errors
 /// If there is no compiler.
-pub fn fingerprint(arch: &str) -> Result<String, CompileError> {
+pub fn version() -> Result<(i32, i32), CompileError> {
     loaded()?;
     let (mut major, mut minor) = (0, 0);
     // SAFETY: writes two numbers.
     let version = unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
     version.result().map_err(|e| CompileError::Missing(e.to_string()))?;
+    Ok((major, minor))
+}
+
+/// What besides the text decides about the machine code: options, and the compiler's version.
+///
+/// # Errors
+/// If there is no compiler.
+pub fn fingerprint(arch: &str) -> Result<String, CompileError> {
+    let (major, minor) = version()?;
     Ok(format!("NVRTC {major}.{minor} {}", options(arch).join(" ")))
 }
 
@@ -85,7 +102,10 @@ pub fn compile(text: &str, arch: &str) -> Result<Cubin, CompileError> {
     // SAFETY: the program is there until the end of this function.
     let (outcome, log) = unsafe { (result::compile_program(program.0, &options), result::get_program_log(program.0)) };
     let log: String = log.map_err(failed)?.into_iter().map(|c| char::from(c.to_ne_bytes()[0])).filter(|c| *c != '\0').collect();
-    outcome.map_err(|_| refused(log.clone()))?;
+    if outcome.is_err() {
+        let unknown = log.contains("invalid value for --gpu-architecture");
+        return Err(if unknown { CompileError::Old { arch: arch.to_owned(), version: version()? } } else { refused(log) });
+    }
     if log.contains("warning") {
         return Err(refused(log));
     }
