@@ -201,19 +201,34 @@ fn events(
     for part in parts {
         let channels = flow.dims(part).axes.last().map_or(1, |a| a.size);
         let view = body.fuser.bits_view(part);
-        let words = channels.div_ceil(64) as i64;
-        let mut place = row(body, &view);
+        let place = row(body, &view);
         let (index, word, bit) = (body.int(), body.int(), body.int());
-        place.terms.push((index, 1));
         let mut w = weights.clone();
         w.offset += first * stride;
-        w.terms.push((index, 64 * stride));
         w.terms.push((bit, stride));
-        let add = Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(Expr::Load(w)));
-        let each =
-            vec![Stmt::LetInt(bit, IntExpr::TrailingZeros(word)), Stmt::SetInt(word, IntExpr::ClearLowest(word)), Stmt::Set(acc, add)];
-        let loop_body = vec![Stmt::LetInt(word, IntExpr::Word(place)), Stmt::While(Cond::NotZero(word), each)];
-        stmts.push(Stmt::For { index, from: Bound::Const(0), to: Bound::Const(words), reverse: false, lanes: 1, body: loop_body });
+        let visit = |w: Place| {
+            let add = Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(Expr::Load(w)));
+            let each =
+                vec![Stmt::LetInt(bit, IntExpr::TrailingZeros(word)), Stmt::SetInt(word, IntExpr::ClearLowest(word)), Stmt::Set(acc, add)];
+            Stmt::While(Cond::NotZero(word), each)
+        };
+        let (whole, rest) = (channels as i64 / 64, channels % 64);
+        if whole > 0 {
+            let (mut place, mut w) = (place.clone(), w.clone());
+            place.terms.push((index, 1));
+            w.terms.push((index, 64 * stride));
+            let body = vec![Stmt::LetInt(word, IntExpr::Word(place)), visit(w)];
+            stmts.push(Stmt::For { index, from: Bound::Const(0), to: Bound::Const(whole), reverse: false, lanes: 1, body });
+        }
+        // Behind the last bit stands anything.
+        if rest > 0 {
+            let mut place = place;
+            place.offset += whole;
+            w.offset += 64 * whole * stride;
+            stmts.push(Stmt::LetInt(word, IntExpr::Word(place)));
+            stmts.push(Stmt::SetInt(word, IntExpr::And(word, (1 << rest) - 1)));
+            stmts.push(visit(w));
+        }
         first += channels as i64;
     }
     stmts

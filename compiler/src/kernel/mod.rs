@@ -2,8 +2,8 @@
 //!
 //! A kernel is called with a range of its outermost loop and the number of that range. Numbers are f32, whatever they are
 //! kept as in memory; the innermost
-//! loop may run several elements at once (`lanes`), and then every number inside is one per lane. Bits of spikes and
-//! indices are integers, one per place.
+//! loop may run several elements at once (`lanes`), and then every number inside is one per lane. Indices and words of bits
+//! are integers, one for all lanes.
 
 mod print;
 
@@ -80,6 +80,8 @@ pub enum Bound {
     End,
     /// Into how many ranges the outermost loop was cut.
     Ranges,
+    /// An integer.
+    Int(Int),
 }
 
 /// An integer expression.
@@ -105,8 +107,12 @@ pub enum IntExpr {
     Less(Int),
     /// Divided by a constant, rounded down; of a number that is not negative.
     Quotient(Int, i64),
-    /// `a | (spike << bit)` for lanes of numbers that are zero or one, at this bit.
-    Gather(Int, Var, Int),
+    /// A number of 16 bits in memory, not negative; the place counts such numbers.
+    Half(Place),
+    /// How many of its bits are ones.
+    Ones(Int),
+    /// The bits that it shares with a constant.
+    And(Int, i64),
 }
 
 /// A condition.
@@ -181,6 +187,11 @@ pub enum Stmt {
     StoreScratch(usize, Int, Expr),
     /// Writes a word of 64 bits; the place counts words.
     StoreWord(Place, Int),
+    /// Writes the lowest 16 bits; the place counts numbers of 16 bits.
+    StoreHalf(Place, Int),
+    /// Writes a bit for each lane: whether the number is not zero; the place counts bits, and what it says is a multiple of eight. The
+    /// bits up to the next multiple of eight are zeros.
+    StoreBits(Place, Var),
     /// A loop.
     For {
         /// Its index.
@@ -222,13 +233,18 @@ impl Place {
 }
 
 /// Whether integers or conditions in this body hang on an index: then its loop cannot run several elements at once, as
-/// there is one integer for all of them. Bits that are gathered are, on purpose.
+/// there is one integer for all of them.
 pub fn decides(body: &[Stmt], index: Int) -> bool {
     let int = |e: &IntExpr| match e {
-        IntExpr::Const(_) | IntExpr::Range | IntExpr::First | IntExpr::Gather(..) => false,
+        IntExpr::Const(_) | IntExpr::Range | IntExpr::First => false,
         IntExpr::Affine(terms, _) => terms.iter().any(|(i, _)| *i == index),
-        IntExpr::Word(place) | IntExpr::Truncate(place) => place.reads(index),
-        IntExpr::TrailingZeros(i) | IntExpr::ClearLowest(i) | IntExpr::Less(i) | IntExpr::Quotient(i, _) => *i == index,
+        IntExpr::Word(place) | IntExpr::Half(place) | IntExpr::Truncate(place) => place.reads(index),
+        IntExpr::TrailingZeros(i)
+        | IntExpr::ClearLowest(i)
+        | IntExpr::Less(i)
+        | IntExpr::Quotient(i, _)
+        | IntExpr::Ones(i)
+        | IntExpr::And(i, _) => *i == index,
     };
     let cond = |c: &Cond| match c {
         Cond::NotZero(i) | Cond::Positive(i) | Cond::Within(i, _) => *i == index,
@@ -238,6 +254,13 @@ pub fn decides(body: &[Stmt], index: Int) -> bool {
         Stmt::LetInt(_, e) | Stmt::SetInt(_, e) => int(e),
         Stmt::While(c, body) | Stmt::If(c, body) => cond(c) || decides(body, index),
         Stmt::For { body, .. } => decides(body, index),
-        Stmt::Let(..) | Stmt::Set(..) | Stmt::Store(..) | Stmt::Combine { .. } | Stmt::StoreScratch(..) | Stmt::StoreWord(..) => false,
+        Stmt::Let(..)
+        | Stmt::Set(..)
+        | Stmt::Store(..)
+        | Stmt::Combine { .. }
+        | Stmt::StoreScratch(..)
+        | Stmt::StoreWord(..)
+        | Stmt::StoreHalf(..)
+        | Stmt::StoreBits(..) => false,
     })
 }

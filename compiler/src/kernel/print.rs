@@ -26,6 +26,8 @@ fn stmts(body: &[Stmt], depth: usize, out: &mut String) {
             Stmt::Combine { place: p, value, max: true, .. } => writeln!(out, "{pad}{} max= {}", place(p), expr(value)),
             Stmt::StoreScratch(s, i, e) => writeln!(out, "{pad}s{s}[i{}] = {}", i.0, expr(e)),
             Stmt::StoreWord(p, i) => writeln!(out, "{pad}word {} = i{}", place(p), i.0),
+            Stmt::StoreHalf(p, i) => writeln!(out, "{pad}half {} = i{}", place(p), i.0),
+            Stmt::StoreBits(p, v) => writeln!(out, "{pad}bits {} = v{}", place(p), v.0),
             Stmt::For { index, from, to, reverse, lanes, body } => {
                 let order = if *reverse { " reverse" } else { "" };
                 let wide = if *lanes > 1 { format!(" lanes {lanes}") } else { String::new() };
@@ -54,6 +56,7 @@ fn bound(b: Bound) -> String {
         Bound::Begin => "begin".into(),
         Bound::End => "end".into(),
         Bound::Ranges => "ranges".into(),
+        Bound::Int(i) => format!("i{}", i.0),
     }
 }
 
@@ -90,7 +93,9 @@ fn int(e: &IntExpr) -> String {
         IntExpr::Truncate(p) => format!("int({})", place(p)),
         IntExpr::Less(i) => format!("i{} - 1", i.0),
         IntExpr::Quotient(i, n) => format!("i{} / {n}", i.0),
-        IntExpr::Gather(word, v, at) => format!("i{} | bits(v{}) << i{}", word.0, v.0, at.0),
+        IntExpr::Half(p) => format!("half {}", place(p)),
+        IntExpr::Ones(i) => format!("ones(i{})", i.0),
+        IntExpr::And(i, mask) => format!("i{} & {mask:#x}", i.0),
     }
 }
 

@@ -11,7 +11,7 @@ impl Emitter<'_> {
 
     pub(super) fn choose(&mut self, code: FloatCC, a: Value, b: Value, x: Value, y: Value) -> Value {
         let mask = self.b.ins().fcmp(code, a, b);
-        let mask = self.b.ins().bitcast(F32X4, MemFlagsData::new(), mask);
+        let mask = self.as_float(mask);
         self.b.ins().bitselect(mask, x, y)
     }
 
@@ -141,7 +141,7 @@ impl Emitter<'_> {
     }
 
     /// Numbers from 0 to below 1: an integer hash of element, site and seed (Wellons' `lowbias32`), its upper 24 bits.
-    pub(super) fn random(&mut self, site: u32, terms: &[(Int, i64)]) -> Vec<Value> {
+    pub(super) fn random(&mut self, site: u32, terms: &[(Int, i64)]) -> Value {
         let zero = self.b.ins().iconst(I64, 0);
         let element = self.affine(zero, terms, 1);
         let element = self.b.ins().ireduce(I32, element);
@@ -150,29 +150,26 @@ impl Emitter<'_> {
         // Sites and seeds far apart, so that no two count through the same numbers.
         let seed = self.b.ins().imul_imm_s(seed, 0x9e37_79b9u32 as i32 as i64);
         let start = self.b.ins().iadd_imm_s(seed, i64::from(site.wrapping_mul(0x85eb_ca6b) as i32));
-        let stride = if self.width == 1 { 0 } else { terms.iter().filter(|(i, _)| Some(*i) == self.lane).map(|(_, s)| *s).sum() };
-        (0..self.width)
-            .map(|vector| {
-                let mut lanes = None;
-                for lane in 0..4 {
-                    let place = self.b.ins().iadd_imm_s(element, stride * (4 * vector as i64 + lane));
-                    let place = self.b.ins().imul_imm_s(place, 0x9e37_79b9u32 as i32 as i64);
-                    let mut x = self.b.ins().bxor(place, start);
-                    for (shift, factor) in [(16, 0x7feb_352du32), (15, 0x846c_a68b), (16, 1)] {
-                        let high = self.b.ins().ushr_imm_u(x, shift);
-                        x = self.b.ins().bxor(x, high);
-                        x = self.b.ins().imul_imm_s(x, i64::from(factor as i32));
-                    }
-                    let x = self.b.ins().ushr_imm_u(x, 8);
-                    let x = self.b.ins().fcvt_from_sint(F32, x);
-                    lanes = Some(match lanes {
-                        None => self.b.ins().splat(F32X4, x),
-                        Some(v) => self.b.ins().insertlane(v, x, lane as u8),
-                    });
-                }
-                let unit = self.constant(2f32.powi(-24))[0];
-                self.b.ins().fmul(lanes.unwrap_or(unit), unit)
-            })
-            .collect()
+        let stride: i64 = terms.iter().filter(|(i, _)| Some(*i) == self.lane).map(|(_, s)| *s).sum();
+        let stride = if self.lanes == 1 { 0 } else { stride };
+        let mut lanes = None;
+        for lane in 0..4 {
+            let place = self.b.ins().iadd_imm_s(element, stride * (4 * self.part as i64 + lane));
+            let place = self.b.ins().imul_imm_s(place, 0x9e37_79b9u32 as i32 as i64);
+            let mut x = self.b.ins().bxor(place, start);
+            for (shift, factor) in [(16, 0x7feb_352du32), (15, 0x846c_a68b), (16, 1)] {
+                let high = self.b.ins().ushr_imm_u(x, shift);
+                x = self.b.ins().bxor(x, high);
+                x = self.b.ins().imul_imm_s(x, i64::from(factor as i32));
+            }
+            let x = self.b.ins().ushr_imm_u(x, 8);
+            let x = self.b.ins().fcvt_from_sint(F32, x);
+            lanes = Some(match lanes {
+                None => self.b.ins().splat(F32X4, x),
+                Some(v) => self.b.ins().insertlane(v, x, lane as u8),
+            });
+        }
+        let unit = self.splat(2f32.powi(-24));
+        self.b.ins().fmul(lanes.unwrap_or(unit), unit)
     }
 }

@@ -49,33 +49,42 @@ impl Emitter<'_> {
         place.terms.iter().filter(|(i, _)| Some(*i) == self.lane).map(|(_, s)| *s).sum()
     }
 
-    pub(super) fn load(&mut self, place: &Place) -> Vec<Value> {
-        let address = self.address(place, 4);
-        if self.width == 1 {
-            let x = self.b.ins().load(F32, self.flags, address, 0);
-            return vec![self.b.ins().splat(F32X4, x)];
+    /// The address of a place that vectors of a run share.
+    fn shared(&mut self, place: &Place) -> Value {
+        let key = (place.clone(), 4);
+        if let Some(known) = self.places.get(&key) {
+            return *known;
         }
-        match self.lane_stride(place) {
-            1 => (0..self.width).map(|i| self.b.ins().load(F32X4, self.flags, address, 16 * i as i32)).collect(),
-            0 => {
+        let address = self.address(place, 4);
+        self.places.insert(key, address);
+        address
+    }
+
+    /// Lanes of the vector at hand: four, or those that are left.
+    fn here(&self) -> usize {
+        (self.lanes - 4 * self.part).min(4)
+    }
+
+    pub(super) fn load(&mut self, place: &Place) -> Value {
+        let address = self.shared(place);
+        let stride = if self.lane.is_some() && self.lanes > 1 { self.lane_stride(place) } else { 0 };
+        match (stride, self.here()) {
+            (0, _) => {
                 let x = self.b.ins().load(F32, self.flags, address, 0);
-                let all = self.b.ins().splat(F32X4, x);
-                vec![all; self.width]
+                self.b.ins().splat(F32X4, x)
             }
-            stride => (0..self.width)
-                .map(|i| {
-                    let mut vector = None;
-                    for lane in 0..4 {
-                        let offset = self.lane_offset(stride, 4 * i + lane);
-                        let x = self.b.ins().load(F32, self.flags, address, offset);
-                        vector = Some(match vector {
-                            None => self.b.ins().splat(F32X4, x),
-                            Some(v) => self.b.ins().insertlane(v, x, lane as u8),
-                        });
-                    }
-                    vector.unwrap_or(address)
-                })
-                .collect(),
+            (1, 4) => self.b.ins().load(F32X4, self.flags, address, 16 * self.part as i32),
+            (stride, here) => {
+                let first = self.lane_offset(stride, 4 * self.part);
+                let x = self.b.ins().load(F32, self.flags, address, first);
+                let mut vector = self.b.ins().splat(F32X4, x);
+                for lane in 1..here {
+                    let offset = self.lane_offset(stride, 4 * self.part + lane);
+                    let x = self.b.ins().load(F32, self.flags, address, offset);
+                    vector = self.b.ins().insertlane(vector, x, lane as u8);
+                }
+                vector
+            }
         }
     }
 
@@ -84,79 +93,127 @@ impl Emitter<'_> {
         i32::try_from(stride * lane as i64 * 4).unwrap_or(i32::MAX)
     }
 
-    pub(super) fn store(&mut self, place: &Place, values: &[Value]) {
-        let address = self.address(place, 4);
-        if self.width == 1 {
-            let x = self.b.ins().extractlane(values[0], 0);
-            self.b.ins().store(self.flags, x, address, 0);
-            return;
-        }
-        match self.lane_stride(place) {
-            1 => {
-                for (i, value) in values.iter().enumerate() {
-                    self.b.ins().store(self.flags, *value, address, 16 * i as i32);
-                }
+    pub(super) fn store(&mut self, place: &Place, value: Value) {
+        let address = self.shared(place);
+        let stride = if self.lane.is_some() && self.lanes > 1 { self.lane_stride(place) } else { 0 };
+        match (stride, self.here()) {
+            (1, 4) => {
+                self.b.ins().store(self.flags, value, address, 16 * self.part as i32);
             }
-            // Equal places get the last lane's number.
-            stride => {
-                for (i, value) in values.iter().enumerate() {
-                    for lane in 0..4 {
-                        let x = self.b.ins().extractlane(*value, lane as u8);
-                        let offset = self.lane_offset(stride, 4 * i + lane);
-                        self.b.ins().store(self.flags, x, address, offset);
-                    }
+            (stride, here) => {
+                // Equal places get the last lane's number.
+                for lane in if stride == 0 { here - 1..here } else { 0..here } {
+                    let x = self.b.ins().extractlane(value, lane as u8);
+                    let offset = self.lane_offset(stride, 4 * self.part + lane);
+                    self.b.ins().store(self.flags, x, address, offset);
                 }
             }
         }
     }
 
-    pub(super) fn combine(&mut self, place: &Place, value: &Expr, max: bool, error: Option<&Place>) {
-        let values = self.expr(value);
-        let bin = if max { Bin::Max } else { Bin::Add };
-        if self.width > 1 && self.lane_stride(place) == 0 {
-            // All lanes go to one place: vectors first, then lanes from the first to the last.
-            let mut all = values[0];
-            for value in &values[1..] {
-                all = self.bin(bin, all, *value);
-            }
-            let mut sum = {
-                let x = self.b.ins().extractlane(all, 0);
-                self.b.ins().splat(F32X4, x)
-            };
-            for lane in 1..4 {
-                let x = self.b.ins().extractlane(all, lane);
-                let x = self.b.ins().splat(F32X4, x);
-                sum = self.bin(bin, sum, x);
-            }
-            let address = self.address(place, 4);
-            let old = self.b.ins().load(F32, self.flags, address, 0);
-            let old = self.b.ins().splat(F32X4, old);
-            let new = match error {
-                None => self.bin(bin, old, sum),
-                Some(place) => {
-                    let address = self.address(place, 4);
-                    let error = self.b.ins().load(F32, self.flags, address, 0);
-                    let error = self.b.ins().splat(F32X4, error);
-                    let (new, error) = self.compensated(old, error, sum);
-                    let x = self.b.ins().extractlane(error, 0);
-                    self.b.ins().store(self.flags, x, address, 0);
-                    new
+    /// The bits of all lanes, in whole bytes.
+    pub(super) fn store_bits(&mut self, place: &Place, bits: Value) {
+        let whole = 4 * self.width;
+        let bits =
+            if self.lanes == whole { bits } else { self.b.ins().band_imm_u(bits, (1u64 << self.lanes).wrapping_sub(1).cast_signed()) };
+        debug_assert!(place.offset % 8 == 0 && place.terms.iter().all(|(i, s)| s % 8 == 0 || Some(*i) == self.lane));
+        let bytes = |(int, stride): &(Int, i64)| (*int, stride / 8);
+        let terms = place.terms.iter().filter(|(i, _)| Some(*i) != self.lane).map(bytes).collect();
+        let place = Place { arg: place.arg, terms, offset: place.offset / 8 };
+        let mut address = self.address(&place, 1);
+        if let Some(lane) = self.lane {
+            let index = self.int(lane);
+            let byte = self.b.ins().ushr_imm_u(index, 3);
+            address = self.b.ins().iadd(address, byte);
+        }
+        let (mut at, end) = (0, self.lanes.div_ceil(8));
+        while at < end {
+            let rest = if at == 0 { bits } else { self.b.ins().ushr_imm_u(bits, 8 * at as i64) };
+            at += match end - at {
+                8.. => {
+                    self.b.ins().store(self.flags, rest, address, at as i32);
+                    8
+                }
+                4.. => {
+                    self.b.ins().istore32(self.flags, rest, address, at as i32);
+                    4
+                }
+                2.. => {
+                    self.b.ins().istore16(self.flags, rest, address, at as i32);
+                    2
+                }
+                _ => {
+                    self.b.ins().istore8(self.flags, rest, address, at as i32);
+                    1
                 }
             };
-            let x = self.b.ins().extractlane(new, 0);
-            self.b.ins().store(self.flags, x, address, 0);
-            return;
         }
-        let old = self.load(place);
-        if let Some(at) = error {
-            let errors = self.load(at);
-            let sums = old.into_iter().zip(errors).zip(values);
-            let (new, errors): (Vec<Value>, Vec<Value>) = sums.map(|((o, e), v)| self.compensated(o, e, v)).unzip();
-            self.store(at, &errors);
-            return self.store(place, &new);
+    }
+
+    pub(super) fn combine(&mut self, place: &Place, value: &Expr, max: bool, error: Option<&Place>) {
+        let bin = if max { Bin::Max } else { Bin::Add };
+        if self.lanes > 1 && self.lane_stride(place) == 0 {
+            return self.combine_all(place, value, bin, error);
         }
-        let new: Vec<Value> = old.into_iter().zip(values).map(|(o, v)| self.bin(bin, o, v)).collect();
-        self.store(place, &new);
+        for part in 0..self.width {
+            self.part = part;
+            let value = self.expr(value);
+            let old = self.load(place);
+            match error {
+                None => {
+                    let new = self.bin(bin, old, value);
+                    self.store(place, new);
+                }
+                Some(at) => {
+                    let error = self.load(at);
+                    let (new, error) = self.compensated(old, error, value);
+                    self.store(at, error);
+                    self.store(place, new);
+                }
+            }
+        }
+        self.part = 0;
+    }
+
+    /// All lanes go to one place: whole vectors first, then lanes from the first to the last, then what is left of a vector.
+    fn combine_all(&mut self, place: &Place, value: &Expr, bin: Bin, error: Option<&Place>) {
+        let (whole, rest) = (self.lanes / 4, self.lanes % 4);
+        let mut all: Option<Value> = None;
+        let mut sum: Option<Value> = None;
+        for part in 0..self.width {
+            self.part = part;
+            let value = self.expr(value);
+            if part < whole {
+                all = Some(all.map_or(value, |all| self.bin(bin, all, value)));
+            }
+            if part + 1 == whole || part == whole {
+                let (from, lanes) = if part < whole { (all.unwrap_or(value), 4) } else { (value, rest) };
+                for lane in 0..lanes {
+                    let x = self.b.ins().extractlane(from, lane as u8);
+                    let x = self.b.ins().splat(F32X4, x);
+                    sum = Some(sum.map_or(x, |sum| self.bin(bin, sum, x)));
+                }
+            }
+        }
+        self.part = 0;
+        let Some(sum) = sum else { return };
+        let address = self.address(place, 4);
+        let old = self.b.ins().load(F32, self.flags, address, 0);
+        let old = self.b.ins().splat(F32X4, old);
+        let new = match error {
+            None => self.bin(bin, old, sum),
+            Some(place) => {
+                let address = self.address(place, 4);
+                let error = self.b.ins().load(F32, self.flags, address, 0);
+                let error = self.b.ins().splat(F32X4, error);
+                let (new, error) = self.compensated(old, error, sum);
+                let x = self.b.ins().extractlane(error, 0);
+                self.b.ins().store(self.flags, x, address, 0);
+                new
+            }
+        };
+        let x = self.b.ins().extractlane(new, 0);
+        self.b.ins().store(self.flags, x, address, 0);
     }
 
     /// The sum of `old` and what `value` is more than `error`, and by how much rounding has made it too large.
@@ -169,6 +226,6 @@ impl Emitter<'_> {
 
     pub(super) fn scratch_address(&mut self, array: usize, index: Int) -> Value {
         let base = self.b.ins().stack_addr(I64, self.scratch[array], 0);
-        self.affine(base, &[(index, 1)], 32)
+        self.affine(base, &[(index, 1)], self.lane_bytes)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A program becomes one [`Image`]: its kernels, and the functions that drive them. All that they need they reach through
 //! the context, calls between them are relative, and nothing else is called, so the bytes can stand anywhere. Numbers are
-//! held in 128-bit vectors: two per number where eight lanes run at once; otherwise one, all lanes equal. Outside the encoder
+//! held in 128-bit vectors: one for every four lanes that run at once; otherwise one, all lanes equal. What concerns each lane
+//! alone is written vector by vector, so that a chain of such statements needs few registers. Outside the encoder
 //! nothing is multiplied, addresses neither: their constant factors are shifts and additions.
 
 mod drive;
@@ -49,12 +50,13 @@ fn kernel(
     let [ctx, table, begin, end, range] = *params else { return Err(CodeError("a kernel has five parameters".into())) };
     let flags = MemFlagsData::new().with_notrap();
     let args = (0..kernel.args.len()).map(|i| builder.ins().load(I64, flags, table, 8 * i as i32)).collect();
-    if kernel.scratch * kernel.time * 32 > MOST_SCRATCH {
+    let lane_bytes = 4 * lanes(&kernel.body).next_multiple_of(4).max(8);
+    if kernel.scratch * kernel.time * lane_bytes > MOST_SCRATCH {
         let text =
             format!("{} time steps are too many for one pass backwards; the membranes of one element do not fit the stack", kernel.time);
         return Err(CodeError(text));
     }
-    let room = u32::try_from(kernel.time * 32).map_err(|_| CodeError("too many time steps".into()))?;
+    let room = u32::try_from(kernel.time * lane_bytes).map_err(|_| CodeError("too many time steps".into()))?;
     let scratch =
         (0..kernel.scratch).map(|_| builder.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, room, 4))).collect();
     let mut emitter = Emitter {
@@ -65,10 +67,15 @@ fn kernel(
         range,
         args,
         scratch,
+        lane_bytes: lane_bytes as i64,
         ints: HashMap::new(),
         vars: HashMap::new(),
+        masks: HashMap::new(),
+        places: HashMap::new(),
         lane: None,
+        lanes: 1,
         width: 1,
+        part: 0,
         flags,
         may_multiply,
     };
@@ -86,41 +93,142 @@ struct Emitter<'a> {
     range: Value,
     args: Vec<Value>,
     scratch: Vec<StackSlot>,
+    /// Bytes of an element of these.
+    lane_bytes: i64,
     ints: HashMap<Int, Variable>,
+    /// The vectors of a number.
     vars: HashMap<Var, Vec<Variable>>,
+    /// Where numbers that are spikes came from: for each vector, the lanes that are not zero. As long as they stay what they are.
+    masks: HashMap<(Var, usize), Value>,
+    /// Addresses of places, as long as no integer changes.
+    places: HashMap<(Place, i64), Value>,
     /// The index whose elements are the lanes.
     lane: Option<Int>,
+    /// How many there are.
+    lanes: usize,
     /// Vectors per number.
     width: usize,
+    /// The vector that is written.
+    part: usize,
     flags: MemFlagsData,
     /// Belongs where multiplying is allowed: addresses may be, too.
     may_multiply: bool,
 }
 
+/// The most lanes that run at once.
+fn lanes(body: &[Stmt]) -> usize {
+    let own = |stmt: &Stmt| match stmt {
+        Stmt::For { lanes: own, body, .. } => lanes(body).max(usize::from(*own)),
+        Stmt::While(_, body) | Stmt::If(_, body) => lanes(body),
+        _ => 1,
+    };
+    body.iter().map(own).max().unwrap_or(1)
+}
+
 impl Emitter<'_> {
     fn stmts(&mut self, body: &[Stmt]) {
-        for stmt in body {
-            self.stmt(stmt);
+        let mut rest = body;
+        while !rest.is_empty() {
+            let count = rest.iter().take_while(|stmt| self.lanewise(stmt)).count();
+            let (run, after) = rest.split_at(count);
+            rest = after;
+            self.run(run);
+            if let [stmt, after @ ..] = rest {
+                rest = after;
+                self.stmt(stmt);
+            }
         }
     }
 
-    fn stmt(&mut self, stmt: &Stmt) {
+    /// Concerns every lane alone.
+    fn lanewise(&self, stmt: &Stmt) -> bool {
         match stmt {
-            Stmt::Let(var, value) => {
-                let values = self.expr(value);
-                let variables: Vec<Variable> = values.iter().map(|_| self.b.declare_var(F32X4)).collect();
-                for (variable, value) in variables.iter().zip(values) {
-                    self.b.def_var(*variable, value);
-                }
+            Stmt::Let(..) | Stmt::Set(..) | Stmt::StoreScratch(..) | Stmt::StoreBits(..) => true,
+            // Equal places get the last lane's number.
+            Stmt::Store(place, _) => self.width == 1 || self.lane_stride(place) != 0,
+            _ => false,
+        }
+    }
+
+    /// Statements that concern every lane alone, vector by vector.
+    fn run(&mut self, run: &[Stmt]) {
+        self.places.clear();
+        for stmt in run {
+            if let Stmt::Let(var, _) = stmt {
+                let variables = (0..self.width).map(|_| self.b.declare_var(F32X4)).collect();
                 self.vars.insert(*var, variables);
             }
-            Stmt::Set(var, value) => {
-                let values = self.expr(value);
-                let variables = self.vars.get(var).cloned().unwrap_or_default();
-                for (variable, value) in variables.into_iter().zip(values) {
-                    self.b.def_var(variable, value);
+        }
+        let mut bits: Vec<Option<Value>> = vec![None; run.len()];
+        for part in 0..self.width {
+            self.part = part;
+            for (stmt, bits) in run.iter().zip(&mut bits) {
+                match stmt {
+                    Stmt::Let(var, value) | Stmt::Set(var, value) => {
+                        let mask = if let Expr::Select(cmp, parts) = value { self.spikes(*cmp, parts) } else { None };
+                        let value = match mask {
+                            Some(mask) => {
+                                let mask = self.as_float(mask);
+                                let one = self.splat(1.0);
+                                self.b.ins().band(mask, one)
+                            }
+                            None => self.expr(value),
+                        };
+                        match mask {
+                            Some(mask) => self.masks.insert((*var, part), mask),
+                            None => self.masks.remove(&(*var, part)),
+                        };
+                        if let Some(variable) = self.vars.get(var).and_then(|v| v.get(part)) {
+                            self.b.def_var(*variable, value);
+                        }
+                    }
+                    Stmt::Store(place, value) => {
+                        let value = self.expr(value);
+                        self.store(place, value);
+                    }
+                    Stmt::StoreScratch(array, index, value) => {
+                        let value = self.expr(value);
+                        let base = self.scratch_address(*array, *index);
+                        self.b.ins().store(self.flags, value, base, 16 * part as i32);
+                    }
+                    Stmt::StoreBits(_, var) => {
+                        let mask = self.nonzero_var(*var);
+                        let four = self.b.ins().vhigh_bits(I64, mask);
+                        let moved = if part == 0 { four } else { self.b.ins().ishl_imm_u(four, 4 * part as i64) };
+                        *bits = Some(bits.map_or(moved, |before| self.b.ins().bor(before, moved)));
+                    }
+                    _ => {}
                 }
             }
+        }
+        self.part = 0;
+        for (stmt, bits) in run.iter().zip(bits) {
+            if let (Stmt::StoreBits(place, _), Some(bits)) = (stmt, bits) {
+                self.store_bits(place, bits);
+            }
+        }
+        self.masks.clear();
+    }
+
+    /// `if a cmp b { 1 } else { 0 }` as a mask.
+    fn spikes(&mut self, cmp: Cmp, parts: &[Expr; 4]) -> Option<Value> {
+        let [a, b, Expr::Const(1.0), Expr::Const(0.0)] = parts else { return None };
+        let (a, b) = (self.expr(a), self.expr(b));
+        Some(self.compare(cmp, a, b))
+    }
+
+    fn nonzero_var(&mut self, var: Var) -> Value {
+        if let Some(mask) = self.masks.get(&(var, self.part)) {
+            return *mask;
+        }
+        let x = self.var(var);
+        self.nonzero(x)
+    }
+
+    fn stmt(&mut self, stmt: &Stmt) {
+        self.places.clear();
+        match stmt {
+            Stmt::Let(..) | Stmt::Set(..) | Stmt::StoreScratch(..) | Stmt::StoreBits(..) => self.run(std::slice::from_ref(stmt)),
             Stmt::LetInt(int, value) => {
                 let value = self.int_expr(value);
                 self.let_int(*int, value);
@@ -133,30 +241,35 @@ impl Emitter<'_> {
                 }
             }
             Stmt::Store(place, value) => {
-                let values = self.expr(value);
-                self.store(place, &values);
+                for part in 0..self.width {
+                    self.part = part;
+                    let value = self.expr(value);
+                    self.store(place, value);
+                }
+                self.part = 0;
             }
             Stmt::Combine { place, value, max, error } => self.combine(place, value, *max, error.as_ref()),
-            Stmt::StoreScratch(array, index, value) => {
-                let values = self.expr(value);
-                let base = self.scratch_address(*array, *index);
-                for (i, value) in values.into_iter().enumerate() {
-                    self.b.ins().store(self.flags, value, base, 16 * i as i32);
-                }
-            }
             Stmt::StoreWord(place, int) => {
                 let address = self.address(place, 8);
                 let value = self.int(*int);
                 self.b.ins().store(self.flags, value, address, 0);
             }
-            Stmt::For { index, from, to, reverse, lanes, body } => {
-                let (from, to) = (self.bound(*from), self.bound(*to));
-                if *lanes > 1 {
-                    self.wide_loop(*index, from, to, body);
-                } else {
-                    self.counted(*index, from, to, *reverse, 1, body);
-                }
+            Stmt::StoreHalf(place, int) => {
+                let address = self.address(place, 2);
+                let value = self.int(*int);
+                self.b.ins().istore16(self.flags, value, address, 0);
             }
+            Stmt::For { index, from, to, reverse, lanes, body } => match (from, to) {
+                (Bound::Const(first), Bound::Const(end)) if *lanes > 1 => self.wide(*index, *first, *end, i64::from(*lanes), body),
+                _ => {
+                    let (from, to) = (self.bound(*from), self.bound(*to));
+                    if *lanes > 1 {
+                        self.wide_open(*index, from, to, body);
+                    } else {
+                        self.counted(*index, from, to, *reverse, 1, body);
+                    }
+                }
+            },
             Stmt::While(cond, body) => {
                 let (head, inside, exit) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
                 self.b.ins().jump(head, &[]);
@@ -185,16 +298,36 @@ impl Emitter<'_> {
         }
     }
 
+    /// So many lanes as long as they last, then what is left at once.
+    fn wide(&mut self, index: Int, first: i64, end: i64, lanes: i64, body: &[Stmt]) {
+        let (whole, rest) = ((end - first).max(0) / lanes, (end - first).max(0) % lanes);
+        let from = self.b.ins().iconst(I64, first);
+        let middle = self.b.ins().iconst(I64, first + whole * lanes);
+        if whole > 1 {
+            self.with_lanes(index, lanes as usize, |e| e.counted(index, from, middle, false, lanes, body));
+        } else if whole == 1 {
+            self.let_int(index, from);
+            self.with_lanes(index, lanes as usize, |e| e.stmts(body));
+        }
+        if rest > 0 {
+            self.let_int(index, middle);
+            self.with_lanes(index, rest as usize, |e| e.stmts(body));
+        }
+    }
+
+    fn with_lanes(&mut self, index: Int, lanes: usize, f: impl FnOnce(&mut Self)) {
+        (self.lane, self.lanes, self.width) = (Some(index), lanes, lanes.div_ceil(4));
+        f(self);
+        (self.lane, self.lanes, self.width) = (None, 1, 1);
+    }
+
     /// Eight lanes as long as they last, then one element at a time.
-    fn wide_loop(&mut self, index: Int, from: Value, to: Value, body: &[Stmt]) {
+    fn wide_open(&mut self, index: Int, from: Value, to: Value, body: &[Stmt]) {
         let count = self.b.ins().isub(to, from);
         let whole = self.b.ins().band_imm_s(count, -8);
         let middle = self.b.ins().iadd(from, whole);
-        (self.lane, self.width) = (Some(index), 2);
-        self.counted(index, from, middle, false, 8, body);
-        (self.lane, self.width) = (Some(index), 1);
-        self.counted(index, middle, to, false, 1, body);
-        (self.lane, self.width) = (None, 1);
+        self.with_lanes(index, 8, |e| e.counted(index, from, middle, false, 8, body));
+        self.with_lanes(index, 1, |e| e.counted(index, middle, to, false, 1, body));
     }
 
     fn counted(&mut self, index: Int, from: Value, to: Value, reverse: bool, step: i64, body: &[Stmt]) {
@@ -244,6 +377,7 @@ impl Emitter<'_> {
             Bound::Ranges => self.b.ins().load(I64, self.flags, self.ctx, context::RANGES),
             Bound::Begin => self.begin,
             Bound::End => self.end,
+            Bound::Int(i) => self.int(i),
         }
     }
 
@@ -286,22 +420,18 @@ impl Emitter<'_> {
                     self.b.ins().udiv_imm_u(i, *by)
                 }
             }
-            IntExpr::Gather(word, spikes, at) => {
-                let parts = self.var(*spikes);
-                let mut bits = self.b.ins().iconst(I64, 0);
-                for (i, part) in parts.into_iter().enumerate() {
-                    let mask = self.nonzero(part);
-                    let mut four = self.b.ins().vhigh_bits(I64, mask);
-                    if self.width == 1 {
-                        four = self.b.ins().band_imm_u(four, 1);
-                    }
-                    let moved = self.b.ins().ishl_imm_u(four, 4 * i as i64);
-                    bits = self.b.ins().bor(bits, moved);
-                }
-                let at = self.int(*at);
-                let moved = self.b.ins().ishl(bits, at);
-                let word = self.int(*word);
-                self.b.ins().bor(word, moved)
+            IntExpr::Half(place) => {
+                let address = self.address(place, 2);
+                self.b.ins().uload16(I64, self.flags, address, 0)
+            }
+            IntExpr::Ones(i) => {
+                let i = self.int(*i);
+                self.b.ins().popcnt(i)
+            }
+            IntExpr::And(i, mask) => {
+                let i = self.int(*i);
+                let mask = self.b.ins().iconst(I64, *mask);
+                self.b.ins().band(i, mask)
             }
         }
     }
@@ -328,14 +458,12 @@ impl Emitter<'_> {
         }
     }
 
-    fn var(&mut self, var: Var) -> Vec<Value> {
-        let variables = self.vars.get(&var).cloned().unwrap_or_default();
-        variables.into_iter().map(|v| self.b.use_var(v)).collect()
-    }
-
-    fn constant(&mut self, c: f32) -> Vec<Value> {
-        let v = self.splat(c);
-        vec![v; self.width]
+    /// The vector at hand of a number.
+    fn var(&mut self, var: Var) -> Value {
+        match self.vars.get(&var).and_then(|v| v.get(self.part).or(v.first())) {
+            Some(variable) => self.b.use_var(*variable),
+            None => self.splat(0.0),
+        }
     }
 
     fn splat(&mut self, c: f32) -> Value {
@@ -351,16 +479,25 @@ impl Emitter<'_> {
     }
 
     /// A number of the context, in all lanes.
-    fn context(&mut self, offset: i32) -> Vec<Value> {
+    fn context(&mut self, offset: i32) -> Value {
         let x = self.b.ins().load(F32, self.flags, self.ctx, offset);
-        let v = self.b.ins().splat(F32X4, x);
-        vec![v; self.width]
+        self.b.ins().splat(F32X4, x)
     }
 
-    fn expr(&mut self, e: &Expr) -> Vec<Value> {
+    fn compare(&mut self, cmp: Cmp, a: Value, b: Value) -> Value {
+        let code = match cmp {
+            Cmp::Ge => FloatCC::GreaterThanOrEqual,
+            Cmp::Gt => FloatCC::GreaterThan,
+            Cmp::Eq => FloatCC::Equal,
+        };
+        self.b.ins().fcmp(code, a, b)
+    }
+
+    /// The vector at hand of an expression.
+    fn expr(&mut self, e: &Expr) -> Value {
         match e {
             Expr::Var(v) => self.var(*v),
-            Expr::Const(c) => self.constant(*c),
+            Expr::Const(c) => self.splat(*c),
             Expr::Batch => self.context(context::BATCH),
             Expr::Steps => self.context(context::STEPS_REAL),
             Expr::Hyper(i) => self.context(context::HYPER + 4 * *i as i32),
@@ -368,38 +505,44 @@ impl Emitter<'_> {
             Expr::Random(site, terms) => self.random(*site, terms),
             Expr::Scratch(array, index) => {
                 let base = self.scratch_address(*array, *index);
-                (0..self.width).map(|i| self.b.ins().load(F32X4, self.flags, base, 16 * i as i32)).collect()
+                self.b.ins().load(F32X4, self.flags, base, 16 * self.part as i32)
             }
             // Only f32 comes here: other formats are a device's.
             Expr::Rounded(_, a) => self.expr(a),
             Expr::Masked(a, mask) => {
                 let (a, mask) = (self.expr(a), self.expr(mask));
-                a.into_iter()
-                    .zip(mask)
-                    .map(|(a, m)| {
-                        let m = self.nonzero(m);
-                        let m = self.b.ins().bitcast(F32X4, MemFlagsData::new(), m);
-                        self.b.ins().band(a, m)
-                    })
-                    .collect()
+                let mask = self.nonzero(mask);
+                let mask = self.as_float(mask);
+                self.b.ins().band(a, mask)
             }
             Expr::Un(f, a) => {
                 let a = self.expr(a);
-                a.into_iter().map(|a| self.un(*f, a)).collect()
+                self.un(*f, a)
             }
             Expr::Bin(f, a, b) => {
                 let (a, b) = (self.expr(a), self.expr(b));
-                a.into_iter().zip(b).map(|(a, b)| self.bin(*f, a, b)).collect()
+                self.bin(*f, a, b)
             }
             Expr::Select(cmp, parts) => {
                 let [a, b, x, y] = &**parts;
-                let [a, b, x, y] = [a, b, x, y].map(|p| self.expr(p));
-                let code = match cmp {
-                    Cmp::Ge => FloatCC::GreaterThanOrEqual,
-                    Cmp::Gt => FloatCC::GreaterThan,
-                    Cmp::Eq => FloatCC::Equal,
-                };
-                (0..a.len()).map(|i| self.choose(code, a[i], b[i], x[i], y[i])).collect()
+                let (left, right) = (self.expr(a), self.expr(b));
+                let mask = self.compare(*cmp, left, right);
+                let mask = self.as_float(mask);
+                // A zero is what a mask leaves.
+                match (x, y) {
+                    (Expr::Const(0.0), y) => {
+                        let y = self.expr(y);
+                        self.b.ins().band_not(y, mask)
+                    }
+                    (x, Expr::Const(0.0)) => {
+                        let x = self.expr(x);
+                        self.b.ins().band(x, mask)
+                    }
+                    (x, y) => {
+                        let (x, y) = (self.expr(x), self.expr(y));
+                        self.b.ins().bitselect(mask, x, y)
+                    }
+                }
             }
         }
     }

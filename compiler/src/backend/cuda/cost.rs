@@ -167,11 +167,11 @@ impl Walk<'_> {
                     self.extents.insert(*i, self.task.ranges as u64);
                 }
                 Stmt::LetInt(_, e) | Stmt::SetInt(_, e) => {
-                    if let IntExpr::Word(place) | IntExpr::Truncate(place) = e {
+                    if let IntExpr::Word(place) | IntExpr::Half(place) | IntExpr::Truncate(place) = e {
                         self.reads(place);
                     }
                 }
-                Stmt::StoreWord(place, _) => self.writes(place),
+                Stmt::StoreWord(place, _) | Stmt::StoreHalf(place, _) | Stmt::StoreBits(place, _) => self.writes(place),
                 Stmt::For { index, from, to, body, .. } => {
                     let extent = match (from, to) {
                         (_, Bound::Const(n)) => *n as u64,

@@ -238,7 +238,11 @@ fn stored(body: &[Stmt]) -> BTreeSet<usize> {
     let mut found = BTreeSet::new();
     for stmt in body {
         match stmt {
-            Stmt::Store(place, _) | Stmt::StoreWord(place, _) | Stmt::Combine { place, .. } => {
+            Stmt::Store(place, _)
+            | Stmt::StoreWord(place, _)
+            | Stmt::StoreHalf(place, _)
+            | Stmt::StoreBits(place, _)
+            | Stmt::Combine { place, .. } => {
                 found.insert(place.arg);
             }
             Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => found.extend(stored(body)),

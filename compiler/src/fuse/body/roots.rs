@@ -126,32 +126,22 @@ impl Body<'_, '_> {
             let step = self.int();
             self.passes.push(Pass { reverse: false, body: vec![], index: step });
             let at = At::Pass(self.passes.len() - 1);
-            let (from, mut to) = (self.place(&spikes, at), self.place(&bits, at));
+            let (mut from, mut to) = (self.place(&spikes, at), self.place(&bits, at));
             let strip = |p: &mut Place| p.terms.retain(|(i, _)| *i != row.1);
-            let mut from = from;
             strip(&mut from);
             strip(&mut to);
-            let mut body = Vec::new();
-            for (w, first) in (0..row.0).step_by(64).enumerate() {
-                let word = self.int();
-                let (bit, spike) = (self.int(), self.var());
-                body.push(Stmt::LetInt(word, IntExpr::Const(0)));
-                let mut place = from.clone();
-                place.offset += first as i64;
-                place.terms.push((bit, 1));
-                let width = (row.0 - first).min(64) as i64;
-                body.push(Stmt::For {
-                    index: bit,
-                    from: Bound::Const(0),
-                    to: Bound::Const(width),
-                    reverse: false,
-                    lanes: LANES,
-                    body: vec![Stmt::Let(spike, Expr::Load(place)), Stmt::SetInt(word, IntExpr::Gather(word, spike, bit))],
-                });
-                let mut place = to.clone();
-                place.offset += w as i64;
-                body.push(Stmt::StoreWord(place, word));
-            }
+            let (channel, spike) = (self.int(), self.var());
+            from.terms.push((channel, 1));
+            to.terms.iter_mut().for_each(|(_, stride)| *stride *= 64);
+            (to.offset, to.terms) = (to.offset * 64, [to.terms, vec![(channel, 1)]].concat());
+            let body = vec![Stmt::For {
+                index: channel,
+                from: Bound::Const(0),
+                to: Bound::Const(row.0 as i64),
+                reverse: false,
+                lanes: LANES,
+                body: vec![Stmt::Let(spike, Expr::Load(from)), Stmt::StoreBits(to, spike)],
+            }];
             stmts.push(Stmt::For { index: step, from: Bound::Const(0), to: Bound::Steps, reverse: false, lanes: 1, body });
         }
         stmts
