@@ -8,7 +8,7 @@ use snnc_compiler::fold::fold;
 use snnc_compiler::kernel::{Expr, Int, IntExpr, Kernel, Stmt, Var};
 use snnc_compiler::lower::Watch;
 use snnc_compiler::program::Program;
-use snnc_runtime::session::{Inference, inference_program};
+use snnc_runtime::session::{Inference, inference_program, streaming_program};
 use snnc_runtime::weights::Weights;
 use snnc_tests::{small_zoo, zoo};
 
@@ -31,9 +31,11 @@ fn clean(name: &str, strict: bool, program: &Program, target: &Target) {
 /// On every target.
 pub(crate) fn multiplies_only_in_its_encoder(name: &str, checked: &Checked) {
     let strict = checked.findings().verdict == Verdict::Strict;
-    let (_, program) = inference_program(&fold(checked), Watch::Nothing);
-    for target in targets() {
-        clean(name, strict, &program, &target);
+    for program in [inference_program, streaming_program] {
+        let (_, program) = program(&fold(checked), Watch::Nothing);
+        for target in targets() {
+            clean(name, strict, &program, &target);
+        }
     }
 }
 

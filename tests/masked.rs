@@ -64,7 +64,7 @@ fn program(cases: &[Case], format: Format) -> Program {
     let mut program = Program { buffers: vec![], kernels: vec![], groups: vec![], sinks: vec![], enter: None, leave: None, time: STEPS };
     let mut group = Group::default();
     let buffer = |program: &mut Program, elements, format, batch| {
-        program.buffers.push(Buffer { label: String::new(), format, elements, batch, ranges: false, purpose: Purpose::State(0) });
+        program.buffers.push(Buffer { label: String::new(), format, elements, batch, ranges: false, purpose: Purpose::State(0), tile: 0 });
     };
     for case in cases {
         let mut of = Vec::new();

@@ -249,8 +249,10 @@ pub(crate) enum Stage {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
-    /// Folded inference.
+    /// Folded inference of all time steps.
     Infer,
+    /// Folded inference of any number of time steps a call.
+    Stream,
     /// A training step.
     Train,
 }
@@ -461,6 +463,35 @@ pub(crate) enum BenchArgs {
                             snnc bench step mixer/mlp_spe#MlpSpeT --batch 64 --precision f16 --backend cuda --by kernel\n\n\
                             The pictures are made up; the recipe gives the optimizer. On a GPU times are those of CUDA events.")]
     Step(BenchStepArgs),
+    /// An inference of the folded network: latency, images and additions a second, beside the additions that this machine can do.
+    #[command(after_help = "Examples:\n  snnc bench infer quickstart/digits\n  \
+                            snnc bench infer mixer/mlp_spe#MlpSpeT --rate 0.07\n  \
+                            snnc bench infer mixer/mlp_spe#MlpSpeT --weights w.safetensors --format json\n\n\
+                            Without weights they are random, and shifted so that the mean firing rate is what --rate says. Pictures are made up.")]
+    Infer(BenchInferArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchInferArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Trained weights (safetensors).
+    #[arg(long, conflicts_with = "rate")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Part of all neurons that fire in a time step, without weights.
+    #[arg(long, default_value_t = 0.15, value_parser = rate)]
+    pub(crate) rate: f64,
+    /// Where to write the weights that were run (safetensors).
+    #[arg(long, conflicts_with = "weights")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Samples at once.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch: u32,
+    /// Inferences that are timed, after three that are not.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) repeats: u32,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
 }
 
 #[derive(Debug, Args)]

@@ -56,6 +56,7 @@ pub fn flow(flow: &Flow) -> String {
             Def::Overflow { .. } => "overflow".to_owned(),
             Def::Concat { axis, .. } => format!("concat {axis}"),
             Def::Slice { axis, start, .. } => format!("slice {axis} from {start}"),
+            Def::Transpose { .. } => "transpose".to_owned(),
             Def::Reshape { from, to, .. } => {
                 let to: Vec<String> = to.iter().map(|a| format!("{} = {}", a.name, a.size)).collect();
                 format!("reshape {} to {}", from.join(", "), to.join(", "))

@@ -403,6 +403,11 @@ pub enum Def {
         /// Those that come in their place, together as large.
         to: Vec<Axis>,
     },
+    /// The same with its axes in the order of the result's.
+    Transpose {
+        /// Spikes.
+        of: FlowId,
+    },
 }
 
 impl Def {
@@ -411,7 +416,7 @@ impl Def {
         match self {
             Def::Source(_) => vec![],
             Def::Map { inputs, .. } | Def::Scan { inputs, .. } => inputs.clone(),
-            Def::Slice { of, .. } | Def::Reshape { of, .. } => vec![*of],
+            Def::Slice { of, .. } | Def::Reshape { of, .. } | Def::Transpose { of } => vec![*of],
             Def::Reduce { input, .. } | Def::Pool { input, .. } => vec![*input],
             Def::Product { a, b, .. } | Def::Conv { a, b, .. } => vec![*a, *b],
             Def::PoolGrad { input, grad, .. } => vec![*input, *grad],

@@ -34,7 +34,7 @@ impl Plan {
 
 /// Into how many ranges a loop is cut.
 pub fn ranges(l: &Loop, batch: usize) -> usize {
-    l.extent.unwrap_or(batch).div_ceil(l.grain).max(1)
+    l.extent(batch).div_ceil(l.grain).max(1)
 }
 
 /// Lays out memory for up to `batch` samples. Sources, states, results and what is computed once keep their places; the

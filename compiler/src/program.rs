@@ -43,6 +43,27 @@ pub struct Buffer {
     pub ranges: bool,
     /// What it is for.
     pub purpose: Purpose,
+    /// If not zero: the last axis lies in tiles of so many, each tile by itself, the last one filled up with zeros.
+    #[serde(default)]
+    pub tile: usize,
+}
+
+impl Buffer {
+    /// Values whose last axis has this extent as the buffer keeps them.
+    pub fn tiled(&self, values: &[f32], last: usize) -> Vec<f32> {
+        if self.tile == 0 || last == 0 {
+            return values.to_vec();
+        }
+        let rows = values.len() / last;
+        let mut out = vec![0.0; last.div_ceil(self.tile) * rows * self.tile];
+        for (row, from) in values.chunks(last).enumerate() {
+            for (tile, part) in from.chunks(self.tile).enumerate() {
+                let at = (tile * rows + row) * self.tile;
+                out[at..at + part.len()].copy_from_slice(part);
+            }
+        }
+        out
+    }
 }
 
 /// A tensor in a buffer: where it starts and how far its dims are apart, in elements.
@@ -149,14 +170,28 @@ pub struct Loop {
     pub kernel: KernelId,
     /// The buffer of each argument.
     pub args: Vec<BufferId>,
-    /// Extent of the outermost loop; `None` for the number of samples.
+    /// Extent of the outermost loop; `None` for the number of samples, or of their parts.
     pub extent: Option<usize>,
+    /// Parts of a sample, a power of two.
+    #[serde(default = "one")]
+    pub parts: usize,
     /// Elements in one range of the outermost loop.
     pub grain: usize,
     /// What it computes, for people.
     pub label: String,
     /// Where in the network it belongs: whether it may multiply.
     pub region: Region,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Loop {
+    /// Extent of the outermost loop for so many samples.
+    pub fn extent(&self, samples: usize) -> usize {
+        self.extent.unwrap_or(samples * self.parts)
+    }
 }
 
 /// Contractions and the loop they feed.
@@ -209,6 +244,12 @@ impl Program {
         self.groups.iter().flat_map(|g| g.loops.iter().map(move |l| (g, l)))
     }
 
+    /// The buffers of a source.
+    pub fn sources(&self, source: Source) -> impl Iterator<Item = BufferId> {
+        let own = self.buffers.iter().enumerate().filter(move |(_, b)| b.purpose == Purpose::Source(source));
+        own.map(|(i, _)| BufferId::new(i))
+    }
+
     /// The buffer of a source, if the program reads or writes it.
     pub fn source(&self, source: Source) -> Option<BufferId> {
         self.buffers.iter().position(|b| b.purpose == Purpose::Source(source)).map(BufferId::new)
@@ -231,8 +272,9 @@ pub fn print(program: &Program) -> String {
         } else {
             ""
         };
+        let tile = if b.tile > 0 { format!(" in tiles of {}", b.tile) } else { String::new() };
         let format = if b.format == Format::F32 { String::new() } else { format!(" of {}", b.format.name()) };
-        let _ = writeln!(out, "  @{i}: {} elements{format}{over}, {:?}  // {}", b.elements, b.purpose, b.label);
+        let _ = writeln!(out, "  @{i}: {} elements{format}{over}{tile}, {:?}  // {}", b.elements, b.purpose, b.label);
     }
     for (i, group) in program.groups.iter().enumerate() {
         let _ = writeln!(out, "group {i}{}", if group.once { " once" } else { "" });
@@ -271,7 +313,8 @@ pub fn print(program: &Program) -> String {
                 Region::Encoder => "encoder ",
                 Region::Residue => "residue ",
             };
-            let _ = writeln!(out, "  {region}loop {}({})  // {}", l.kernel, args.join(", "), l.label);
+            let parts = if l.parts > 1 { format!(" in {} parts", l.parts) } else { String::new() };
+            let _ = writeln!(out, "  {region}loop {}({}){parts}  // {}", l.kernel, args.join(", "), l.label);
         }
     }
     for (door, word) in [(&program.enter, "enter"), (&program.leave, "leave")] {

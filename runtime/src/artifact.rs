@@ -1,6 +1,6 @@
 //! Ahead of time: a folded network as an object file with a C header, for programs that know nothing of snnc.
 
-use crate::session::{Inference, SessionError, inference_program, looks_at_all};
+use crate::session::{Inference, SessionError, looks_at_all, streaming_program};
 use crate::weights::Weights;
 use cranelift_module::{DataDescription, Linkage, Module, ModuleError, default_libcall_names};
 use cranelift_object::object::write::{Symbol as ObjectSymbol, SymbolSection};
@@ -118,10 +118,10 @@ pub fn build(checked: &Checked, weights: &Weights, options: &Options) -> Result<
         None => snake(&graph.name),
     };
     // The same values in the same places, whatever the target.
-    let session = Inference::new(checked, weights, 1, Watch::Nothing)?;
+    let session = Inference::streaming(checked, weights, 1, Watch::Nothing)?;
     let values: Vec<u8> = session.executable().weights().iter().flat_map(|x| x.to_le_bytes()).collect();
     let folded = fold(checked);
-    let (_, program) = inference_program(&folded, Watch::Nothing);
+    let (_, program) = streaming_program(&folded, Watch::Nothing);
     let image = image(&program, options.batch, &options.target)?;
     let embedded = options.embed.then_some(values.as_slice());
     let facts = Facts { checked, streams: looks_at_all(checked, &folded).is_none(), name: &name, image: &image, embed: options.embed };

@@ -5,7 +5,7 @@ use crate::artifact::ArtifactError;
 use crate::data::Dataset;
 use crate::energy::{self, Done, Layer};
 use crate::reference::{additions, all_fire};
-use crate::session::{Inference, fits_counted, inference_program};
+use crate::session::{Inference, fits_counted, streaming_program};
 use crate::weights::Weights;
 use ndarray::ArrayD;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
@@ -411,12 +411,12 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
     let checked = input.checked;
     let (graph, findings) = (checked.graph(), checked.findings());
     let folded = fold(checked);
-    let (_, program) = inference_program(&folded, Watch::Nothing);
+    let (_, program) = streaming_program(&folded, Watch::Nothing);
     let image = image(&program, input.batch, input.target)?;
     let census = census(&image.functions, &image.bytes, &image.triple)?;
     let mut folded_weights = None;
     if let Some(weights) = input.weights {
-        let session = Inference::new(checked, weights, 1, Watch::Nothing)?;
+        let session = Inference::streaming(checked, weights, 1, Watch::Nothing)?;
         let mut hash = Sha256::new();
         let bytes: Vec<u8> = session.executable().weights().iter().flat_map(|x| x.to_le_bytes()).collect();
         hash.update(&bytes);

@@ -179,19 +179,48 @@ fn energy(checked: &Checked, layers: Vec<Layer>) -> Energy {
 /// # Errors
 /// If the network cannot be run.
 pub fn measure(checked: &Checked, weights: &Weights, data: &Dataset, samples: usize) -> Result<Energy, EnergyError> {
+    let indices: Vec<usize> = (0..data.test.labels.len().min(samples)).collect();
+    let mut batches = indices.chunks(BATCH);
+    let next = |pictures: &mut Vec<f32>| {
+        let chunk = batches.next().unwrap_or_default();
+        data.gather(&data.test, chunk, 0.0, 0, 0, pictures);
+        chunk.len()
+    };
+    Ok(measured(checked, weights, next)?)
+}
+
+/// Runs the folded network on a batch `[B, (T,) axes…]` and charges what it did.
+///
+/// # Errors
+/// If the network cannot be run.
+pub fn on(checked: &Checked, weights: &Weights, pictures: &[f32], samples: usize) -> Result<Energy, SessionError> {
+    let each = pictures.len() / samples.max(1);
+    let mut batches = pictures.chunks((BATCH * each).max(1));
+    measured(checked, weights, |own: &mut Vec<f32>| {
+        own.clear();
+        own.extend_from_slice(batches.next().unwrap_or_default());
+        own.len() / each.max(1)
+    })
+}
+
+/// `next` writes a batch, and gives its samples; none are the end.
+fn measured(checked: &Checked, weights: &Weights, mut next: impl FnMut(&mut Vec<f32>) -> usize) -> Result<Energy, SessionError> {
     let folded = fold(checked);
     let mut session = Inference::new(checked, weights, BATCH, Watch::Operands)?;
-    let indices: Vec<usize> = (0..data.test.labels.len().min(samples)).collect();
     let mut sums: BTreeMap<(String, usize), f64> = BTreeMap::new();
-    let mut pictures = Vec::new();
-    for chunk in indices.chunks(BATCH) {
-        data.gather(&data.test, chunk, 0.0, 0, 0, &mut pictures);
-        session.run(&pictures, chunk.len())?;
+    let (mut pictures, mut samples) = (Vec::new(), 0);
+    loop {
+        let count = next(&mut pictures);
+        if count == 0 {
+            break;
+        }
+        session.run(&pictures, count)?;
+        samples += count;
         for (path, i, mean) in session.operands(checked.graph().time) {
-            *sums.entry((path, i)).or_default() += mean * chunk.len() as f64;
+            *sums.entry((path, i)).or_default() += mean * count as f64;
         }
     }
-    let rate = |path: &str, i: usize| sums.get(&(path.to_owned(), i)).map_or(1.0, |sum| sum / indices.len().max(1) as f64);
+    let rate = |path: &str, i: usize| sums.get(&(path.to_owned(), i)).map_or(1.0, |sum| sum / samples.max(1) as f64);
     let charged = layers(checked, &folded).into_iter().map(|(id, layer)| {
         let node = folded.graph.node(id);
         let spikes = |i: &usize| folded.graph.node(node.inputs[*i]).signal.kind <= Kind::Count;

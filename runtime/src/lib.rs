@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may stop at the first surprise"))]
 
 pub mod artifact;
+pub mod calibrate;
 pub mod certificate;
 pub mod convert;
 pub mod data;

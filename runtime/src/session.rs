@@ -13,10 +13,11 @@ use snnc_compiler::graph::{Graph, Node};
 use snnc_compiler::kernel::Format;
 use snnc_compiler::lower::{self, Optimizer, Watch, hyper};
 use snnc_compiler::plan::plan;
-use snnc_compiler::program::Program;
+use snnc_compiler::program::{BufferId, Program, Purpose};
 use snnc_compiler::text::bytes;
 use snnc_compiler::types::{Kind, ParamId, Signal};
 use std::borrow::Cow;
+use std::collections::HashMap;
 use thiserror::Error;
 
 /// Why a network cannot be run.
@@ -200,18 +201,32 @@ fn sink(device: &dyn Device, wanted: &Sink, call: &Call) -> Result<Vec<f32>, Dev
 #[derive(Debug)]
 pub struct Inference {
     executable: Executable,
+    checked: Checked,
+    folded: Folded,
     entry: Entry,
     classes: usize,
     done: usize,
     samples: usize,
     /// The network and a node of it that cannot run one time step at a time.
     looks_at_all: Option<(String, String)>,
+    watch: Watch,
+    /// Its program goes on from call to call.
+    streams: bool,
 }
 
-/// The program of a folded network.
+/// The program of a folded network that runs all time steps in one call.
 pub fn inference_program(folded: &Folded, watch: Watch) -> (Flow, Program) {
+    program_for(folded, watch, Target::Infer)
+}
+
+/// The program of a folded network that runs any number of time steps in a call and goes on in the next.
+pub fn streaming_program(folded: &Folded, watch: Watch) -> (Flow, Program) {
+    program_for(folded, watch, Target::Stream)
+}
+
+fn program_for(folded: &Folded, watch: Watch, target: Target) -> (Flow, Program) {
     let flow = lower::infer(folded, watch);
-    let program = fuse(&flow, Target::Infer, folded.graph.time);
+    let program = fuse(&flow, target, folded.graph.time);
     (flow, program)
 }
 
@@ -247,27 +262,66 @@ impl Inference {
     /// # Errors
     /// If it does not fit into memory, no code can be made, or a folded parameter is no f32.
     pub fn new(checked: &Checked, weights: &Weights, batch: usize, watch: Watch) -> Result<Inference, SessionError> {
+        Inference::with(checked, weights, batch, watch, false)
+    }
+
+    /// As [`Inference::new`], with the program for [`Inference::step`] from the start.
+    ///
+    /// # Errors
+    /// As [`Inference::new`].
+    pub fn streaming(checked: &Checked, weights: &Weights, batch: usize, watch: Watch) -> Result<Inference, SessionError> {
+        Inference::with(checked, weights, batch, watch, true)
+    }
+
+    fn with(checked: &Checked, weights: &Weights, batch: usize, watch: Watch, streams: bool) -> Result<Inference, SessionError> {
         fits_at_all(checked.graph(), batch)?;
         let folded = fold(checked);
-        let (_, program) = inference_program(&folded, watch);
+        let (_, program) = program_for(&folded, watch, if streams { Target::Stream } else { Target::Infer });
         fits(checked.graph(), &program, batch)?;
-        let mut executable = Executable::load(program, batch)?;
-        let originals = |id| weights.array::<f64>(checked.graph(), id);
+        let executable = Executable::load(program, batch)?;
+        let graph = checked.graph();
+        let looks_at_all = looks_at_all(checked, &folded).map(|path| (graph.name.clone(), path));
+        let (entry, classes) = (Entry::of(graph), graph.classes());
+        let mut session =
+            Inference { executable, checked: checked.clone(), folded, entry, classes, done: 0, samples: 0, looks_at_all, watch, streams };
+        session.set(weights)?;
+        Ok(session)
+    }
+
+    /// Takes in other weights.
+    ///
+    /// # Errors
+    /// If a folded parameter is no f32.
+    pub fn set(&mut self, weights: &Weights) -> Result<(), SessionError> {
+        let (graph, folded) = (self.checked.graph(), &self.folded);
+        let originals = |id| weights.array::<f64>(graph, id);
         let held = |(i, value)| {
             let (id, param) = (ParamId::new(i), folded.graph.param(ParamId::new(i)));
             let axes: Vec<(String, usize)> = lower::inference_axes(&param.axes).into_iter().map(|a| (a.name, a.size)).collect();
-            let range = |value| SessionError::Range { model: checked.graph().name.clone(), param: param.path.clone(), value };
+            let range = |value| SessionError::Range { model: graph.name.clone(), param: param.path.clone(), value };
             folded.held(id, &prepare(value, &originals, &axes)).map_err(range)
         };
         let values: Vec<Vec<f32>> = folded.prepare.par_iter().enumerate().map(held).collect::<Result<_, SessionError>>()?;
         for (i, values) in values.iter().enumerate() {
-            if let Some(buffer) = executable.program().source(Source::Param(ParamId::new(i))) {
-                executable.buffer_mut(buffer)[..values.len()].copy_from_slice(values);
+            let last = lower::inference_axes(&folded.graph.params[i].axes).last().map_or(1, |a| a.size);
+            let program = self.executable.program();
+            let own = program.sources(Source::Param(ParamId::new(i))).map(|b| (b, program.buffer(b).tiled(values, last)));
+            for (buffer, values) in own.collect::<Vec<_>>() {
+                self.executable.buffer_mut(buffer)[..values.len()].copy_from_slice(&values);
             }
         }
-        let graph = checked.graph();
-        let looks_at_all = looks_at_all(checked, &folded).map(|path| (graph.name.clone(), path));
-        Ok(Inference { executable, entry: Entry::of(graph), classes: graph.classes(), done: 0, samples: 0, looks_at_all })
+        Ok(())
+    }
+
+    /// Measures from now on how long each loop takes.
+    pub fn measure(&mut self) {
+        self.executable.measure();
+    }
+
+    /// What each loop of the last run computed, for people, and how many seconds that took.
+    pub fn seconds(&self) -> Vec<(String, f64)> {
+        let labels = self.executable.program().loops().map(|(_, l)| l.label.clone());
+        labels.zip(self.executable.seconds().iter().copied()).collect()
     }
 
     /// Number of classes.
@@ -291,7 +345,8 @@ impl Inference {
     }
 
     /// Runs some time steps on from where the last call stopped; the logits are those of all steps so far, as parts of
-    /// the whole: after the last step they are the network's. A batch of frames holds just these steps.
+    /// the whole: after the last step they are the network's. A batch of frames holds just these steps. The first call compiles
+    /// another program, unless this session is [`Inference::streaming`]; after [`Inference::run`] it begins anew.
     ///
     /// # Errors
     /// [`SessionError::Streaming`] if some operator looks at all time steps at once; [`SessionError::Input`] as
@@ -299,8 +354,38 @@ impl Inference {
     pub fn step(&mut self, batch: &[f32], samples: usize, steps: usize) -> Result<Vec<f32>, SessionError> {
         match &self.looks_at_all {
             Some((model, node)) => Err(SessionError::Streaming { model: model.clone(), node: node.clone() }),
-            None => self.steps(batch, samples, steps),
+            None => {
+                self.stream()?;
+                self.steps(batch, samples, steps)
+            }
         }
+    }
+
+    /// From the program that runs all time steps to the one that goes on from call to call.
+    fn stream(&mut self) -> Result<(), SessionError> {
+        if self.streams {
+            return Ok(());
+        }
+        let (_, program) = streaming_program(&self.folded, self.watch);
+        let batch = self.executable.batch();
+        fits(self.checked.graph(), &program, batch)?;
+        let mut executable = Executable::load(program, batch)?;
+        let mut held: HashMap<(Source, usize), &[f32]> = HashMap::new();
+        for (i, buffer) in self.executable.program().buffers.iter().enumerate() {
+            if let Purpose::Source(source @ Source::Param(_)) = buffer.purpose {
+                held.insert((source, buffer.tile), self.executable.buffer(BufferId(i as u32)));
+            }
+        }
+        for i in 0..executable.program().buffers.len() {
+            let buffer = &executable.program().buffers[i];
+            if let Purpose::Source(source @ Source::Param(_)) = buffer.purpose
+                && let Some(values) = held.get(&(source, buffer.tile))
+            {
+                executable.buffer_mut(BufferId(i as u32)).copy_from_slice(values);
+            }
+        }
+        (self.executable, self.streams, self.done) = (executable, true, 0);
+        Ok(())
     }
 
     fn steps(&mut self, batch: &[f32], samples: usize, steps: usize) -> Result<Vec<f32>, SessionError> {

@@ -1,18 +1,22 @@
 //! `snnc bench`
 
 use super::backend;
-use crate::args::{BenchArgs, BenchStepArgs, Format};
+use crate::args::{BenchArgs, BenchInferArgs, BenchStepArgs, Format};
 use crate::report::table;
 use crate::{Failure, model};
 use serde_json::{Value, json};
 use snnc_compiler::backend::context::HYPERS;
-use snnc_compiler::lower::{Optimizer, hyper};
+use snnc_compiler::lower::{Optimizer, Watch, hyper};
 use snnc_compiler::text::bytes;
+use snnc_runtime::calibrate::{calibrated, firing_rate, pictures};
 use snnc_runtime::device::Backend;
 use snnc_runtime::device::cuda::bench::{self, Measured};
-use snnc_runtime::session::{Mode, Unfolded};
-use snnc_runtime::weights::Weights;
+use snnc_runtime::energy::{self, Done};
+use snnc_runtime::session::{Inference, Mode, Unfolded};
+use snnc_runtime::train::checkpoint::replace;
+use snnc_runtime::weights::{Weights, to_bytes};
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::time::Instant;
 
 /// Side of the matrices that a device's rates are measured with.
@@ -21,7 +25,111 @@ const SIDE: usize = 8192;
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     match args {
         BenchArgs::Step(args) => step(args),
+        BenchArgs::Infer(args) => infer(args),
     }
+}
+
+fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
+    let loaded = model::load(&args.model)?;
+    let (checked, graph) = (&loaded.checked, loaded.checked.graph());
+    let (batch, repeats) = (args.batch as usize, args.repeats as usize);
+    let human = args.report.format == Format::Human;
+    let weights = match &args.weights {
+        Some(path) => Weights::read(path, graph, None).map_err(Failure::failed)?,
+        None => calibrated(checked, args.rate, 1).map_err(Failure::failed)?,
+    };
+    if let Some(path) = &args.keep {
+        let bytes = to_bytes(&weights.tensors(graph)).map_err(Failure::Failed)?;
+        replace(path, &bytes).map_err(Failure::failed)?;
+    }
+    let pictures = pictures(graph, batch, 2);
+    let mut session = Inference::new(checked, &weights, batch, Watch::Spikes).map_err(Failure::failed)?;
+    let rate = firing_rate(&mut session, graph, &pictures, batch).map_err(Failure::failed)?;
+    let additions = energy::on(checked, &weights, &pictures, batch).map_err(Failure::failed)?.operations(Done::Ac) * batch as f64;
+    let mut session = Inference::new(checked, &weights, batch, Watch::Nothing).map_err(Failure::failed)?;
+    let mut seconds = Vec::new();
+    for i in 0..repeats + 3 {
+        let start = Instant::now();
+        session.run(&pictures, batch).map_err(Failure::failed)?;
+        if i >= 3 {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let limit = additions_per_second();
+    session.measure();
+    let mut layers: Vec<(String, Vec<f64>)> = Vec::new();
+    for i in 0..repeats.min(10) {
+        session.run(&pictures, batch).map_err(Failure::failed)?;
+        for (j, (label, seconds)) in session.seconds().into_iter().enumerate() {
+            if i == 0 {
+                layers.push((label, vec![]));
+            }
+            layers[j].1.push(seconds);
+        }
+    }
+    let middle = median(&seconds);
+    let mut sorted = seconds.clone();
+    sorted.sort_by(f64::total_cmp);
+    let late = sorted[(sorted.len() * 95).div_ceil(100) - 1];
+    let share = additions / middle / limit;
+    if human {
+        println!(
+            "an inference of {}, {batch} samples, {} threads, {:.1} % of neurons firing",
+            graph.name,
+            rayon::current_num_threads(),
+            100.0 * rate
+        );
+        println!("latency        {:.3} ms, the median of {repeats}; 95 % within {:.3} ms", 1e3 * middle, 1e3 * late);
+        println!("images         {:.1} a second", batch as f64 / middle);
+        println!(
+            "additions      {:.2} G, {:.2} G a second, {:.1} % of the {:.1} G that registers take",
+            additions / 1e9,
+            additions / middle / 1e9,
+            100.0 * share,
+            limit / 1e9
+        );
+    }
+    if human {
+        let mut rows: Vec<(f64, &String)> = layers.iter().map(|(label, seconds)| (median(seconds), label)).collect();
+        rows.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let rows: Vec<Vec<String>> = rows.iter().take(40).map(|(s, label)| vec![format!("{:.3}", 1e3 * s), (*label).clone()]).collect();
+        println!("\n{}", table(&["ms", "layer"], &rows));
+    }
+    let layers: Vec<Value> = layers.iter().map(|(label, seconds)| json!({ "layer": label, "median_s": median(seconds) })).collect();
+    let report = json!({
+        "layers": layers,
+        "model": graph.name, "batch": batch, "threads": rayon::current_num_threads(),
+        "median_s": middle, "p95_s": late, "images_per_s": batch as f64 / middle,
+        "firing_rate": rate, "additions": additions, "additions_per_s": additions / middle,
+        "limit_additions_per_s": limit, "share_of_limit": share,
+    });
+    if !human {
+        println!("{report:#}");
+    }
+    Ok(())
+}
+
+/// Additions of f32 that all threads can do in a second, in registers of 128 bits.
+fn additions_per_second() -> f64 {
+    const CHAINS: usize = 12;
+    const ROUNDS: usize = 4_000_000;
+    fn chains(start: f32) -> [[f32; 4]; CHAINS] {
+        let mut all = [[start; 4]; CHAINS];
+        for _ in 0..ROUNDS {
+            for chain in &mut all {
+                for lane in chain.iter_mut() {
+                    *lane += start;
+                }
+            }
+        }
+        all
+    }
+    let best = (0..5).map(|_| {
+        let start = Instant::now();
+        rayon::broadcast(|_| black_box(chains(black_box(1e-9))));
+        start.elapsed().as_secs_f64()
+    });
+    (CHAINS * 4 * ROUNDS * rayon::current_num_threads()) as f64 / best.fold(f64::INFINITY, f64::min)
 }
 
 fn step(args: &BenchStepArgs) -> Result<(), Failure> {

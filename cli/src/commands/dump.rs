@@ -8,7 +8,7 @@ use snnc_compiler::fold::fold;
 use snnc_compiler::lower::{Optimizer, Watch};
 use snnc_compiler::{dump, graph, program};
 use snnc_grammar::parse;
-use snnc_runtime::session::{self, inference_program, unfolded_program};
+use snnc_runtime::session::{self, inference_program, streaming_program, unfolded_program};
 
 pub(crate) fn run(args: &DumpArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
@@ -25,6 +25,7 @@ pub(crate) fn run(args: &DumpArgs) -> Result<(), Failure> {
         Stage::Flow | Stage::Program => {
             let (flow, program) = match args.mode {
                 Mode::Infer => inference_program(&fold(checked), Watch::Nothing),
+                Mode::Stream => streaming_program(&fold(checked), Watch::Nothing),
                 Mode::Train => unfolded_program(checked, session::Mode::Train(optimizer()), args.precision.format()),
             };
             if args.stage == Stage::Flow {

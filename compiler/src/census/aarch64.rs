@@ -3,13 +3,13 @@
 use super::{Entry, Flow};
 
 /// What moves, adds, compares, selects, and works on bits.
-const PLAIN: [&str; 98] = [
+const PLAIN: [&str; 100] = [
     "add", "addp", "adds", "addv", "adr", "adrp", "and", "ands", "asr", "bic", "bif", "bit", "bsl", "ccmp", "clz", "cmeq", "cmge", "cmgt",
     "cmhi", "cmhs", "cmn", "cmp", "cnt", "cset", "csel", "csetm", "csinc", "csneg", "dup", "eon", "eor", "ext", "extr", "fabs", "fadd",
     "fcmeq", "fcmge", "fcmgt", "fcmp", "fcsel", "fcvtzs", "fcvtzu", "fmax", "fmaxnm", "fmin", "fminnm", "fmov", "fneg", "fsub", "ins",
-    "ld1", "ld1r", "ldadd", "ldaddal", "ldaxr", "ldp", "ldr", "ldrb", "ldrsw", "ldur", "lsl", "lsr", "mov", "movi", "movk", "movn", "movz",
-    "mvn", "mvni", "neg", "nop", "orn", "orr", "rbit", "rev64", "ror", "sbfx", "scvtf", "shl", "smax", "smin", "smov", "sshll", "sshr",
-    "st1", "stlxr", "stp", "str", "strb", "stur", "sub", "subs", "sxtw", "tbl", "tst", "ucvtf", "umov", "ushr",
+    "ld1", "ld1r", "ldadd", "ldaddal", "ldaxr", "ldp", "ldr", "ldrb", "ldrh", "ldrsw", "ldur", "lsl", "lsr", "mov", "movi", "movk", "movn",
+    "movz", "mvn", "mvni", "neg", "nop", "orn", "orr", "rbit", "rev64", "ror", "sbfx", "scvtf", "shl", "smax", "smin", "smov", "sshll",
+    "sshr", "st1", "stlxr", "stp", "str", "strb", "strh", "stur", "sub", "subs", "sxtw", "tbl", "tst", "ucvtf", "umov", "ushr",
 ];
 
 /// What the whitelist says of an instruction.

@@ -1,87 +1,10 @@
 //! Contractions and windows inside a loop: the value of one place (or several lanes) of their result.
-//!
-//! On spikes nothing is multiplied: a weight is added where there is a spike. If the spikes of a row are kept as bits, only
-//! those that are there are visited.
 
 use super::body::{At, Body, at_least};
-use super::{Fuser, Target};
-use crate::flow::{Bin, Cmp, ConvPart, Def, FlowId, Operand, Window};
+use super::events;
+use crate::flow::{Bin, Cmp, Def, FlowId, Operand, Window};
 use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var};
-use crate::program::{Purpose, View};
-
-impl Fuser<'_> {
-    /// Spikes of a recurrence, channels last, that some contraction over channels reads.
-    pub(super) fn read_as_bits(&self, id: FlowId) -> bool {
-        self.visited.contains(&id) && self.fired_in_rows(id)
-    }
-
-    /// What event-driven contractions visit: their operands, and the parts of those.
-    pub(super) fn find_visited(&mut self) {
-        let operands: Vec<FlowId> = self.ids().filter(|id| self.event_driven(*id)).map(|id| self.flow.get(id).def.inputs()[0]).collect();
-        for operand in operands {
-            self.visited.insert(operand);
-            if let Def::Concat { parts, .. } = &self.flow.get(operand).def {
-                self.visited.extend(parts);
-            }
-        }
-    }
-
-    /// Spikes of a recurrence, channels last.
-    fn fired_in_rows(&self, id: FlowId) -> bool {
-        let tensor = self.flow.get(id);
-        tensor.spikes && matches!(tensor.def, Def::Scan { .. }) && tensor.dims.axes.last().is_some_and(|a| a.name == "C")
-    }
-
-    /// A contraction of spikes with weights over the spikes' channels alone (and a window).
-    fn event_driven(&self, id: FlowId) -> bool {
-        let tensor = self.flow.get(id);
-        if self.target != Target::Infer || tensor.operand != Operand::Spikes {
-            return false;
-        }
-        let operand = match &tensor.def {
-            Def::Conv { a, part: ConvPart::Result, .. } => *a,
-            Def::Product { a, a_labels, b_labels, out_labels, .. } => {
-                let last_only = a_labels.last().is_some_and(|l| b_labels.contains(l) && !out_labels.contains(l));
-                let summed = a_labels.iter().filter(|l| !out_labels.contains(l)).count();
-                // Neighbouring lanes share the spikes of a row only if they are the weight's own outputs.
-                let lanes = out_labels.last().is_some_and(|l| b_labels.contains(l) && !a_labels.contains(l));
-                let weighs = b_labels.iter().filter(|l| *l != "T").count() == 2;
-                if !last_only || summed != 1 || !weighs || !lanes {
-                    return false;
-                }
-                *a
-            }
-            _ => return false,
-        };
-        match &self.flow.get(operand).def {
-            Def::Concat { parts, axis } => axis == "C" && parts.iter().all(|p| self.fired_in_rows(*p)),
-            _ => self.fired_in_rows(operand),
-        }
-    }
-
-    /// The bits of a spike tensor: rows of words, one bit for every channel.
-    pub(super) fn bits_view(&mut self, id: FlowId) -> View {
-        if let Some(view) = self.bits.get(&id) {
-            return view.clone();
-        }
-        let flow = self.flow;
-        let dims = flow.dims(id);
-        let (row, outer) = dims.axes.split_last().map_or((1, &[][..]), |(last, outer)| (last.size, outer));
-        let mut stride = row.div_ceil(64);
-        let mut axes = Vec::new();
-        for axis in outer.iter().rev() {
-            axes.insert(0, (axis.name.clone(), axis.size, stride));
-            stride *= axis.size;
-        }
-        let steps = if dims.time { self.time } else { 1 };
-        let label = format!("{} bits", flow.get(id).label);
-        let buffer = self.buffer(&label, 2 * stride * steps, dims.batch, Purpose::Temporary);
-        let view =
-            View { buffer, offset: 0, batch: if dims.batch { stride * steps } else { 0 }, time: if dims.time { stride } else { 0 }, axes };
-        self.bits.insert(id, view.clone());
-        view
-    }
-}
+use crate::program::View;
 
 /// An index together with how far it moves a place.
 type Term = (Int, i64);
@@ -100,7 +23,7 @@ pub(super) fn inline(body: &mut Body<'_, '_>, id: FlowId, at: At) -> Var {
 
 /// Wraps statements in loops over the taps of a window that lie inside the operand; `f` is given the operand's row and
 /// column and the tap's, as indices.
-fn taps(
+pub(super) fn taps(
     body: &mut Body<'_, '_>,
     window: Window,
     size: [usize; 2],
@@ -123,7 +46,7 @@ fn taps(
 }
 
 /// The place of a view whose rows and columns are other indices than the body's, without its channels.
-fn at_source(body: &mut Body<'_, '_>, view: &View, source: [Int; 2], at: At) -> Place {
+pub(super) fn at_source(body: &mut Body<'_, '_>, view: &View, source: [Int; 2], at: At) -> Place {
     let mut terms = Vec::new();
     if let (Some(b), true) = (body.batch, view.batch > 0) {
         terms.push((b, view.batch as i64));
@@ -147,26 +70,26 @@ fn at_source(body: &mut Body<'_, '_>, view: &View, source: [Int; 2], at: At) -> 
 
 fn conv(body: &mut Body<'_, '_>, id: FlowId, a: FlowId, b: FlowId, window: Window, at: At) -> Var {
     let flow = body.fuser.flow;
+    if body.fuser.event_driven(id) {
+        return events::sum(body, a, Some(window), vec![], b, at);
+    }
     let operand = flow.get(id).operand;
-    let weights = body.fuser.view(b);
     let size = ["H", "W"].map(|n| flow.dims(a).axis(n).map_or(1, |x| x.size));
     let acc = body.bind(at, Expr::Const(0.0));
-    let event = body.fuser.event_driven(id);
     let stmts = taps(body, window, size, at, &mut |body, source, taps| {
-        let out = body.index_of("C", at);
-        let stride = |axis: &str| weights.axis(axis).map_or(0, |(_, s)| s as i64);
-        let mut w = Place {
-            arg: body.arg(weights.buffer),
-            terms: vec![(taps[0], stride("kh")), (taps[1], stride("kw"))],
-            offset: weights.offset as i64,
+        let (weights, mut w) = if body.fuser.weighs(id) {
+            events::weights(body, b, at)
+        } else {
+            let weights = body.fuser.view(b);
+            let mut terms = body.along("C", weights.axis("out").map_or(0, |(_, s)| s as i64), at);
+            if let Some(t) = body.index_of("T", at) {
+                terms.extend(body.steps(&weights, t));
+            }
+            let place = Place { arg: body.arg(weights.buffer), terms, offset: weights.offset as i64 };
+            (weights, place)
         };
-        w.terms.extend(out.map(|o| (o, stride("out"))));
-        if let Some(t) = body.index_of("T", at) {
-            w.terms.extend(body.steps(&weights, t));
-        }
-        if event {
-            return events(body, a, &w, stride("in"), acc, |body, view| at_source(body, view, source, at));
-        }
+        let stride = |axis: &str| weights.axis(axis).map_or(0, |(_, s)| s as i64);
+        w.terms.extend([(taps[0], stride("kh")), (taps[1], stride("kw"))]);
         let view = body.fuser.view(a);
         let (channels, spread) = view.axis("C").unwrap_or((1, 1));
         let mut x = at_source(body, &view, source, at);
@@ -180,58 +103,6 @@ fn conv(body: &mut Body<'_, '_>, id: FlowId, a: FlowId, b: FlowId, window: Windo
         body.push(at, stmt);
     }
     acc
-}
-
-/// For every bit of the operand's rows: adds the weights of its channel.
-fn events(
-    body: &mut Body<'_, '_>,
-    operand: FlowId,
-    weights: &Place,
-    stride: i64,
-    acc: Var,
-    mut row: impl FnMut(&mut Body<'_, '_>, &View) -> Place,
-) -> Vec<Stmt> {
-    let flow = body.fuser.flow;
-    let parts = match &flow.get(operand).def {
-        Def::Concat { parts, .. } => parts.clone(),
-        _ => vec![operand],
-    };
-    let mut stmts = Vec::new();
-    let mut first = 0i64;
-    for part in parts {
-        let channels = flow.dims(part).axes.last().map_or(1, |a| a.size);
-        let view = body.fuser.bits_view(part);
-        let place = row(body, &view);
-        let (index, word, bit) = (body.int(), body.int(), body.int());
-        let mut w = weights.clone();
-        w.offset += first * stride;
-        w.terms.push((bit, stride));
-        let visit = |w: Place| {
-            let add = Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(Expr::Load(w)));
-            let each =
-                vec![Stmt::LetInt(bit, IntExpr::TrailingZeros(word)), Stmt::SetInt(word, IntExpr::ClearLowest(word)), Stmt::Set(acc, add)];
-            Stmt::While(Cond::NotZero(word), each)
-        };
-        let (whole, rest) = (channels as i64 / 64, channels % 64);
-        if whole > 0 {
-            let (mut place, mut w) = (place.clone(), w.clone());
-            place.terms.push((index, 1));
-            w.terms.push((index, 64 * stride));
-            let body = vec![Stmt::LetInt(word, IntExpr::Word(place)), visit(w)];
-            stmts.push(Stmt::For { index, from: Bound::Const(0), to: Bound::Const(whole), reverse: false, lanes: 1, body });
-        }
-        // Behind the last bit stands anything.
-        if rest > 0 {
-            let mut place = place;
-            place.offset += whole;
-            w.offset += 64 * whole * stride;
-            stmts.push(Stmt::LetInt(word, IntExpr::Word(place)));
-            stmts.push(Stmt::SetInt(word, IntExpr::And(word, (1 << rest) - 1)));
-            stmts.push(visit(w));
-        }
-        first += channels as i64;
-    }
-    stmts
 }
 
 /// Adds one term: `x` is the operand's place, `w` the other one's. `x_scalar`: the operand is the same for all lanes.
@@ -263,65 +134,56 @@ fn product(
 ) -> Var {
     let flow = body.fuser.flow;
     let tensor = flow.get(id);
-    let (a_view, b_view) = (body.fuser.view(a), body.fuser.view(b));
-    let acc = body.bind(at, Expr::Const(0.0));
-    // The result's own axes may be called otherwise than its labels.
     let out_dims = tensor.dims.labels();
-    let mut indices: Vec<(String, Int)> = Vec::new();
-    for (label, name) in out_labels.iter().zip(&out_dims) {
-        if let Some(index) = body.index_of(name, at) {
-            indices.push((label.clone(), index));
-        }
+    if body.fuser.event_driven(id) {
+        // The result's own axes may be called otherwise than its labels, and so may the operand's.
+        let named = a_labels.iter().zip(flow.dims(a).labels());
+        let rows = named.filter_map(|(label, theirs)| Some((out_dims[out_labels.iter().position(|l| l == label)?].clone(), theirs)));
+        let rows = rows.filter(|(own, _)| own != "B" && own != "T").collect();
+        return events::sum(body, a, None, rows, b, at);
     }
+    let a_view = body.fuser.view(a);
+    let acc = body.bind(at, Expr::Const(0.0));
+    let mut summed: Vec<(String, Int, usize)> = Vec::new();
     let time = body.fuser.time;
-    let lanes = tensor.dims.axes.last().and_then(|last| body.index_of(&last.name, at));
-    let mut summed: Vec<(Int, usize)> = Vec::new();
     let a_terms = spread(&a_view, flow.dims(a), a_labels, time);
     for (label, size, _) in &a_terms {
         if !out_labels.contains(label) && label != "B" && label != "T" {
-            let index = body.int();
-            indices.push((label.clone(), index));
-            summed.push((index, *size));
+            summed.push((label.clone(), body.int(), *size));
         }
     }
-    let place = |body: &mut Body<'_, '_>, view: &View, terms: &[(String, usize, usize)]| {
-        let index = |label: &String| indices.iter().find(|(l, _)| l == label).map(|(_, i)| *i);
+    let terms = |body: &mut Body<'_, '_>, view: &View, labels: &[(String, usize, usize)]| {
         let mut places = Vec::new();
-        for (label, _, stride) in terms {
-            match index(label) {
-                Some(step) if label == "T" => places.extend(body.steps(view, step)),
-                Some(i) => places.push((i, *stride as i64)),
-                None => {}
+        for (label, _, stride) in labels {
+            if let Some((_, index, _)) = summed.iter().find(|(l, ..)| l == label) {
+                places.push((*index, *stride as i64));
+            } else if let Some(i) = out_labels.iter().position(|l| l == label) {
+                match body.index_of(&out_dims[i], at) {
+                    Some(step) if label == "T" => places.extend(body.steps(view, step)),
+                    _ => places.extend(body.along(&out_dims[i], *stride as i64, at)),
+                }
             }
         }
-        Place { arg: body.arg(view.buffer), terms: places, offset: view.offset as i64 }
+        places
     };
-    if body.fuser.event_driven(id) {
-        let b_terms = spread(&b_view, flow.dims(b), b_labels, time);
-        let inner = a_labels.last().cloned().unwrap_or_default();
-        let stride = b_terms.iter().find(|(l, ..)| *l == inner).map_or(1, |(.., s)| *s as i64);
-        let mut w = place(body, &b_view, &b_terms);
-        let summed_index = indices.iter().find(|(l, _)| *l == inner).map(|(_, i)| *i);
-        w.terms.retain(|(i, _)| Some(*i) != summed_index);
-        let outer: Vec<(String, Int)> = indices.clone();
-        let stmts = events(body, a, &w, stride, acc, |body, view| {
-            let labels: Vec<String> = a_labels[..a_labels.len() - 1].to_vec();
-            let terms = bits_terms(view, &labels)
-                .iter()
-                .filter_map(|(label, stride)| outer.iter().find(|(l, _)| l == label).map(|(_, i)| (*i, *stride)))
-                .collect();
-            Place { arg: body.arg(view.buffer), terms, offset: view.offset as i64 }
-        });
-        for stmt in stmts {
-            body.push(at, stmt);
-        }
-        return acc;
-    }
-    let b_terms = spread(&b_view, flow.dims(b), b_labels, time);
-    let (x, w) = (place(body, &a_view, &a_terms), place(body, &b_view, &b_terms));
-    let x_scalar = lanes.is_none_or(|l| x.terms.iter().all(|(i, _)| *i != l));
+    let x_terms = terms(body, &a_view, &a_terms);
+    let x = Place { arg: body.arg(a_view.buffer), terms: x_terms, offset: a_view.offset as i64 };
+    let w = if body.fuser.weighs(id) {
+        let (view, mut w) = events::weights(body, b, at);
+        let b_terms = spread(&view, flow.dims(b), b_labels, time);
+        // Steps, tiles and lanes are in it.
+        let others: Vec<_> = b_terms.into_iter().filter(|(l, ..)| l != "T" && Some(l) != b_labels.last()).collect();
+        w.terms.extend(terms(body, &view, &others));
+        w
+    } else {
+        let view = body.fuser.view(b);
+        let b_terms = spread(&view, flow.dims(b), b_labels, time);
+        Place { arg: body.arg(view.buffer), terms: terms(body, &view, &b_terms), offset: view.offset as i64 }
+    };
+    let lane = tensor.dims.axes.last().and_then(|last| body.lane(&last.name, at));
+    let x_scalar = lane.is_none_or(|l| x.terms.iter().all(|(i, _)| *i != l));
     let mut stmts = accumulate(body, acc, tensor.operand, x, w, x_scalar);
-    for (index, size) in summed.into_iter().rev() {
+    for (_, index, size) in summed.into_iter().rev() {
         stmts = vec![Stmt::For { index, from: Bound::Const(0), to: Bound::Const(size as i64), reverse: false, lanes: 1, body: stmts }];
     }
     for stmt in stmts {
@@ -343,19 +205,6 @@ fn spread(view: &View, dims: &crate::flow::Dims, labels: &[String], time: usize)
     labels.iter().zip(strides).map(|(l, (size, stride))| (l.clone(), size, stride)).collect()
 }
 
-/// The same for bits, whose view has no channels.
-fn bits_terms(view: &View, labels: &[String]) -> Vec<(String, i64)> {
-    let mut strides = Vec::new();
-    if view.batch > 0 {
-        strides.push(view.batch);
-    }
-    if view.time > 0 {
-        strides.push(view.time);
-    }
-    strides.extend(view.axes.iter().map(|(.., stride)| *stride));
-    labels.iter().zip(strides).map(|(l, s)| (l.clone(), s as i64)).collect()
-}
-
 fn pool(body: &mut Body<'_, '_>, input: FlowId, max: bool, window: Window, at: At) -> Var {
     let flow = body.fuser.flow;
     let view = body.fuser.view(input);
@@ -374,8 +223,8 @@ fn pool(body: &mut Body<'_, '_>, input: FlowId, max: bool, window: Window, at: A
 
 fn with_channel(body: &mut Body<'_, '_>, view: &View, source: [Int; 2], at: At) -> Place {
     let mut place = at_source(body, view, source, at);
-    if let (Some(c), Some((_, stride))) = (body.index_of("C", at), view.axis("C")) {
-        place.terms.push((c, stride as i64));
+    if let Some((_, stride)) = view.axis("C") {
+        place.terms.extend(body.along("C", stride as i64, at));
     }
     place
 }

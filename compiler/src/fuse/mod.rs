@@ -5,10 +5,12 @@
 //! needed. In training a contraction is a step of its own, computed by a library; at inference it is part of the loop
 //! that reads it, and works on spikes.
 
+mod axial;
 mod bits;
 mod body;
 mod contract;
 mod doors;
+mod events;
 mod formats;
 mod views;
 
@@ -32,14 +34,24 @@ pub enum Target {
     /// A training step, or a run of the unfolded network: contractions are computed by a library; what varies over samples is
     /// kept in this format.
     Train(Format),
-    /// Folded inference: contractions are generated, states are kept between calls.
+    /// Folded inference: contractions are generated, and a call runs all time steps.
     Infer,
+    /// Folded inference of any number of time steps a call: states are kept between calls.
+    Stream,
+}
+
+impl Target {
+    /// Is folded inference.
+    fn infers(self) -> bool {
+        matches!(self, Target::Infer | Target::Stream)
+    }
 }
 
 /// Groups primitives and lays out memory.
 pub fn fuse(flow: &Flow, target: Target, time: usize) -> Program {
     let format = if let Target::Train(format) = target { format } else { Format::F32 };
     let (flow, formats) = bits::with_bits(formats::with_formats(views::with_copies(flow, format != Format::F32), format));
+    let (flow, formats) = axial::with_outputs_innermost(flow, formats, target, time);
     let mut fuser = Fuser::new(&flow, formats, target, time);
     fuser.find_visited();
     fuser.choose_stored();
@@ -49,8 +61,13 @@ pub fn fuse(flow: &Flow, target: Target, time: usize) -> Program {
 
 /// A step of the schedule.
 enum Item {
-    Loop { space: Space, roots: Vec<FlowId> },
+    Loop {
+        space: Space,
+        roots: Vec<FlowId>,
+    },
     Contract(FlowId),
+    /// Bits only.
+    Transpose(FlowId),
 }
 
 /// What a loop runs over, and where in the network it belongs.
@@ -80,6 +97,10 @@ struct Fuser<'a> {
     bits: HashMap<FlowId, View>,
     /// What event-driven contractions read.
     visited: HashSet<FlowId>,
+    /// Is read as numbers, not only as bits.
+    numbers: Vec<bool>,
+    /// Weights that lie in tiles of so many outputs.
+    tiled: HashMap<(FlowId, usize), View>,
 }
 
 impl<'a> Fuser<'a> {
@@ -100,6 +121,8 @@ impl<'a> Fuser<'a> {
             views: vec![None; n],
             bits: HashMap::new(),
             visited: HashSet::new(),
+            numbers: vec![true; n],
+            tiled: HashMap::new(),
         }
     }
 
@@ -110,7 +133,7 @@ impl<'a> Fuser<'a> {
     /// Computed by a library, as a step of its own.
     fn library(&self, id: FlowId) -> bool {
         let contracts = matches!(self.flow.get(id).def, Def::Product { .. } | Def::Masked { .. } | Def::Conv { .. } | Def::Overflow { .. });
-        self.target != Target::Infer && contracts
+        !self.target.infers() && contracts
     }
 
     /// Reads its operands at other places than its own, so they must lie in memory.
@@ -126,6 +149,7 @@ impl<'a> Fuser<'a> {
                 | Def::Concat { .. }
                 | Def::Slice { .. }
                 | Def::Reshape { .. }
+                | Def::Transpose { .. }
         )
     }
 
@@ -144,7 +168,7 @@ impl<'a> Fuser<'a> {
 
     /// Where a tensor belongs.
     fn region(&self, id: FlowId) -> Region {
-        if self.target == Target::Infer { self.flow.get(id).region } else { Region::Training }
+        if self.target.infers() { self.flow.get(id).region } else { Region::Training }
     }
 
     fn is_source(&self, id: FlowId) -> bool {
@@ -167,12 +191,14 @@ impl<'a> Fuser<'a> {
             let tensor = self.flow.get(id);
             for input in tensor.def.inputs() {
                 // What may multiply and what may not share no loop.
-                if self.gathers(id) || (self.region(input) != self.region(id) && !self.is_source(input)) {
+                let apart = self.gathers(id) || (self.region(input) != self.region(id) && !self.is_source(input));
+                if apart && self.numbers[input.index()] {
                     self.stored[input.index()] = true;
                 }
             }
             match &tensor.def {
-                Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } => self.stored[id.index()] = true,
+                Def::Source(_) | Def::Concat { .. } | Def::Transpose { .. } => self.stored[id.index()] = self.numbers[id.index()],
+                Def::Slice { .. } | Def::Reshape { .. } => self.stored[id.index()] = true,
                 Def::Map { inputs, .. } => {
                     // A small tensor read by a larger loop would be computed again for every sample.
                     for input in inputs {
@@ -220,7 +246,8 @@ impl<'a> Fuser<'a> {
             }
             self.root[id.index()] = match tensor.def {
                 Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } => false,
-                Def::Map { .. } => self.stored[id.index()],
+                Def::Map { .. } => self.stored[id.index()] || self.read_as_bits(id),
+                Def::Transpose { .. } => self.read_as_bits(id),
                 _ => !again,
             };
             if self.stored[id.index()] || self.root[id.index()] {
@@ -258,6 +285,7 @@ impl<'a> Fuser<'a> {
             Def::Source(_) => None,
             Def::Slice { of, .. } | Def::Reshape { of, .. } => self.ready(*of),
             Def::Concat { parts, .. } => parts.iter().filter_map(|p| self.ready(*p)).max(),
+            Def::Transpose { of } => self.item_of[id.index()].or_else(|| self.ready(*of)),
             _ => self.item_of[id.index()],
         }
     }
@@ -275,7 +303,7 @@ impl<'a> Fuser<'a> {
     /// needs them, however early they could be.
     fn waits(&self, id: FlowId) -> bool {
         let scan = matches!(self.flow.get(id).def, Def::Scan { .. });
-        scan && self.target != Target::Infer && !self.stored[id.index()]
+        scan && !self.target.infers() && !self.stored[id.index()]
     }
 
     fn schedule(&mut self) {
@@ -285,8 +313,8 @@ impl<'a> Fuser<'a> {
                 self.schedule_one(id, &waiting);
             }
         }
-        // What another item reads must be stored.
-        for id in self.ids().filter(|i| self.root[i.index()]) {
+        // What another item reads must be stored; bits are.
+        for id in self.ids().filter(|i| self.root[i.index()] && !self.reads_bits(*i)).collect::<Vec<_>>() {
             for read in self.reads(id) {
                 if self.root[read.index()] && self.item_of[read.index()] != self.item_of[id.index()] {
                     self.stored[read.index()] = true;
@@ -297,7 +325,8 @@ impl<'a> Fuser<'a> {
 
     /// Neighbouring threads make a word of bits, and threads that add up have other neighbours.
     fn apart(&self, roots: &[FlowId], members: &[FlowId]) -> bool {
-        let bits = |id: &FlowId| self.formats[id.index()] == Format::Bit;
+        // At inference a sample's sums are one loop's, and what is tiled is cut into parts.
+        let bits = |id: &FlowId| self.formats[id.index()] == Format::Bit || self.tiles(*id);
         let sums = |id: &FlowId| matches!(self.flow.get(*id).def, Def::Reduce { .. }) && !self.over_time_only(*id);
         let [some, others] = [roots, members].map(|all| (all.iter().any(bits), all.iter().any(sums)));
         some.0 && others.1 || some.1 && others.0
@@ -308,6 +337,11 @@ impl<'a> Fuser<'a> {
         if self.library(id) {
             self.item_of[id.index()] = Some(self.items.len());
             self.items.push(Item::Contract(id));
+            return;
+        }
+        if let Def::Transpose { .. } = self.flow.get(id).def {
+            self.item_of[id.index()] = Some(self.items.len());
+            self.items.push(Item::Transpose(id));
             return;
         }
         let space = self.space(id);
@@ -334,7 +368,7 @@ impl<'a> Fuser<'a> {
                 let own = match self.flow.get(*read).def {
                     Def::Reduce { .. } => self.over_time_only(*read),
                     Def::Map { .. } | Def::Scan { .. } | Def::Pool { .. } | Def::PoolGrad { .. } => true,
-                    Def::Product { .. } | Def::Conv { .. } => self.target == Target::Infer,
+                    Def::Product { .. } | Def::Conv { .. } => self.target.infers(),
                     _ => false,
                 };
                 let same = own && !self.gathers(id) && self.space(*read) == space;
@@ -348,7 +382,7 @@ impl<'a> Fuser<'a> {
                     && roots.len() + members.len() <= MAX_ROOTS
                     && roots.iter().any(|r| reads.contains(r) || self.reads(*r).iter().any(|x| reads.contains(x)))
             }
-            Item::Contract(_) => false,
+            Item::Contract(_) | Item::Transpose(_) => false,
         });
         let item = joined.unwrap_or(self.items.len());
         members.sort();
@@ -370,10 +404,15 @@ impl<'a> Fuser<'a> {
                     let contract = self.contract(*id);
                     pending.push(contract);
                 }
+                Item::Transpose(id) => {
+                    let id = *id;
+                    let loops = body::transpose(&mut self, index, id);
+                    self.program.groups.push(Group { contracts: std::mem::take(&mut pending), loops, once: false });
+                }
                 Item::Loop { space, roots } => {
                     let (space, roots) = (space.clone(), roots.clone());
                     let loops = body::emit(&mut self, index, &space, &roots);
-                    let once = self.target == Target::Infer && self.is_static(&roots);
+                    let once = self.target.infers() && self.is_static(&roots);
                     self.program.groups.push(Group { contracts: std::mem::take(&mut pending), loops, once });
                 }
             }
@@ -441,7 +480,15 @@ impl<'a> Fuser<'a> {
     }
 
     fn buffer(&mut self, label: &str, elements: usize, batch: bool, purpose: Purpose) -> BufferId {
-        self.program.buffers.push(Buffer { label: label.to_owned(), elements, batch, ranges: false, purpose, format: Format::F32 });
+        self.program.buffers.push(Buffer {
+            label: label.to_owned(),
+            elements,
+            batch,
+            ranges: false,
+            purpose,
+            format: Format::F32,
+            tile: 0,
+        });
         BufferId::new(self.program.buffers.len() - 1)
     }
 
@@ -466,7 +513,7 @@ impl<'a> Fuser<'a> {
         label: String,
         region: Region,
     ) -> Loop {
-        Loop { kernel: self.kernel(kernel, region), args, extent, grain, label, region }
+        Loop { kernel: self.kernel(kernel, region), args, extent, parts: 1, grain, label, region }
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) fn renumber(def: &mut Def, mut new: impl FnMut(FlowId) -> FlowId) {
     match def {
         Def::Source(_) => {}
         Def::Map { inputs, .. } | Def::Scan { inputs, .. } => inputs.iter_mut().for_each(at),
-        Def::Slice { of, .. } | Def::Reshape { of, .. } => at(of),
+        Def::Slice { of, .. } | Def::Reshape { of, .. } | Def::Transpose { of } => at(of),
         Def::Reduce { input, .. } | Def::Pool { input, .. } => at(input),
         Def::Product { a, b, .. } | Def::Conv { a, b, .. } => {
             at(a);
@@ -118,7 +118,7 @@ pub(super) fn parts(flow: &Flow) -> Parts {
 pub(super) fn home(flow: &Flow, part_of: &Parts, id: FlowId) -> FlowId {
     match (part_of.get(&id), &flow.get(id).def) {
         (Some((whole, ..)), _) => home(flow, part_of, *whole),
-        (None, Def::Slice { of, .. } | Def::Reshape { of, .. }) => home(flow, part_of, *of),
+        (None, Def::Slice { of, .. } | Def::Reshape { of, .. } | Def::Transpose { of }) => home(flow, part_of, *of),
         _ => id,
     }
 }
@@ -138,7 +138,7 @@ impl Fuser<'_> {
     fn place(&mut self, id: FlowId, part_of: &Parts) -> View {
         let flow = self.flow;
         let tensor = flow.get(id);
-        if let Some((whole, axis, start)) = part_of.get(&id) {
+        if let Some((whole, axis, start)) = part_of.get(&id).filter(|(whole, ..)| self.stored[whole.index()]) {
             if self.views[whole.index()].is_none() {
                 self.views[whole.index()] = Some(self.place(*whole, part_of));
             }
@@ -149,6 +149,11 @@ impl Fuser<'_> {
         }
         if let Def::Reshape { of, from, to } = &tensor.def {
             return reshape(self.view(*of), from, to);
+        }
+        if let Def::Transpose { of } = &tensor.def {
+            let own = self.view(*of);
+            let axes = tensor.dims.axes.iter().filter_map(|a| own.axes.iter().find(|(name, ..)| *name == a.name).cloned());
+            return View { axes: axes.collect(), ..own };
         }
         // In place, if the new value of a source is all that is stored of it.
         if let Some(source) = updates(flow, id)
@@ -179,7 +184,7 @@ impl Fuser<'_> {
     /// A sum over T that goes on from call to call.
     pub(super) fn keeps(&self, id: FlowId) -> bool {
         let Def::Reduce { input, .. } = self.flow.get(id).def else { return false };
-        self.target == super::Target::Infer && self.flow.dims(input).time && !self.flow.dims(id).time
+        self.target == super::Target::Stream && self.flow.dims(input).time && !self.flow.dims(id).time
     }
 
     fn source_view(&self, source: Source) -> Option<View> {

@@ -113,6 +113,8 @@ pub enum IntExpr {
     Ones(Int),
     /// The bits that it shares with a constant.
     And(Int, i64),
+    /// It or a constant, whichever is less.
+    Least(Int, i64),
 }
 
 /// A condition.
@@ -192,6 +194,22 @@ pub enum Stmt {
     /// Writes a bit for each lane: whether the number is not zero; the place counts bits, and what it says is a multiple of eight. The
     /// bits up to the next multiple of eight are zeros.
     StoreBits(Place, Var),
+    /// Transposes a block of bits: the bit for column j in the word of row i goes to the bit for row i in the word of column j. The other
+    /// bits of the words that are written are zeros. Places and distances count words.
+    Transpose {
+        /// The first row.
+        from: Place,
+        /// How far rows are apart.
+        rows_apart: i64,
+        /// How many there are, at most 64.
+        rows: usize,
+        /// The first column.
+        to: Place,
+        /// How far columns are apart.
+        columns_apart: i64,
+        /// How many there are, at most 64.
+        columns: usize,
+    },
     /// A loop.
     For {
         /// Its index.
@@ -244,7 +262,8 @@ pub fn decides(body: &[Stmt], index: Int) -> bool {
         | IntExpr::Less(i)
         | IntExpr::Quotient(i, _)
         | IntExpr::Ones(i)
-        | IntExpr::And(i, _) => *i == index,
+        | IntExpr::And(i, _)
+        | IntExpr::Least(i, _) => *i == index,
     };
     let cond = |c: &Cond| match c {
         Cond::NotZero(i) | Cond::Positive(i) | Cond::Within(i, _) => *i == index,
@@ -261,6 +280,7 @@ pub fn decides(body: &[Stmt], index: Int) -> bool {
         | Stmt::StoreScratch(..)
         | Stmt::StoreWord(..)
         | Stmt::StoreHalf(..)
-        | Stmt::StoreBits(..) => false,
+        | Stmt::StoreBits(..)
+        | Stmt::Transpose { .. } => false,
     })
 }

@@ -27,6 +27,10 @@ fn stmts(body: &[Stmt], depth: usize, out: &mut String) {
             Stmt::StoreScratch(s, i, e) => writeln!(out, "{pad}s{s}[i{}] = {}", i.0, expr(e)),
             Stmt::StoreWord(p, i) => writeln!(out, "{pad}word {} = i{}", place(p), i.0),
             Stmt::StoreHalf(p, i) => writeln!(out, "{pad}half {} = i{}", place(p), i.0),
+            Stmt::Transpose { from, rows_apart, rows, to, columns_apart, columns } => {
+                let (from, to) = (place(from), place(to));
+                writeln!(out, "{pad}words {to}, {columns} by {columns_apart} = transposed {from}, {rows} by {rows_apart}")
+            }
             Stmt::StoreBits(p, v) => writeln!(out, "{pad}bits {} = v{}", place(p), v.0),
             Stmt::For { index, from, to, reverse, lanes, body } => {
                 let order = if *reverse { " reverse" } else { "" };
@@ -96,6 +100,7 @@ fn int(e: &IntExpr) -> String {
         IntExpr::Half(p) => format!("half {}", place(p)),
         IntExpr::Ones(i) => format!("ones(i{})", i.0),
         IntExpr::And(i, mask) => format!("i{} & {mask:#x}", i.0),
+        IntExpr::Least(i, n) => format!("i{} min {n}", i.0),
     }
 }
 

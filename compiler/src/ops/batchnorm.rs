@@ -82,6 +82,10 @@ impl Operator for BatchNorm {
         BatchNorm { shifts: false, ..self.clone() }
     }
 
+    fn momentum(&self) -> Option<f64> {
+        Some(self.momentum)
+    }
+
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {
         let s = self.statistics(e);
         if !self.shifts {

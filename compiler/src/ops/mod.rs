@@ -256,6 +256,11 @@ pub trait Operator: Sized + Clone {
         true
     }
 
+    /// Weight of a batch's statistics in the running ones, if it keeps such.
+    fn momentum(&self) -> Option<f64> {
+        None
+    }
+
     /// Reference evaluation.
     fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F>;
 
@@ -359,6 +364,10 @@ macro_rules! operators {
             /// See [`Operator::streams`].
             pub fn streams(&self) -> bool {
                 match self { $(Op::$name(o) => o.streams(),)* }
+            }
+            /// See [`Operator::momentum`].
+            pub fn momentum(&self) -> Option<f64> {
+                match self { $(Op::$name(o) => o.momentum(),)* }
             }
             /// See [`Operator::eval`].
             pub fn eval<F: Real>(&self, e: &Eval<'_, F>) -> Evaluated<F> {

@@ -11,6 +11,7 @@ use snnc_compiler::backend::context;
 use snnc_compiler::plan::{self, plan};
 use snnc_compiler::program::{BufferId, Loop, Program, Purpose};
 use std::borrow::Cow;
+use std::time::Instant;
 
 /// Elements of a cache line.
 const LINE: usize = 16;
@@ -115,6 +116,8 @@ pub struct Executable {
     places: Vec<(usize, usize, bool)>,
     batch: usize,
     started: bool,
+    /// Seconds of every loop in the last run, if they are measured.
+    seconds: Option<Vec<f64>>,
 }
 
 impl std::fmt::Debug for Executable {
@@ -153,7 +156,7 @@ impl Executable {
         let missing = || CodeError("a function is missing".into());
         let drives =
             (0..program.loops().count()).map(|i| code.act(&format!("drive_{i}")).ok_or_else(missing)).collect::<Result<Vec<_>, _>>()?;
-        let mut executable = Executable { program, code, drives, context, memory, weights, places, batch, started: false };
+        let mut executable = Executable { program, code, drives, context, memory, weights, places, batch, started: false, seconds: None };
         let init = executable.code.address("init").ok_or_else(missing)?;
         let (context, memory) = (executable.context().get(), executable.memory.get_mut().as_mut_ptr());
         let weights = executable.weights.get().as_ptr();
@@ -232,12 +235,22 @@ impl Executable {
         logits
     }
 
+    /// Measures from now on how long each loop takes.
+    pub fn measure(&mut self) {
+        self.seconds = Some(vec![]);
+    }
+
+    /// Seconds of every loop in the last run, if they are measured.
+    pub fn seconds(&self) -> &[f64] {
+        self.seconds.as_deref().unwrap_or_default()
+    }
+
     /// Runs all groups on what was taken in, on the threads of the pool.
     pub fn run(&mut self, call: &Call) {
         for (i, x) in call.hyper.iter().enumerate() {
             self.context.get_mut()[context::HYPER as usize / 4 + i] = *x;
         }
-        match self.code.act("step").filter(|_| rayon::current_num_threads() == 1) {
+        match self.code.act("step").filter(|_| rayon::current_num_threads() == 1 && self.seconds.is_none()) {
             // SAFETY: the context is connected.
             Some(step) => unsafe { step(self.context().get().cast()) },
             None => Team::run(|team| self.run_groups(call, team)),
@@ -252,6 +265,7 @@ impl Executable {
         let pointer = |(first, _, weighs): &(usize, usize, bool)| Pointer(unsafe { if *weighs { weights } else { memory }.add(*first) });
         let pointers: Vec<Pointer> = self.places.iter().map(pointer).collect();
         let mut drives = self.drives.iter();
+        let mut seconds = self.seconds.is_some().then(Vec::new);
         for group in &self.program.groups {
             let own: Vec<Act> = drives.by_ref().take(group.loops.len()).copied().collect();
             if group.once && self.started {
@@ -264,9 +278,12 @@ impl Executable {
                 set(context, context::RANGES, plan::ranges(first, call.batch) as i64);
             }
             for (l, drive) in group.loops.iter().zip(own) {
+                let begun = Instant::now();
                 run_loop(l, drive, context, call, team);
+                seconds.iter_mut().for_each(|s| s.push(begun.elapsed().as_secs_f64()));
             }
         }
+        self.seconds = seconds;
         set(context, context::STARTED, 1);
     }
 

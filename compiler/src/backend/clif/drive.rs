@@ -94,7 +94,7 @@ impl Writer<'_, '_> {
         let taken = self.b.ins().iadd_imm_s(self.ctx, i64::from(context::TAKEN));
         let extent = match l.extent {
             Some(n) => self.constant(n as i64),
-            None => self.load(context::SAMPLES),
+            None => self.units(&l),
         };
         let (range, begin) = (self.b.declare_var(I64), self.b.declare_var(I64));
         let grain = l.grain as i64;
@@ -279,6 +279,12 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
+    /// Parts of all samples.
+    fn units(&mut self, l: &Loop) -> Value {
+        let samples = self.load(context::SAMPLES);
+        self.b.ins().ishl_imm_u(samples, i64::from(l.parts.trailing_zeros()))
+    }
+
     /// Into how many ranges a loop is cut.
     fn ranges(&mut self, l: &Loop) -> Result<Value, CodeError> {
         if let Some(extent) = l.extent {
@@ -287,8 +293,8 @@ impl Writer<'_, '_> {
         if !l.grain.is_power_of_two() {
             return Err(CodeError("samples are cut by a number that is no power of two".into()));
         }
-        let samples = self.load(context::SAMPLES);
-        let last = self.b.ins().iadd_imm_s(samples, l.grain as i64 - 1);
+        let units = self.units(l);
+        let last = self.b.ins().iadd_imm_s(units, l.grain as i64 - 1);
         Ok(self.b.ins().sshr_imm_u(last, i64::from(l.grain.trailing_zeros())))
     }
 

@@ -39,7 +39,7 @@ impl Emitter<'_> {
         let base = self.args[place.arg];
         // What the innermost index adds comes last, so that the rest can be computed before the loop.
         let mut terms = place.terms.clone();
-        terms.sort_by_key(|(i, _)| (Some(*i) == self.lane, *i));
+        terms.sort_by_key(|(i, _)| (Some(*i) == self.lane, self.order.get(i).copied()));
         let start = if place.offset == 0 { base } else { self.b.ins().iadd_imm_s(base, place.offset * size) };
         self.affine(start, &terms, size)
     }
@@ -116,14 +116,14 @@ impl Emitter<'_> {
         let whole = 4 * self.width;
         let bits =
             if self.lanes == whole { bits } else { self.b.ins().band_imm_u(bits, (1u64 << self.lanes).wrapping_sub(1).cast_signed()) };
-        debug_assert!(place.offset % 8 == 0 && place.terms.iter().all(|(i, s)| s % 8 == 0 || Some(*i) == self.lane));
-        let bytes = |(int, stride): &(Int, i64)| (*int, stride / 8);
-        let terms = place.terms.iter().filter(|(i, _)| Some(*i) != self.lane).map(bytes).collect();
-        let place = Place { arg: place.arg, terms, offset: place.offset / 8 };
-        let mut address = self.address(&place, 1);
-        if let Some(lane) = self.lane {
-            let index = self.int(lane);
-            let byte = self.b.ins().ushr_imm_u(index, 3);
+        // What moves by whole bytes, and indices that move by single bits and are multiples of eight.
+        let (bytes, single): (Vec<_>, Vec<_>) = place.terms.iter().copied().partition(|(_, stride)| stride % 8 == 0);
+        let terms = bytes.into_iter().map(|(int, stride)| (int, stride / 8)).collect();
+        let mut address = self.address(&Place { arg: place.arg, terms, offset: place.offset / 8 }, 1);
+        if !single.is_empty() {
+            let zero = self.b.ins().iconst(I64, 0);
+            let bit = self.affine(zero, &single, 1);
+            let byte = self.b.ins().ushr_imm_u(bit, 3);
             address = self.b.ins().iadd(address, byte);
         }
         let (mut at, end) = (0, self.lanes.div_ceil(8));

@@ -6,10 +6,12 @@
 //! alone is written vector by vector, so that a chain of such statements needs few registers. Outside the encoder
 //! nothing is multiplied, addresses neither: their constant factors are shifts and additions.
 
+mod bits;
 mod drive;
 mod image;
 mod math;
 mod memory;
+mod parked;
 
 pub use image::{HEADER, Image, Symbol, Target, image};
 
@@ -19,13 +21,16 @@ use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Kernel, Place, Stmt, Var};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::V128Imm;
 use cranelift_codegen::ir::types::{F32, F32X4, I32, I32X4, I64};
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, Value};
+use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, Value};
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_frontend::{FunctionBuilder, Variable};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The most bytes of a kernel's own arrays: they stand on a thread's stack.
 const MOST_SCRATCH: usize = 512 << 10;
+
+/// Up to so many lanes numbers need few registers.
+const FEW_LANES: usize = 8;
 
 /// Why no code could be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +74,11 @@ fn kernel(
         scratch,
         lane_bytes: lane_bytes as i64,
         ints: HashMap::new(),
+        order: HashMap::new(),
+        parked: if lanes(&kernel.body) > FEW_LANES { parked::parked(&kernel.body) } else { HashSet::new() },
         vars: HashMap::new(),
         masks: HashMap::new(),
+        changing: changing(&kernel.body).collect(),
         places: HashMap::new(),
         lane: None,
         lanes: 1,
@@ -85,6 +93,13 @@ fn kernel(
     Ok(())
 }
 
+/// Where a vector of a number is kept.
+#[derive(Clone, Copy)]
+enum Home {
+    Variable(Variable),
+    Slot(StackSlot),
+}
+
 struct Emitter<'a> {
     b: FunctionBuilder<'a>,
     ctx: Value,
@@ -96,10 +111,16 @@ struct Emitter<'a> {
     /// Bytes of an element of these.
     lane_bytes: i64,
     ints: HashMap<Int, Variable>,
+    /// Where an integer was declared, counted in order: what was declared before a loop does not change in it.
+    order: HashMap<Int, usize>,
     /// The vectors of a number.
-    vars: HashMap<Var, Vec<Variable>>,
+    vars: HashMap<Var, Vec<Home>>,
+    /// Numbers that wait in memory while a loop that needs the registers runs.
+    parked: HashSet<Var>,
     /// Where numbers that are spikes came from: for each vector, the lanes that are not zero. As long as they stay what they are.
     masks: HashMap<(Var, usize), Value>,
+    /// Numbers that are set after they were declared.
+    changing: HashSet<Var>,
     /// Addresses of places, as long as no integer changes.
     places: HashMap<(Place, i64), Value>,
     /// The index whose elements are the lanes.
@@ -113,6 +134,15 @@ struct Emitter<'a> {
     flags: MemFlagsData,
     /// Belongs where multiplying is allowed: addresses may be, too.
     may_multiply: bool,
+}
+
+/// The numbers that are set.
+fn changing(body: &[Stmt]) -> Box<dyn Iterator<Item = Var> + '_> {
+    Box::new(body.iter().flat_map(|stmt| match stmt {
+        Stmt::Set(var, _) => Box::new(std::iter::once(*var)),
+        Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => changing(body),
+        _ => Box::new(std::iter::empty()) as Box<dyn Iterator<Item = Var>>,
+    }))
 }
 
 /// The most lanes that run at once.
@@ -129,7 +159,10 @@ impl Emitter<'_> {
     fn stmts(&mut self, body: &[Stmt]) {
         let mut rest = body;
         while !rest.is_empty() {
-            let count = rest.iter().take_while(|stmt| self.lanewise(stmt)).count();
+            // A sum that waits elsewhere leaves its registers at once.
+            let waits = |stmt: &Stmt| matches!(stmt, Stmt::Let(var, Expr::Var(_)) if self.parked.contains(var));
+            let waiting = rest.iter().take_while(|stmt| waits(stmt)).count();
+            let count = if waiting > 0 { waiting } else { rest.iter().take_while(|stmt| self.lanewise(stmt) && !waits(stmt)).count() };
             let (run, after) = rest.split_at(count);
             rest = after;
             self.run(run);
@@ -154,9 +187,14 @@ impl Emitter<'_> {
     fn run(&mut self, run: &[Stmt]) {
         self.places.clear();
         for stmt in run {
-            if let Stmt::Let(var, _) = stmt {
-                let variables = (0..self.width).map(|_| self.b.declare_var(F32X4)).collect();
-                self.vars.insert(*var, variables);
+            if let Stmt::Let(var, value) = stmt {
+                let count = if self.width > 1 && self.uniform(value) && !self.changing.contains(var) { 1 } else { self.width };
+                let parked = self.parked.contains(var);
+                let home = |_| match parked {
+                    true => Home::Slot(self.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, 16, 4))),
+                    false => Home::Variable(self.b.declare_var(F32X4)),
+                };
+                self.vars.insert(*var, (0..count).map(home).collect());
             }
         }
         let mut bits: Vec<Option<Value>> = vec![None; run.len()];
@@ -164,6 +202,8 @@ impl Emitter<'_> {
             self.part = part;
             for (stmt, bits) in run.iter().zip(&mut bits) {
                 match stmt {
+                    // The same for all lanes.
+                    Stmt::Let(var, _) if part > 0 && self.vars.get(var).is_some_and(|v| v.len() == 1) => {}
                     Stmt::Let(var, value) | Stmt::Set(var, value) => {
                         let mask = if let Expr::Select(cmp, parts) = value { self.spikes(*cmp, parts) } else { None };
                         let value = match mask {
@@ -178,8 +218,13 @@ impl Emitter<'_> {
                             Some(mask) => self.masks.insert((*var, part), mask),
                             None => self.masks.remove(&(*var, part)),
                         };
-                        if let Some(variable) = self.vars.get(var).and_then(|v| v.get(part)) {
-                            self.b.def_var(*variable, value);
+                        match self.vars.get(var).and_then(|v| v.get(part)) {
+                            Some(Home::Variable(variable)) => self.b.def_var(*variable, value),
+                            Some(Home::Slot(slot)) => {
+                                let address = self.b.ins().stack_addr(I64, *slot, 0);
+                                self.b.ins().store(self.flags, value, address, 0);
+                            }
+                            None => {}
                         }
                     }
                     Stmt::Store(place, value) => {
@@ -208,6 +253,15 @@ impl Emitter<'_> {
             }
         }
         self.masks.clear();
+    }
+
+    /// The same for all lanes, and one load: sums are left to every vector, whose operand it may be.
+    fn uniform(&self, e: &Expr) -> bool {
+        match e {
+            Expr::Load(place) => self.lane_stride(place) == 0,
+            Expr::Batch | Expr::Steps | Expr::Hyper(_) => true,
+            _ => false,
+        }
     }
 
     /// `if a cmp b { 1 } else { 0 }` as a mask.
@@ -259,6 +313,10 @@ impl Emitter<'_> {
                 let value = self.int(*int);
                 self.b.ins().istore16(self.flags, value, address, 0);
             }
+            Stmt::Transpose { from, rows_apart, rows, to, columns_apart, columns } => {
+                let (rows_apart, columns_apart) = (*rows_apart, *columns_apart);
+                self.transpose(&bits::Block64 { from, rows_apart, rows: *rows, to, columns_apart, columns: *columns });
+            }
             Stmt::For { index, from, to, reverse, lanes, body } => match (from, to) {
                 (Bound::Const(first), Bound::Const(end)) if *lanes > 1 => self.wide(*index, *first, *end, i64::from(*lanes), body),
                 _ => {
@@ -271,18 +329,12 @@ impl Emitter<'_> {
                 }
             },
             Stmt::While(cond, body) => {
-                let (head, inside, exit) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+                let head = self.b.create_block();
                 self.b.ins().jump(head, &[]);
                 self.b.switch_to_block(head);
                 let holds = self.cond(cond);
-                self.b.ins().brif(holds, inside, &[], exit, &[]);
-                self.b.switch_to_block(inside);
-                self.b.seal_block(inside);
-                self.stmts(body);
-                self.b.ins().jump(head, &[]);
-                self.b.seal_block(head);
-                self.b.switch_to_block(exit);
-                self.b.seal_block(exit);
+                let over = self.b.ins().icmp_imm_s(IntCC::Equal, holds, 0);
+                self.turn(head, over, |e| e.stmts(body));
             }
             Stmt::If(cond, body) => {
                 let (inside, exit) = (self.b.create_block(), self.b.create_block());
@@ -333,24 +385,32 @@ impl Emitter<'_> {
     fn counted(&mut self, index: Int, from: Value, to: Value, reverse: bool, step: i64, body: &[Stmt]) {
         let start = if reverse { self.b.ins().iadd_imm_s(to, -1) } else { from };
         self.let_int(index, start);
-        let (head, inside, exit) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
+        let head = self.b.create_block();
         self.b.ins().jump(head, &[]);
         self.b.switch_to_block(head);
         let now = self.int(index);
-        let more = if reverse {
-            self.b.ins().icmp(IntCC::SignedGreaterThanOrEqual, now, from)
+        let over = if reverse {
+            self.b.ins().icmp(IntCC::SignedLessThan, now, from)
         } else {
-            self.b.ins().icmp(IntCC::SignedLessThan, now, to)
+            self.b.ins().icmp(IntCC::SignedGreaterThanOrEqual, now, to)
         };
-        self.b.ins().brif(more, inside, &[], exit, &[]);
+        self.turn(head, over, |e| {
+            e.stmts(body);
+            let now = e.int(index);
+            let next = e.b.ins().iadd_imm_s(now, if reverse { -step } else { step });
+            if let Some(variable) = e.ints.get(&index) {
+                e.b.def_var(*variable, next);
+            }
+        });
+    }
+
+    /// A turn of a loop, from its head on: what does not change in the loop Cranelift takes out of it only if the way out comes first.
+    fn turn(&mut self, head: Block, over: Value, body: impl FnOnce(&mut Self)) {
+        let (exit, inside) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(over, exit, &[], inside, &[]);
         self.b.switch_to_block(inside);
         self.b.seal_block(inside);
-        self.stmts(body);
-        let now = self.int(index);
-        let next = self.b.ins().iadd_imm_s(now, if reverse { -step } else { step });
-        if let Some(variable) = self.ints.get(&index) {
-            self.b.def_var(*variable, next);
-        }
+        body(self);
         self.b.ins().jump(head, &[]);
         self.b.seal_block(head);
         self.b.switch_to_block(exit);
@@ -361,6 +421,7 @@ impl Emitter<'_> {
         let variable = self.b.declare_var(I64);
         self.b.def_var(variable, value);
         self.ints.insert(int, variable);
+        self.order.insert(int, self.order.len());
     }
 
     fn int(&mut self, int: Int) -> Value {
@@ -433,6 +494,11 @@ impl Emitter<'_> {
                 let mask = self.b.ins().iconst(I64, *mask);
                 self.b.ins().band(i, mask)
             }
+            IntExpr::Least(i, n) => {
+                let i = self.int(*i);
+                let n = self.b.ins().iconst(I64, *n);
+                self.b.ins().smin(i, n)
+            }
         }
     }
 
@@ -461,7 +527,11 @@ impl Emitter<'_> {
     /// The vector at hand of a number.
     fn var(&mut self, var: Var) -> Value {
         match self.vars.get(&var).and_then(|v| v.get(self.part).or(v.first())) {
-            Some(variable) => self.b.use_var(*variable),
+            Some(Home::Variable(variable)) => self.b.use_var(*variable),
+            Some(Home::Slot(slot)) => {
+                let address = self.b.ins().stack_addr(I64, *slot, 0);
+                self.b.ins().load(F32X4, self.flags, address, 0)
+            }
             None => self.splat(0.0),
         }
     }

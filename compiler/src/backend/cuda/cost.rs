@@ -172,6 +172,10 @@ impl Walk<'_> {
                     }
                 }
                 Stmt::StoreWord(place, _) | Stmt::StoreHalf(place, _) | Stmt::StoreBits(place, _) => self.writes(place),
+                Stmt::Transpose { from, to, .. } => {
+                    self.reads(from);
+                    self.writes(to);
+                }
                 Stmt::For { index, from, to, body, .. } => {
                     let extent = match (from, to) {
                         (_, Bound::Const(n)) => *n as u64,

@@ -284,7 +284,9 @@ impl<'k> Printer<'k> {
                     (false, false) => format!("{name} = {name} + {value};"),
                 });
             }
-            Stmt::StoreWord(..) | Stmt::StoreHalf(..) | Stmt::StoreBits(..) => return Err(Unsupported("it writes words of bits")),
+            Stmt::StoreWord(..) | Stmt::StoreHalf(..) | Stmt::StoreBits(..) | Stmt::Transpose { .. } => {
+                return Err(Unsupported("it writes words of bits"));
+            }
             Stmt::For { index, from, to, reverse, body, .. } => {
                 if *to == Bound::Ranges {
                     // Loads of several parts at once.
@@ -345,7 +347,13 @@ fn int(e: &IntExpr) -> Result<String, Unsupported> {
         IntExpr::Less(i) => format!("i{} - 1", i.0),
         IntExpr::Quotient(i, n) => format!("i{} / {n}", i.0),
         IntExpr::Range => return Err(Unsupported("its range is used inside a loop")),
-        IntExpr::Word(_) | IntExpr::Half(_) | IntExpr::Ones(_) | IntExpr::And(..) | IntExpr::TrailingZeros(_) | IntExpr::ClearLowest(_) => {
+        IntExpr::Word(_)
+        | IntExpr::Half(_)
+        | IntExpr::Ones(_)
+        | IntExpr::And(..)
+        | IntExpr::Least(..)
+        | IntExpr::TrailingZeros(_)
+        | IntExpr::ClearLowest(_) => {
             return Err(Unsupported("it reads words of bits"));
         }
     })

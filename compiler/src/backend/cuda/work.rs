@@ -242,6 +242,7 @@ fn stored(body: &[Stmt]) -> BTreeSet<usize> {
             | Stmt::StoreWord(place, _)
             | Stmt::StoreHalf(place, _)
             | Stmt::StoreBits(place, _)
+            | Stmt::Transpose { to: place, .. }
             | Stmt::Combine { place, .. } => {
                 found.insert(place.arg);
             }

@@ -5,7 +5,12 @@
 //! array of the kernel's own.
 
 mod roots;
+mod tiles;
+mod transpose;
 
+pub(super) use transpose::transpose;
+
+use super::events::List;
 use super::{ELEMENTS, Fuser, SAMPLES, Space, Target};
 use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Region, Scalar, Source};
 use crate::kernel::{Bound, Expr, Format, Int, IntExpr, Kernel, Place, Stmt, Var};
@@ -14,6 +19,11 @@ use std::collections::HashMap;
 
 /// Elements that the innermost loop runs at once.
 const LANES: u8 = 8;
+
+/// The most lanes of a tile: sixteen registers hold twelve sums and what is added to them.
+const MOST_LANES: usize = 48;
+/// What walking through the spikes for one more tile costs, in lanes.
+const TILE_COST: usize = 8;
 
 /// Where a statement stands: before pass k (or after the last), or in pass k.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -37,8 +47,29 @@ enum Slot {
 pub(super) struct Level {
     /// The axes merged into it, outermost first.
     axes: Vec<String>,
-    size: usize,
+    pub(super) size: usize,
     pub(super) index: Int,
+}
+
+/// The innermost axis of a loop whose elements are computed in tiles of so many lanes.
+pub(super) struct Columns {
+    axis: String,
+    size: usize,
+    pub(super) lanes: usize,
+    tile: Int,
+    lane: Int,
+    /// Every tile goes through all rows of a block before the next: its weights stay near.
+    outermost: bool,
+}
+
+impl Columns {
+    pub(super) fn tile(&self) -> Int {
+        self.tile
+    }
+
+    pub(super) fn lane(&self) -> Int {
+        self.lane
+    }
 }
 
 struct Pass {
@@ -52,6 +83,11 @@ pub(super) struct Body<'f, 'a> {
     item: usize,
     pub(super) batch: Option<Int>,
     pub(super) levels: Vec<Level>,
+    pub(super) columns: Option<Columns>,
+    /// Spikes that are visited.
+    pub(super) lists: Vec<List>,
+    /// Where the first level begins in the block at hand.
+    pub(super) block: Option<Int>,
     args: Vec<BufferId>,
     next_int: u32,
     next_var: u32,
@@ -69,21 +105,7 @@ pub(super) fn emit(fuser: &mut Fuser<'_>, item: usize, space: &Space, roots: &[F
     let flow = fuser.flow;
     let label = roots.last().map_or(String::new(), |r| flow.get(*r).label.clone());
     let time = fuser.time;
-    let mut body = Body {
-        fuser,
-        item,
-        batch: None,
-        levels: vec![],
-        args: vec![],
-        next_int: 0,
-        next_var: 0,
-        passes: vec![],
-        gaps: vec![vec![]],
-        slots: HashMap::new(),
-        memo: HashMap::new(),
-        scratch: HashMap::new(),
-        first: None,
-    };
+    let mut body = Body::new(fuser, item);
     if space.dims.batch {
         body.batch = Some(body.int());
     }
@@ -94,6 +116,29 @@ pub(super) fn emit(fuser: &mut Fuser<'_>, item: usize, space: &Space, roots: &[F
         body.root(*root, &mut start, &mut finish);
     }
     body.finish(start, finish, &label, time, space.region)
+}
+
+impl<'f, 'a> Body<'f, 'a> {
+    fn new(fuser: &'f mut Fuser<'a>, item: usize) -> Self {
+        Body {
+            fuser,
+            item,
+            batch: None,
+            levels: vec![],
+            columns: None,
+            lists: vec![],
+            block: None,
+            args: vec![],
+            next_int: 0,
+            next_var: 0,
+            passes: vec![],
+            gaps: vec![vec![]],
+            slots: HashMap::new(),
+            memo: HashMap::new(),
+            scratch: HashMap::new(),
+            first: None,
+        }
+    }
 }
 
 impl Body<'_, '_> {
@@ -117,12 +162,22 @@ impl Body<'_, '_> {
 
     /// Axes whose neighbours lie side by side in every tensor involved become one level.
     fn make_levels(&mut self, space: &Dims, roots: &[FlowId]) {
+        if let (Some(last), true) = (space.axes.last(), roots.iter().any(|id| self.fuser.tiles(*id))) {
+            let outermost = roots.iter().any(|id| self.fuser.weighs(*id));
+            let (tile, lane, lanes) = (self.int(), self.int(), lanes(last.size));
+            self.columns = Some(Columns { axis: last.name.clone(), size: last.size, lanes, tile, lane, outermost });
+            for axis in &space.axes[..space.axes.len() - 1] {
+                let index = self.int();
+                self.levels.push(Level { axes: vec![axis.name.clone()], size: axis.size, index });
+            }
+            return;
+        }
         let mut involved: Vec<FlowId> = Vec::new();
         let mut merge = true;
         for root in roots {
             involved.push(*root);
             involved.extend(self.fuser.reads(*root));
-            merge &= !self.fuser.gathers(*root) && !self.fuser.bits.contains_key(root) && !self.wants_bits(*root);
+            merge &= !self.fuser.gathers(*root);
         }
         // Maps inside may broadcast too, but only what they read lies in memory.
         let views: Vec<View> =
@@ -158,7 +213,7 @@ impl Body<'_, '_> {
 
     /// Spikes whose readers want them as bits, too.
     fn wants_bits(&self, id: FlowId) -> bool {
-        self.fuser.target == Target::Infer && self.fuser.read_as_bits(id)
+        self.fuser.target.infers() && self.fuser.read_as_bits(id)
     }
 
     /// The place of an element in a view; `at` tells the time step.
@@ -182,7 +237,31 @@ impl Body<'_, '_> {
                 terms.push((level.index, stride as i64));
             }
         }
+        if let Some((_, stride)) = self.columns.as_ref().and_then(|c| view.axis(&c.axis)) {
+            terms.extend(self.along_columns(stride as i64));
+        }
         terms
+    }
+
+    /// The terms of the innermost axis, whose neighbours are so far apart.
+    pub(super) fn along_columns(&self, stride: i64) -> Vec<(Int, i64)> {
+        self.columns.iter().flat_map(|c| [(c.tile, stride * c.lanes as i64), (c.lane, stride)]).collect()
+    }
+
+    /// The terms of an axis, whose neighbours are so far apart, or of samples or time steps.
+    pub(super) fn along(&self, label: &str, stride: i64, at: At) -> Vec<(Int, i64)> {
+        if self.columns.as_ref().is_some_and(|c| c.axis == label) {
+            return self.along_columns(stride);
+        }
+        self.index_of(label, at).map(|i| (i, stride)).into_iter().collect()
+    }
+
+    /// The index that differs from lane to lane.
+    pub(super) fn lane(&self, axis: &str, at: At) -> Option<Int> {
+        match &self.columns {
+            Some(c) => (c.axis == axis).then_some(c.lane),
+            None => self.index_of(axis, at),
+        }
     }
 
     /// The terms of a time step in a view. A parameter that varies over time steps is there for all of them; everything else
@@ -242,6 +321,13 @@ impl Body<'_, '_> {
             self.gaps.push(vec![]);
         }
         self.passes.len() - 1
+    }
+
+    /// A pass of its own, whose statements are the caller's, and its index.
+    pub(super) fn another_pass(&mut self) -> (At, Int) {
+        let index = self.int();
+        self.passes.push(Pass { reverse: false, body: vec![], index });
+        (At::Pass(self.passes.len() - 1), index)
     }
 
     /// Computed in this loop, rather than read from memory.
@@ -397,15 +483,19 @@ impl Body<'_, '_> {
                 sum
             }
             Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. } | Def::PoolGrad { .. } => super::contract::inline(self, id, at),
-            Def::Source(_) | Def::Concat { .. } | Def::Slice { .. } | Def::Reshape { .. } | Def::Overflow { .. } | Def::Masked { .. } => {
-                self.bind(at, Expr::Const(0.0))
-            }
+            Def::Source(_)
+            | Def::Concat { .. }
+            | Def::Slice { .. }
+            | Def::Reshape { .. }
+            | Def::Transpose { .. }
+            | Def::Overflow { .. }
+            | Def::Masked { .. } => self.bind(at, Expr::Const(0.0)),
         }
     }
 
     /// Where a scan keeps its state between calls.
     fn state(&mut self, id: FlowId, start: f32) -> Option<Place> {
-        if self.fuser.target != Target::Infer {
+        if self.fuser.target != Target::Stream {
             return None;
         }
         let flow = self.fuser.flow;
@@ -451,7 +541,9 @@ impl Body<'_, '_> {
             }
             element.extend(gaps.next().unwrap_or_default());
         }
-        let row = self.pack_bits();
+        if self.columns.is_some() {
+            return self.finish_tiles(&element, label, region);
+        }
         let levels = std::mem::take(&mut self.levels);
         let outermost = self.batch.is_none();
         let mut body = element;
@@ -462,9 +554,6 @@ impl Body<'_, '_> {
             let (from, to) = if ranged { (Bound::Begin, Bound::End) } else { (Bound::Const(0), Bound::Const(level.size as i64)) };
             let lanes = if innermost && !crate::kernel::decides(&body, level.index) { LANES } else { 1 };
             body = vec![Stmt::For { index: level.index, from, to, reverse: false, lanes, body }];
-            if innermost {
-                body.extend(row.iter().cloned());
-            }
         }
         if let Some(batch) = self.batch {
             body = vec![Stmt::For { index: batch, from: Bound::Begin, to: Bound::End, reverse: false, lanes: 1, body }];
@@ -489,6 +578,16 @@ impl Body<'_, '_> {
         }
         loops
     }
+}
+
+/// Lanes of a tile: a multiple of eight, so that its bits are whole bytes. As few tiles as registers allow, and few lanes left over.
+fn lanes(size: usize) -> usize {
+    let cost = |lanes: usize| {
+        let (whole, rest) = (size / lanes, size % lanes);
+        let last = if rest > 0 { rest.next_multiple_of(4) + TILE_COST + 1 } else { 0 };
+        whole * (lanes + TILE_COST) + last
+    };
+    (1..=MOST_LANES / 8).rev().map(|n| 8 * n).min_by_key(|lanes| cost(*lanes)).unwrap_or(8)
 }
 
 /// A scalar with its leaves replaced.

@@ -21,6 +21,14 @@ impl Body<'_, '_> {
             let place = self.place(&view, at);
             self.push(at, Stmt::Store(place, Expr::Var(var)));
         }
+        if self.wants_bits(id) {
+            let view = self.fuser.bits_view(id);
+            let mut place = self.place(&view, at);
+            place.terms.iter_mut().for_each(|(_, stride)| *stride *= 64);
+            place.offset *= 64;
+            place.terms.extend(self.along_columns(1));
+            self.push(at, Stmt::StoreBits(place, var));
+        }
     }
 
     pub(super) fn reduce(
@@ -110,41 +118,6 @@ impl Body<'_, '_> {
             return elements_loop;
         }
         Stmt::For { index: sample, from: Bound::Begin, to: Bound::End, reverse: false, lanes: 1, body: vec![elements_loop] }
-    }
-
-    /// Loops over the time steps of a finished row that turn its spikes into bits.
-    pub(super) fn pack_bits(&mut self) -> Vec<Stmt> {
-        let mut stmts = Vec::new();
-        let ids: Vec<FlowId> = self.fuser.ids().filter(|id| self.fuser.item_of[id.index()] == Some(self.item)).collect();
-        for id in ids {
-            if !self.wants_bits(id) {
-                continue;
-            }
-            let bits = self.fuser.bits_view(id);
-            let spikes = self.fuser.view(id);
-            let Some(row) = self.levels.last().map(|l| (l.size, l.index)) else { continue };
-            let step = self.int();
-            self.passes.push(Pass { reverse: false, body: vec![], index: step });
-            let at = At::Pass(self.passes.len() - 1);
-            let (mut from, mut to) = (self.place(&spikes, at), self.place(&bits, at));
-            let strip = |p: &mut Place| p.terms.retain(|(i, _)| *i != row.1);
-            strip(&mut from);
-            strip(&mut to);
-            let (channel, spike) = (self.int(), self.var());
-            from.terms.push((channel, 1));
-            to.terms.iter_mut().for_each(|(_, stride)| *stride *= 64);
-            (to.offset, to.terms) = (to.offset * 64, [to.terms, vec![(channel, 1)]].concat());
-            let body = vec![Stmt::For {
-                index: channel,
-                from: Bound::Const(0),
-                to: Bound::Const(row.0 as i64),
-                reverse: false,
-                lanes: LANES,
-                body: vec![Stmt::Let(spike, Expr::Load(from)), Stmt::StoreBits(to, spike)],
-            }];
-            stmts.push(Stmt::For { index: step, from: Bound::Const(0), to: Bound::Steps, reverse: false, lanes: 1, body });
-        }
-        stmts
     }
 }
 

@@ -1,0 +1,90 @@
+//! Numbers that are kept in memory: a loop that sums in all registers leaves none for what only waits for its end.
+
+use super::*;
+
+/// Numbers that some innermost loop neither reads nor sets, though they are read after it.
+pub(super) fn parked(body: &[Stmt]) -> HashSet<Var> {
+    let mut parked = HashSet::new();
+    scan(body, &HashSet::new(), &mut parked);
+    parked
+}
+
+/// Goes backwards through a body; `live` are the numbers that are read after it. Gives those that are alive before it.
+fn scan(body: &[Stmt], live: &HashSet<Var>, parked: &mut HashSet<Var>) -> HashSet<Var> {
+    let mut live = live.clone();
+    for stmt in body.iter().rev() {
+        match stmt {
+            Stmt::Let(var, value) => {
+                // A sum is not kept in its registers beyond the loop.
+                if let Expr::Var(_) = value {
+                    parked.insert(*var);
+                }
+                live.remove(var);
+                reads(value, &mut live);
+            }
+            Stmt::Set(_, value) | Stmt::Store(_, value) | Stmt::StoreScratch(_, _, value) | Stmt::Combine { value, .. } => {
+                reads(value, &mut live);
+            }
+            Stmt::StoreBits(_, var) => {
+                live.insert(*var);
+            }
+            Stmt::For { body, .. } | Stmt::While(_, body) => {
+                // What it reads is alive while it repeats.
+                let own = mentioned(body);
+                if innermost(body) {
+                    parked.extend(live.difference(&own));
+                }
+                live.extend(&own);
+                live = scan(body, &live, parked);
+                live.extend(&own);
+            }
+            Stmt::If(_, body) => live.extend(scan(body, &live, parked)),
+            Stmt::LetInt(..) | Stmt::SetInt(..) | Stmt::StoreWord(..) | Stmt::StoreHalf(..) | Stmt::Transpose { .. } => {}
+        }
+    }
+    live
+}
+
+fn innermost(body: &[Stmt]) -> bool {
+    body.iter().all(|stmt| match stmt {
+        Stmt::For { .. } | Stmt::While(..) => false,
+        Stmt::If(_, body) => innermost(body),
+        _ => true,
+    })
+}
+
+/// The numbers that a body reads or sets and does not declare.
+fn mentioned(body: &[Stmt]) -> HashSet<Var> {
+    let (mut all, mut own) = (HashSet::new(), HashSet::new());
+    for stmt in body {
+        match stmt {
+            Stmt::Let(var, value) => {
+                own.insert(*var);
+                reads(value, &mut all);
+            }
+            Stmt::Set(var, value) => {
+                all.insert(*var);
+                reads(value, &mut all);
+            }
+            Stmt::Store(_, value) | Stmt::StoreScratch(_, _, value) | Stmt::Combine { value, .. } => reads(value, &mut all),
+            Stmt::StoreBits(_, var) => {
+                all.insert(*var);
+            }
+            Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => all.extend(mentioned(body)),
+            Stmt::LetInt(..) | Stmt::SetInt(..) | Stmt::StoreWord(..) | Stmt::StoreHalf(..) | Stmt::Transpose { .. } => {}
+        }
+    }
+    &all - &own
+}
+
+fn reads(e: &Expr, into: &mut HashSet<Var>) {
+    match e {
+        Expr::Var(var) => {
+            into.insert(*var);
+        }
+        Expr::Rounded(_, a) | Expr::Un(_, a) => reads(a, into),
+        Expr::Masked(a, b) | Expr::Bin(_, a, b) => [a, b].into_iter().for_each(|e| reads(e, into)),
+        Expr::Select(_, parts) => parts.iter().for_each(|e| reads(e, into)),
+        Expr::Const(_) | Expr::Batch | Expr::Steps | Expr::Hyper(_) | Expr::Load(_) | Expr::Scratch(..) | Expr::Random(..) => {}
+    }
+}

@@ -1,0 +1,121 @@
+//! Loops in tiles of lanes: rows in parts that threads share and blocks that lists of spikes are made for; tiles of the innermost axis.
+
+use super::*;
+use crate::kernel::Int;
+
+/// Parts of a sample that threads may share.
+const PARTS: usize = 4;
+/// Rows of a block, about: so many that weights are seldom fetched again, so few that lists of spikes stay near.
+const ROWS: usize = 128;
+
+/// How the rows of a loop are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fuse) struct Cut {
+    /// Parts of a sample, a power of two.
+    pub(in crate::fuse) parts: usize,
+    /// Extent of the first level in a block.
+    pub(in crate::fuse) block: usize,
+    /// Blocks of a part.
+    pub(in crate::fuse) blocks: usize,
+    /// Rows of a block.
+    pub(in crate::fuse) rows: usize,
+}
+
+/// Statements over rows of a cut loop's first level, from one index to before another.
+pub(super) struct Rows {
+    pub(super) cut: Cut,
+    pub(super) begin: Int,
+    pub(super) end: Int,
+    pub(super) body: Vec<Stmt>,
+}
+
+impl Body<'_, '_> {
+    /// How the rows are cut.
+    pub(in crate::fuse) fn cut(&self) -> Cut {
+        let first = self.levels.first().map_or(1, |l| l.size);
+        let inner: usize = self.levels.iter().skip(1).map(|l| l.size).product();
+        let parts = (1..=PARTS).rev().find(|n| n.is_power_of_two() && *n <= first).unwrap_or(1);
+        let part = first.div_ceil(parts);
+        let block = (ROWS / inner.max(1)).clamp(1, part);
+        let blocks = part.div_ceil(block);
+        // As large as the others.
+        let block = part.div_ceil(blocks);
+        Cut { parts, block, blocks, rows: block * inner }
+    }
+
+    /// Puts an element into loops over tiles and rows.
+    pub(super) fn finish_tiles(mut self, element: &[Stmt], label: &str, region: Region) -> Vec<Loop> {
+        let cut = self.cut();
+        let Some(columns) = self.columns.take() else { return vec![] };
+        let [begin, end] = [(); 2].map(|()| self.int());
+        let (block, first, last) = (self.int(), self.block.unwrap_or_else(|| self.int()), self.int());
+        let lists = self.lists_of_a_block(first, last);
+        let levels = std::mem::take(&mut self.levels);
+        let constant = |n: usize| Bound::Const(n as i64);
+        let over = |index, from, to, lanes, body| Stmt::For { index, from, to, reverse: false, lanes, body };
+        let rows = |body: Vec<Stmt>, from: Int, to: Int| {
+            levels.iter().enumerate().rev().fold(body, |body, (i, level)| {
+                let (from, to) = if i == 0 { (Bound::Int(from), Bound::Int(to)) } else { (constant(0), constant(level.size)) };
+                vec![over(level.index, from, to, 1, body)]
+            })
+        };
+        // All tiles of whole lanes, and the last one.
+        let (whole, rest) = (columns.size / columns.lanes, columns.size % columns.lanes);
+        let wide = |lanes: usize| vec![over(columns.lane, constant(0), constant(lanes), lanes as u8, element.to_vec())];
+        let tiles = |inner: &dyn Fn(Vec<Stmt>) -> Vec<Stmt>| {
+            let mut body = vec![];
+            if whole > 0 {
+                body.push(over(columns.tile, constant(0), constant(whole), 1, inner(wide(columns.lanes))));
+            }
+            if rest > 0 {
+                body.push(Stmt::LetInt(columns.tile, IntExpr::Const(whole as i64)));
+                body.extend(inner(wide(rest)));
+            }
+            body
+        };
+        let body = if columns.outermost {
+            let inside = tiles(&|body| rows(body, first, last));
+            let from = |by: usize| IntExpr::Affine(vec![(begin, 1), (block, cut.block as i64)], by as i64);
+            let mut each = vec![Stmt::LetInt(first, from(0)), Stmt::LetInt(last, from(cut.block))];
+            each.push(Stmt::SetInt(last, IntExpr::Least(last, levels.first().map_or(1, |l| l.size) as i64)));
+            each.extend(lists);
+            each.extend(inside);
+            vec![over(block, constant(0), constant(cut.blocks), 1, each)]
+        } else {
+            rows(tiles(&|body| body), begin, end)
+        };
+        self.levels = levels;
+        self.in_parts(Rows { cut, begin, end, body }, label, region)
+    }
+
+    /// Puts rows into a loop over the parts of all samples.
+    pub(super) fn in_parts(mut self, rows: Rows, label: &str, region: Region) -> Vec<Loop> {
+        let Rows { cut, begin, end, mut body } = rows;
+        let [sample, part] = [(); 2].map(|()| self.int());
+        let size = cut.block * cut.blocks;
+        let mut each = vec![];
+        let batch = self.batch.unwrap_or(sample);
+        if cut.parts > 1 {
+            each.push(Stmt::LetInt(batch, IntExpr::Quotient(sample, cut.parts as i64)));
+            each.push(Stmt::LetInt(part, IntExpr::Affine(vec![(sample, 1), (batch, -(cut.parts as i64))], 0)));
+        } else {
+            each.push(Stmt::LetInt(batch, IntExpr::Affine(vec![(sample, 1)], 0)));
+            each.push(Stmt::LetInt(part, IntExpr::Const(0)));
+        }
+        each.push(Stmt::LetInt(begin, IntExpr::Affine(vec![(part, size as i64)], 0)));
+        each.push(Stmt::LetInt(end, IntExpr::Affine(vec![(begin, 1)], size as i64)));
+        each.push(Stmt::SetInt(end, IntExpr::Least(end, self.levels.first().map_or(1, |l| l.size) as i64)));
+        each.append(&mut body);
+        let all = Stmt::For { index: sample, from: Bound::Begin, to: Bound::End, reverse: false, lanes: 1, body: each };
+        let range = (!self.lists.is_empty()).then(|| Stmt::LetInt(self.lists[0].range, IntExpr::Range));
+        let step = self.first.map(|int| Stmt::LetInt(int, IntExpr::First));
+        let body = range.into_iter().chain(step).chain([all]).collect();
+        let args = self.args.iter().map(|b| self.fuser.program.buffer(*b).format).collect();
+        let kernel = Kernel { args, scratch: self.scratch.len(), time: self.fuser.time, body };
+        let args = std::mem::take(&mut self.args);
+        let grain = if cut.parts > 1 { 1 } else { SAMPLES };
+        let mut own = self.fuser.push_loop(kernel, args, None, grain, label.to_owned(), region);
+        own.parts = cut.parts;
+        vec![own]
+    }
+}

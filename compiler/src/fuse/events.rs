@@ -1,0 +1,399 @@
+//! Event-driven contractions: nothing is multiplied, a weight is added where there is a spike.
+//!
+//! Spikes are kept as bits, a row of words for every place. Before a loop goes through its tiles, the spikes that each of a block's rows
+//! reads become a list of their positions in the weights, once for all tiles: windows and parts of a concat side by side. Then a
+//! tile's sums stay in registers while the list is walked.
+
+use super::Fuser;
+use super::body::{At, Body};
+use super::contract::{at_source, taps};
+use crate::flow::{Bin, ConvPart, Def, FlowId, Operand, Source, Window};
+use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var};
+use crate::program::{BufferId, Purpose, View};
+
+/// Spikes of a word that are written at once, whether they are there or not: most words have fewer, so that seldom a branch is guessed wrong.
+const AT_ONCE: usize = 8;
+/// Positions are kept in 16 bits.
+const MOST_POSITIONS: usize = 1 << 16;
+
+/// The spikes that rows of a contraction read, as lists.
+pub(in crate::fuse) struct List {
+    operand: FlowId,
+    window: Option<Window>,
+    /// An axis of the loop, and the operand's axis that goes with it.
+    rows: Vec<(String, String)>,
+    /// Where each list begins, and all of them.
+    starts: BufferId,
+    entries: BufferId,
+    /// The number of the range.
+    pub(in crate::fuse) range: Int,
+    /// Distances of ranges in both, and of rows in the first.
+    apart: [i64; 2],
+    steps: i64,
+}
+
+impl Fuser<'_> {
+    /// Spikes that some contraction reads as bits.
+    pub(super) fn read_as_bits(&self, id: FlowId) -> bool {
+        self.visited.contains(&id) && self.fired_in_rows(id)
+    }
+
+    /// What event-driven contractions visit: their operands, and the parts of those; and what is read as numbers.
+    pub(super) fn find_visited(&mut self) {
+        let flow = self.flow;
+        for id in self.ids().filter(|id| self.event_driven(*id)).collect::<Vec<_>>() {
+            let operand = flow.get(id).def.inputs()[0];
+            self.visited.insert(operand);
+            if let Def::Concat { parts, .. } = &flow.get(operand).def {
+                self.visited.extend(parts);
+            }
+        }
+        if !self.target.infers() {
+            return;
+        }
+        self.numbers = vec![false; flow.tensors.len()];
+        flow.sinks.iter().for_each(|(_, id)| self.numbers[id.index()] = true);
+        for id in self.ids().rev() {
+            if let (Def::Transpose { of }, true) = (&flow.get(id).def, self.visited.contains(&id)) {
+                self.visited.insert(*of);
+            }
+            let tiled = self.weighs(id);
+            for (i, input) in flow.get(id).def.inputs().into_iter().enumerate() {
+                let bits = i == 0 && self.event_driven(id);
+                let whole = matches!(flow.get(id).def, Def::Concat { .. } | Def::Transpose { .. })
+                    && self.visited.contains(&id)
+                    && !self.numbers[id.index()];
+                self.numbers[input.index()] |= !(bits || whole || i == 1 && tiled);
+            }
+        }
+    }
+
+    /// Spikes computed by a loop over their places.
+    pub(super) fn fired_in_rows(&self, id: FlowId) -> bool {
+        let tensor = self.flow.get(id);
+        let computed = match tensor.def {
+            Def::Scan { .. } | Def::Map { .. } | Def::Pool { .. } => true,
+            Def::Transpose { of } => self.fired_in_rows(of),
+            _ => false,
+        };
+        tensor.spikes && computed && tensor.dims.batch && !tensor.dims.axes.is_empty()
+    }
+
+    /// Reads its operand as bits alone.
+    pub(super) fn reads_bits(&self, id: FlowId) -> bool {
+        self.event_driven(id) || matches!(self.flow.get(id).def, Def::Transpose { .. })
+    }
+
+    /// Is computed in tiles of the innermost axis.
+    pub(super) fn tiles(&self, id: FlowId) -> bool {
+        self.weighs(id) || self.target.infers() && self.read_as_bits(id)
+    }
+
+    /// A contraction with weights whose outputs are the result's innermost axis.
+    pub(super) fn weighs(&self, id: FlowId) -> bool {
+        if !self.target.infers() {
+            return false;
+        }
+        let (weights, outputs) = match &self.flow.get(id).def {
+            Def::Conv { b, part: ConvPart::Result, .. } => (*b, true),
+            Def::Product { b, a_labels, b_labels, out_labels, .. } => {
+                (*b, out_labels.last().is_some_and(|l| b_labels.last() == Some(l) && !a_labels.contains(l)))
+            }
+            _ => return false,
+        };
+        let dims = self.flow.dims(id);
+        outputs && dims.batch && !dims.axes.is_empty() && matches!(self.flow.get(weights).def, Def::Source(Source::Param(_)))
+    }
+
+    /// A contraction of spikes with weights over the spikes' innermost axis alone (and a window).
+    pub(super) fn event_driven(&self, id: FlowId) -> bool {
+        let tensor = self.flow.get(id);
+        if tensor.operand != Operand::Spikes || !self.weighs(id) {
+            return false;
+        }
+        let (operand, taps) = match &tensor.def {
+            Def::Conv { a, window, .. } => (*a, window.kernel[0] * window.kernel[1]),
+            Def::Product { a, a_labels, b_labels, out_labels, .. } => {
+                let last_only = a_labels.last().is_some_and(|l| b_labels.contains(l) && !out_labels.contains(l));
+                let summed = a_labels.iter().filter(|l| !out_labels.contains(l)).count();
+                let weighs = b_labels.iter().filter(|l| *l != "T").count() == 2;
+                if !last_only || summed != 1 || !weighs {
+                    return false;
+                }
+                (*a, 1)
+            }
+            _ => return false,
+        };
+        let inputs = self.flow.dims(operand).axes.last().map_or(0, |a| a.size);
+        let fired = match &self.flow.get(operand).def {
+            Def::Concat { parts, axis } => {
+                self.flow.dims(operand).axes.last().is_some_and(|a| a.name == *axis) && parts.iter().all(|p| self.fired_in_rows(*p))
+            }
+            _ => self.fired_in_rows(operand),
+        };
+        fired && taps * inputs <= MOST_POSITIONS
+    }
+
+    /// The bits of a spike tensor: rows of words, one bit for every place of the innermost axis; behind them stands anything.
+    pub(super) fn bits_view(&mut self, id: FlowId) -> View {
+        if let Some(view) = self.bits.get(&id) {
+            return view.clone();
+        }
+        let flow = self.flow;
+        let dims = flow.dims(id);
+        let (row, outer) = dims.axes.split_last().map_or((1, &[][..]), |(last, outer)| (last.size, outer));
+        let mut stride = row.div_ceil(64);
+        let mut axes = Vec::new();
+        for axis in outer.iter().rev() {
+            axes.insert(0, (axis.name.clone(), axis.size, stride));
+            stride *= axis.size;
+        }
+        let steps = if dims.time { self.time } else { 1 };
+        let label = format!("{} bits", flow.get(id).label);
+        let buffer = self.buffer(&label, 2 * stride * steps, dims.batch, Purpose::Temporary);
+        let view =
+            View { buffer, offset: 0, batch: if dims.batch { stride * steps } else { 0 }, time: if dims.time { stride } else { 0 }, axes };
+        self.bits.insert(id, view.clone());
+        view
+    }
+
+    /// Weights whose last axis, the outputs, lies in tiles of so many; the distances are those within a tile.
+    pub(super) fn tiled(&mut self, weights: FlowId, lanes: usize) -> View {
+        if let Some(known) = self.tiled.get(&(weights, lanes)) {
+            return known.clone();
+        }
+        let flow = self.flow;
+        let (dims, label) = (flow.dims(weights).clone(), flow.get(weights).label.clone());
+        let Def::Source(source) = flow.get(weights).def else { return self.view(weights) };
+        let mut stride = lanes;
+        let mut axes = Vec::new();
+        for (i, axis) in dims.axes.iter().enumerate().rev() {
+            if i + 1 == dims.axes.len() {
+                axes.insert(0, (axis.name.clone(), axis.size, 1));
+                continue;
+            }
+            axes.insert(0, (axis.name.clone(), axis.size, stride));
+            stride *= axis.size;
+        }
+        let steps = if dims.time { self.time } else { 1 };
+        let outputs = dims.axes.last().map_or(1, |a| a.size);
+        let buffer = self.buffer(&label, stride * steps * outputs.div_ceil(lanes), false, Purpose::Source(source));
+        self.program.buffers[buffer.index()].tile = lanes;
+        let view = View { buffer, offset: 0, batch: 0, time: if dims.time { stride } else { 0 }, axes };
+        self.tiled.insert((weights, lanes), view.clone());
+        view
+    }
+}
+
+/// The place of weights in a tile: where the loop's tile begins, and its lanes.
+pub(super) fn weights(body: &mut Body<'_, '_>, id: FlowId, at: At) -> (View, Place) {
+    let Some(columns) = &body.columns else { unreachable!("what weighs is computed in tiles") };
+    let (tile, lane, lanes) = (columns.tile(), columns.lane(), columns.lanes);
+    let view = body.fuser.tiled(id, lanes);
+    let buffer = &body.fuser.program.buffers[view.buffer.index()];
+    let outputs = view.axes.last().map_or(1, |(_, size, _)| *size);
+    let apart = buffer.elements / outputs.div_ceil(lanes);
+    let mut terms = vec![(tile, apart as i64), (lane, 1)];
+    if let Some(t) = body.index_of("T", at) {
+        terms.extend(body.steps(&view, t));
+    }
+    let place = Place { arg: body.arg(view.buffer), terms, offset: 0 };
+    (view, place)
+}
+
+/// Emits the sum of the weights of all spikes that the body's place reads. `rows` says which axis of the loop goes with which of the operand.
+pub(super) fn sum(
+    body: &mut Body<'_, '_>,
+    operand: FlowId,
+    window: Option<Window>,
+    rows: Vec<(String, String)>,
+    by: FlowId,
+    at: At,
+) -> Var {
+    let acc = body.bind(at, Expr::Const(0.0));
+    let list = body.list(operand, window, rows);
+    let (_, mut w) = weights(body, by, at);
+    let lanes = body.columns.as_ref().map_or(1, |c| c.lanes) as i64;
+    let (starts, entries) = (body.start_of_list(list, at), body.lists[list].entries);
+    let mut end = starts.clone();
+    end.offset += 1;
+    let [from, to, index, position] = [(); 4].map(|()| body.int());
+    let entry = Place { arg: body.arg(entries), terms: vec![(body.lists[list].range, body.lists[list].apart[1]), (index, 1)], offset: 0 };
+    w.terms.push((position, lanes));
+    let add = Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(Expr::Load(w)));
+    let each = vec![Stmt::LetInt(position, IntExpr::Half(entry)), Stmt::Set(acc, add)];
+    body.push(at, Stmt::LetInt(from, IntExpr::Word(starts)));
+    body.push(at, Stmt::LetInt(to, IntExpr::Word(end)));
+    body.push(at, Stmt::For { index, from: Bound::Int(from), to: Bound::Int(to), reverse: false, lanes: 1, body: each });
+    // Its own from here on: what is summed stays in registers, what is done may wait elsewhere.
+    body.bind(at, Expr::Var(acc))
+}
+
+impl Body<'_, '_> {
+    /// The lists of an operand's rows.
+    fn list(&mut self, operand: FlowId, window: Option<Window>, rows: Vec<(String, String)>) -> usize {
+        if let Some(known) = self.lists.iter().position(|l| (l.operand, l.window, &l.rows) == (operand, window, &rows)) {
+            return known;
+        }
+        let dims = self.fuser.flow.dims(operand).clone();
+        let cut = self.cut();
+        let steps = if dims.time { self.fuser.time } else { 1 };
+        let taps = window.map_or(1, |w| w.kernel[0] * w.kernel[1]);
+        let inputs = dims.axes.last().map_or(1, |a| a.size);
+        let (lists, most) = (cut.rows * steps + 1, (cut.rows * steps * taps * inputs + 2 * AT_ONCE).next_multiple_of(2));
+        let label = self.fuser.flow.get(operand).label.clone();
+        let mut buffer = |name: &str, elements| {
+            let buffer = self.fuser.buffer(&format!("{label} {name}"), elements, false, Purpose::Temporary);
+            self.fuser.program.buffers[buffer.index()].ranges = true;
+            buffer
+        };
+        let (starts, entries) = (buffer("starts", 2 * lists), buffer("spikes", most / 2));
+        let range = self.lists.first().map(|l| l.range);
+        let range = range.unwrap_or_else(|| self.int());
+        self.block = Some(self.block.unwrap_or_else(|| self.int()));
+        let apart = [lists as i64, most as i64];
+        self.lists.push(List { operand, window, rows, starts, entries, range, apart, steps: steps as i64 });
+        self.lists.len() - 1
+    }
+
+    /// Where it is kept at which entry the list of the body's place begins; behind it stands its end.
+    fn start_of_list(&mut self, list: usize, at: At) -> Place {
+        let mut terms = vec![(self.lists[list].range, self.lists[list].apart[0])];
+        let mut stride = self.lists[list].steps;
+        if let (Some(t), true) = (self.index_of("T", at), stride > 1 || self.fuser.flow.dims(self.lists[list].operand).time) {
+            terms.push((t, 1));
+        }
+        let levels: Vec<(Int, usize)> = self.levels.iter().map(|l| (l.index, l.size)).collect();
+        for (i, (index, size)) in levels.iter().enumerate().rev() {
+            terms.push((*index, stride));
+            if let (0, Some(first)) = (i, self.block) {
+                terms.push((first, -stride));
+            }
+            stride *= *size as i64;
+        }
+        Place { arg: self.arg(self.lists[list].starts), terms, offset: 0 }
+    }
+
+    /// Makes the lists of a block's rows, which begin and end here on the first level.
+    pub(super) fn lists_of_a_block(&mut self, first: Int, last: Int) -> Vec<Stmt> {
+        self.block = Some(first);
+        (0..self.lists.len()).flat_map(|list| self.lists_of_rows(list, first, last)).collect()
+    }
+
+    fn lists_of_rows(&mut self, list: usize, first: Int, last: Int) -> Vec<Stmt> {
+        let flow = self.fuser.flow;
+        let (operand, window) = (self.lists[list].operand, self.lists[list].window);
+        let (at, step) = self.another_pass();
+        let cursor = self.int();
+        let start = self.start_of_list(list, at);
+        let mut end = start.clone();
+        end.offset += 1;
+        let inputs = flow.dims(operand).axes.last().map_or(1, |a| a.size);
+        let mut stmts = match window {
+            None => self.spikes_of_a_row(list, cursor, None, at),
+            Some(window) => {
+                let size = ["H", "W"].map(|n| flow.dims(operand).axis(n).map_or(1, |x| x.size));
+                taps(self, window, size, at, &mut |body, source, tap| {
+                    let width = window.kernel[1] as i64 * inputs as i64;
+                    body.spikes_of_a_row(list, cursor, Some(&(source, vec![(tap[0], width), (tap[1], inputs as i64)])), at)
+                })
+            }
+        };
+        stmts.insert(0, Stmt::StoreWord(start, cursor));
+        stmts.push(Stmt::StoreWord(end, cursor));
+        if flow.dims(operand).time {
+            stmts = vec![Stmt::For { index: step, from: Bound::Const(0), to: Bound::Steps, reverse: false, lanes: 1, body: stmts }];
+        }
+        for (i, (index, size)) in self.levels.iter().map(|l| (l.index, l.size)).enumerate().rev() {
+            let (from, to) = if i == 0 { (Bound::Int(first), Bound::Int(last)) } else { (Bound::Const(0), Bound::Const(size as i64)) };
+            stmts = vec![Stmt::For { index, from, to, reverse: false, lanes: 1, body: stmts }];
+        }
+        stmts.insert(0, Stmt::LetInt(cursor, IntExpr::Const(0)));
+        stmts
+    }
+
+    /// Appends the spikes of the operand's row to a list; behind a tap their positions begin elsewhere.
+    fn spikes_of_a_row(&mut self, list: usize, cursor: Int, tap: Option<&([Int; 2], Vec<(Int, i64)>)>, at: At) -> Vec<Stmt> {
+        let flow = self.fuser.flow;
+        let operand = self.lists[list].operand;
+        let parts = match &flow.get(operand).def {
+            Def::Concat { parts, .. } => parts.clone(),
+            _ => vec![operand],
+        };
+        let (base, moved) = match tap {
+            Some((_, terms)) => (Some(self.int()), terms.clone()),
+            None => (None, vec![]),
+        };
+        let mut stmts: Vec<Stmt> = base.map(|base| Stmt::LetInt(base, IntExpr::Affine(moved, 0))).into_iter().collect();
+        let mut before = 0;
+        for part in parts {
+            let channels = flow.dims(part).axes.last().map_or(1, |a| a.size);
+            let view = self.fuser.bits_view(part);
+            let place = match tap {
+                Some((source, _)) => at_source(self, &view, *source, at),
+                None => {
+                    let mut terms = Vec::new();
+                    if let (Some(b), true) = (self.batch, view.batch > 0) {
+                        terms.push((b, view.batch as i64));
+                    }
+                    if let (Some(t), true) = (self.index_of("T", at), view.time > 0) {
+                        terms.push((t, view.time as i64));
+                    }
+                    for (own, theirs) in self.lists[list].rows.clone() {
+                        if let Some((_, stride)) = view.axis(&theirs) {
+                            terms.extend(self.along(&own, stride as i64, at));
+                        }
+                    }
+                    Place { arg: self.arg(view.buffer), terms, offset: view.offset as i64 }
+                }
+            };
+            let (whole, rest) = (channels / 64, channels % 64);
+            if whole > 0 {
+                let (index, mut place) = (self.int(), place.clone());
+                place.terms.push((index, 1));
+                let body = self.spikes_of_a_word(list, cursor, place, None, [base.map(|b| (b, 1)), Some((index, 64))], before);
+                let to = Bound::Const(whole as i64);
+                stmts.push(Stmt::For { index, from: Bound::Const(0), to, reverse: false, lanes: 1, body });
+            }
+            if rest > 0 {
+                let mut place = place;
+                place.offset += whole as i64;
+                let mask = Some((1i64 << rest) - 1);
+                stmts.extend(self.spikes_of_a_word(list, cursor, place, mask, [base.map(|b| (b, 1)), None], before + 64 * whole));
+            }
+            before += channels;
+        }
+        stmts
+    }
+
+    fn spikes_of_a_word(
+        &mut self,
+        list: usize,
+        cursor: Int,
+        place: Place,
+        mask: Option<i64>,
+        terms: [Option<(Int, i64)>; 2],
+        before: usize,
+    ) -> Vec<Stmt> {
+        let [word, ones, next, bit, position] = [(); 5].map(|()| self.int());
+        let (range, apart) = (self.lists[list].range, self.lists[list].apart[1]);
+        let arg = self.arg(self.lists[list].entries);
+        let mut stmts = vec![Stmt::LetInt(word, IntExpr::Word(place))];
+        stmts.extend(mask.map(|mask| Stmt::SetInt(word, IntExpr::And(word, mask))));
+        stmts.push(Stmt::LetInt(ones, IntExpr::Ones(word)));
+        stmts.push(Stmt::LetInt(next, IntExpr::Affine(vec![(cursor, 1), (ones, 1)], 0)));
+        let mut some = vec![];
+        for i in 0..AT_ONCE {
+            let terms = terms.iter().flatten().copied().chain([(bit, 1)]).collect();
+            some.push(Stmt::LetInt(bit, IntExpr::TrailingZeros(word)));
+            some.push(Stmt::LetInt(position, IntExpr::Affine(terms, before as i64)));
+            let entry = Place { arg, terms: vec![(range, apart), (cursor, 1)], offset: i as i64 };
+            some.push(Stmt::StoreHalf(entry, position));
+            some.push(Stmt::SetInt(word, IntExpr::ClearLowest(word)));
+        }
+        some.push(Stmt::SetInt(cursor, IntExpr::Affine(vec![(cursor, 1)], AT_ONCE as i64)));
+        stmts.push(Stmt::While(Cond::NotZero(word), some));
+        stmts.push(Stmt::SetInt(cursor, IntExpr::Affine(vec![(next, 1)], 0)));
+        stmts
+    }
+}
