@@ -10,6 +10,7 @@ mod folds;
 mod gpu;
 mod language;
 mod masked;
+mod onnx;
 mod operators;
 mod precision;
 mod proof;

@@ -162,14 +162,19 @@ pub fn cuda_in(folder: &std::path::Path, precision: Format) -> Backend {
 /// A program that some tests need, if it is installed; CI sets `SNNC_ALL_TESTS`, and there it must be.
 pub fn tool(name: &str) -> Option<String> {
     let found = std::process::Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+    needed(found, &format!("`{name}`")).then(|| name.to_owned())
+}
+
+/// What some tests need and is found or not; in CI it must be.
+pub fn needed(found: bool, what: &str) -> bool {
     if !found {
-        assert!(std::env::var_os("SNNC_ALL_TESTS").is_none(), "`{name}` is not installed; tests/tools.sh installs it");
+        assert!(std::env::var_os("SNNC_ALL_TESTS").is_none(), "{what} is not installed; tests/tools.sh installs it");
         #[allow(clippy::print_stdout, reason = "a test that is skipped says so")]
         {
-            println!("skipped: `{name}` is not installed; tests/tools.sh installs it");
+            println!("skipped: {what} is not installed; tests/tools.sh installs it");
         }
     }
-    found.then(|| name.to_owned())
+    found
 }
 
 /// Runs the command line in a folder. The binary lies beside the folder of the tests' own.

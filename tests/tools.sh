@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what some tests need beyond Rust, gcc and Python: a C++ compiler, shellcheck, a cross compiler, an emulator, a browser (Debian's packages), and NVIDIA's
-# compiler (Python's packages, into target/cuda).
+# compiler, ONNX and its runtime (Python's packages, into target/cuda and target/onnx).
 # Without them these tests are skipped; with SNNC_ALL_TESTS set, as in CI, they fail.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,6 +14,10 @@ if [ ${#missing[@]} -gt 0 ]; then
     [ "$(id -u)" -eq 0 ] || as=(sudo)
     "${as[@]}" apt-get update -qq
     "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+if [ ! -d target/onnx/onnxruntime ]; then
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target target/onnx \
+        'onnx==1.*' 'onnxruntime==1.*' 'numpy==2.*'
 fi
 if [ ! -d target/cuda/nvidia ]; then
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --target target/cuda \

@@ -83,6 +83,9 @@ pub(crate) enum Command {
                             nothing is executed; OUT is a safetensors file."
     )]
     Convert(ConvertArgs),
+    /// Write a network for other runtimes.
+    #[command(subcommand)]
+    Export(ExportArgs),
     /// The certificate: every operation, how it is done, where every constant factor went, every instruction.
     #[command(
         after_help = "Examples:\n  snnc certify mixer/mlp_spe#MlpSpeT\n  snnc certify quickstart/digits --weights runs/digits --data digits -o digits.json\n  snnc certify mixer/mlp_spe#MlpSpeB -o mlp_spe_b.html\n  \
@@ -475,7 +478,7 @@ pub(crate) enum BenchArgs {
 pub(crate) struct BenchInferArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Trained weights (safetensors).
+    /// Trained weights: a safetensors file, or the folder of a training run.
     #[arg(long, conflicts_with = "rate")]
     pub(crate) weights: Option<PathBuf>,
     /// Part of all neurons that fire in a time step, without weights.
@@ -558,6 +561,45 @@ pub(crate) struct ConvertArgs {
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
     /// Replace OUT if it exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExportArgs {
+    /// As an ONNX model of standard operators (operator set 18).
+    #[command(after_help = "Examples:\n  snnc export onnx quickstart/digits --weights runs/digits -o digits.onnx\n  \
+                            snnc export onnx mixer/mlp_spe#MlpSpeT --weights w.safetensors --batch 1 --steps scan -o t.onnx\n\n\
+                            The network is written as it stands, not folded. Its input is `input` [B, C, H, W] (or [B, T, C, H, W] for frames), its\n\
+                            result `logits` [B, K]. Exit code: 0 written, 2 not.")]
+    Onnx(OnnxArgs),
+}
+
+/// How the recurrence of a neuron is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnnxSteps {
+    /// Every time step by itself.
+    Unrolled,
+    /// As ONNX's `Scan`.
+    Scan,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OnnxArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) trained: WeightsArgs,
+    /// Samples at once; without it any number.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) batch: Option<u32>,
+    /// How the recurrence of a neuron is written.
+    #[arg(long, value_enum, default_value = "unrolled")]
+    pub(crate) steps: OnnxSteps,
+    /// Where to write.
+    #[arg(long, short)]
+    pub(crate) out: PathBuf,
+    /// Replace the file if it exists.
     #[arg(long)]
     pub(crate) force: bool,
 }

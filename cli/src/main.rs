@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => commands::predict::run(&args),
         Command::Trace(args) => commands::trace::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
+        Command::Export(args) => commands::export::run(&args),
         Command::Build(args) => commands::build::run(&args),
         Command::Certify(args) => commands::certify::run(&args),
         Command::Census(args) => commands::census::run(&args),

@@ -73,6 +73,29 @@ pub fn run<F: Real>(graph: &Graph, params: &[ArrayD<F>], input: &ArrayD<F>, labe
     Run { values, logits, loss, grads, running: running.into_iter().collect(), spikes }
 }
 
+/// Whether no neuron would fire otherwise if what it reads were larger, or smaller, by so much at all time steps: no rounding of that
+/// size changes a spike. Ties that are exact, such as of spikes with a threshold of 1, do not count.
+pub fn steady(graph: &Graph, params: &[ArrayD<f64>], input: &ArrayD<f64>, by: f64) -> bool {
+    const TIE: f64 = 1e-12;
+    let values = run(graph, params, input, None, false).values;
+    let neurons = graph.ids().filter(|id| graph.node(*id).op.selection() == Selection::Neuron);
+    neurons.into_iter().all(|id| {
+        let read = &values[graph.node(id).inputs[0].index()];
+        let moved = |by: f64| {
+            let read = read.mapv(|x| x + by);
+            let mut context = context(graph, id, &values, params, false);
+            context.inputs[0] = &read;
+            graph.node(id).op.eval(&context).value
+        };
+        let [least, less, more, most] = [-by, -TIE, TIE, by].map(moved);
+        let changes = values[id.index()].iter().zip(&least).zip(&less).zip(&more).zip(&most);
+        changes.into_iter().all(|((((as_is, least), less), more), most)| {
+            let tie = as_is != less || as_is != more;
+            tie || as_is == least && as_is == most
+        })
+    })
+}
+
 /// A map of a folded graph whose weights are another at every time step.
 fn in_tables(graph: &Graph, id: NodeId) -> bool {
     let node = graph.node(id);

@@ -13,7 +13,7 @@ use snnc_runtime::device::Backend;
 use snnc_runtime::device::cuda::bench::{self, Measured};
 use snnc_runtime::energy::{self, Done};
 use snnc_runtime::session::{Inference, Mode, Unfolded};
-use snnc_runtime::train::checkpoint::replace;
+use snnc_runtime::train::checkpoint::{model_file, replace};
 use snnc_runtime::weights::{Weights, to_bytes};
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -35,7 +35,7 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
     let (batch, repeats) = (args.batch as usize, args.repeats as usize);
     let human = args.report.format == Format::Human;
     let weights = match &args.weights {
-        Some(path) => Weights::read(path, graph, None).map_err(Failure::failed)?,
+        Some(path) => Weights::read(&model_file(path), graph, None).map_err(Failure::failed)?,
         None => calibrated(checked, args.rate, 1).map_err(Failure::failed)?,
     };
     if let Some(path) = &args.keep {

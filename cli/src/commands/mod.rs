@@ -12,6 +12,7 @@ pub(crate) mod dump;
 pub(crate) mod energy;
 pub(crate) mod eval;
 pub(crate) mod explain;
+pub(crate) mod export;
 mod fix;
 pub(crate) mod fmt;
 mod fused;
