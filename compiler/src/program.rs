@@ -181,6 +181,30 @@ pub struct Loop {
     pub label: String,
     /// Where in the network it belongs: whether it may multiply.
     pub region: Region,
+    /// Contractions inside it.
+    #[serde(default)]
+    pub inside: Vec<Inside>,
+}
+
+/// A contraction inside a loop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inside {
+    /// The path of its node.
+    pub path: String,
+    /// How its operand is read.
+    pub how: How,
+}
+
+/// How a contraction reads its operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// Goes through lists of the spikes that are there.
+    Visits,
+    /// Looks at every value, and adds where there is a spike.
+    Tests,
+    /// Multiplies.
+    Multiplies,
 }
 
 fn one() -> usize {

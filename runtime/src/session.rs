@@ -13,7 +13,7 @@ use snnc_compiler::graph::{Graph, Node};
 use snnc_compiler::kernel::Format;
 use snnc_compiler::lower::{self, Optimizer, Watch, hyper};
 use snnc_compiler::plan::plan;
-use snnc_compiler::program::{BufferId, Program, Purpose};
+use snnc_compiler::program::{BufferId, Loop, Program, Purpose};
 use snnc_compiler::text::bytes;
 use snnc_compiler::types::{Kind, ParamId, Signal};
 use std::borrow::Cow;
@@ -318,10 +318,9 @@ impl Inference {
         self.executable.measure();
     }
 
-    /// What each loop of the last run computed, for people, and how many seconds that took.
-    pub fn seconds(&self) -> Vec<(String, f64)> {
-        let labels = self.executable.program().loops().map(|(_, l)| l.label.clone());
-        labels.zip(self.executable.seconds().iter().copied()).collect()
+    /// Every loop of the last run and how many seconds it took.
+    pub fn seconds(&self) -> impl Iterator<Item = (&Loop, f64)> {
+        self.executable.program().loops().map(|(_, l)| l).zip(self.executable.seconds().iter().copied())
     }
 
     /// Number of classes.

@@ -7,11 +7,12 @@ use crate::{Failure, model};
 use serde_json::{Value, json};
 use snnc_compiler::backend::context::HYPERS;
 use snnc_compiler::lower::{Optimizer, Watch, hyper};
+use snnc_compiler::program::{How, Inside};
 use snnc_compiler::text::bytes;
 use snnc_runtime::calibrate::{calibrated, firing_rate, pictures};
 use snnc_runtime::device::Backend;
 use snnc_runtime::device::cuda::bench::{self, Measured};
-use snnc_runtime::energy::{self, Done};
+use snnc_runtime::energy::{self, Done, Layer};
 use snnc_runtime::session::{Inference, Mode, Unfolded};
 use snnc_runtime::train::checkpoint::{model_file, replace};
 use snnc_runtime::weights::{Weights, to_bytes};
@@ -45,7 +46,9 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
     let pictures = pictures(graph, batch, 2);
     let mut session = Inference::new(checked, &weights, batch, Watch::Spikes).map_err(Failure::failed)?;
     let rate = firing_rate(&mut session, graph, &pictures, batch).map_err(Failure::failed)?;
-    let additions = energy::on(checked, &weights, &pictures, batch).map_err(Failure::failed)?.operations(Done::Ac) * batch as f64;
+    let energy = energy::on(checked, &weights, &pictures, batch).map_err(Failure::failed)?;
+    let additions = energy.operations(Done::Ac) * batch as f64;
+    let of_path = |path: &str| energy.layers.iter().filter(|l| l.path == path && l.done == Done::Ac).map(Layer::operations).sum::<f64>();
     let mut session = Inference::new(checked, &weights, batch, Watch::Nothing).map_err(Failure::failed)?;
     let mut seconds = Vec::new();
     for i in 0..repeats + 3 {
@@ -57,14 +60,15 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
     }
     let limit = additions_per_second();
     session.measure();
-    let mut layers: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut layers: Vec<Timed> = Vec::new();
     for i in 0..repeats.min(10) {
         session.run(&pictures, batch).map_err(Failure::failed)?;
-        for (j, (label, seconds)) in session.seconds().into_iter().enumerate() {
+        for (j, (l, seconds)) in session.seconds().enumerate() {
             if i == 0 {
-                layers.push((label, vec![]));
+                let additions = l.inside.iter().map(|inside| of_path(&inside.path)).sum::<f64>() * batch as f64;
+                layers.push(Timed { label: l.label.clone(), inside: l.inside.clone(), seconds: vec![], additions });
             }
-            layers[j].1.push(seconds);
+            layers[j].seconds.push(seconds);
         }
     }
     let middle = median(&seconds);
@@ -90,12 +94,12 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
         );
     }
     if human {
-        let mut rows: Vec<(f64, &String)> = layers.iter().map(|(label, seconds)| (median(seconds), label)).collect();
-        rows.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let rows: Vec<Vec<String>> = rows.iter().take(40).map(|(s, label)| vec![format!("{:.3}", 1e3 * s), (*label).clone()]).collect();
-        println!("\n{}", table(&["ms", "layer"], &rows));
+        println!("\n{}", table(&["ms", "of all", "M additions", "of limit", "how", "loop"], &rows(&layers, limit)));
     }
-    let layers: Vec<Value> = layers.iter().map(|(label, seconds)| json!({ "layer": label, "median_s": median(seconds) })).collect();
+    let layers: Vec<Value> = layers
+        .iter()
+        .map(|l| json!({ "layer": l.label, "median_s": median(&l.seconds), "additions": l.additions, "contractions": l.inside }))
+        .collect();
     let report = json!({
         "layers": layers,
         "model": graph.name, "batch": batch, "threads": rayon::current_num_threads(),
@@ -107,6 +111,46 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
         println!("{report:#}");
     }
     Ok(())
+}
+
+/// A loop that was timed.
+struct Timed {
+    label: String,
+    inside: Vec<Inside>,
+    seconds: Vec<f64>,
+    additions: f64,
+}
+
+/// The loops that take longest; and what all others take.
+fn rows(layers: &[Timed], limit: f64) -> Vec<Vec<String>> {
+    const MOST: usize = 30;
+    let all: f64 = layers.iter().map(|l| median(&l.seconds)).sum();
+    let row = |seconds: f64, additions: f64, how: &str, label: String| {
+        let counted = |text: String| if additions > 0.0 { text } else { String::new() };
+        vec![
+            format!("{:.3}", 1e3 * seconds),
+            format!("{:.1} %", 100.0 * seconds / all),
+            counted(format!("{:.2}", additions / 1e6)),
+            counted(format!("{:.1} %", 100.0 * additions / seconds / limit)),
+            how.to_owned(),
+            label,
+        ]
+    };
+    let mut sorted: Vec<&Timed> = layers.iter().collect();
+    sorted.sort_by(|a, b| median(&b.seconds).total_cmp(&median(&a.seconds)));
+    let how = |l: &Timed| {
+        let has = |how: How| l.inside.iter().any(|i| i.how == how);
+        let all = [(How::Visits, "visits spikes"), (How::Tests, "tests all"), (How::Multiplies, "multiplies")];
+        all.into_iter().find(|(how, _)| has(*how)).map_or("", |(_, name)| name)
+    };
+    let mut rows: Vec<Vec<String>> =
+        sorted.iter().take(MOST).map(|l| row(median(&l.seconds), l.additions, how(l), l.label.clone())).collect();
+    if let Some(others) = sorted.get(MOST..).filter(|o| !o.is_empty()) {
+        let seconds = others.iter().map(|l| median(&l.seconds)).sum();
+        let additions = others.iter().map(|l| l.additions).sum();
+        rows.push(row(seconds, additions, "", format!("{} others", others.len())));
+    }
+    rows
 }
 
 /// Additions of f32 that all threads can do in a second, in registers of 128 bits.

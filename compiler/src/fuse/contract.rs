@@ -4,7 +4,7 @@ use super::body::{At, Body, at_least};
 use super::events;
 use crate::flow::{Bin, Cmp, Def, FlowId, Operand, Window};
 use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var};
-use crate::program::View;
+use crate::program::{How, Inside, View};
 
 /// An index together with how far it moves a place.
 type Term = (Int, i64);
@@ -12,7 +12,16 @@ type Term = (Int, i64);
 /// Emits the value of a contraction or window at the place the body is at.
 pub(super) fn inline(body: &mut Body<'_, '_>, id: FlowId, at: At) -> Var {
     let flow = body.fuser.flow;
-    match &flow.get(id).def {
+    let tensor = flow.get(id);
+    if matches!(tensor.def, Def::Conv { .. } | Def::Product { .. }) {
+        let how = match tensor.operand {
+            Operand::Real => How::Multiplies,
+            _ if body.fuser.event_driven(id) => How::Visits,
+            _ => How::Tests,
+        };
+        body.inside.push(Inside { path: tensor.label.clone(), how });
+    }
+    match &tensor.def {
         Def::Conv { a, b, window, .. } => conv(body, id, *a, *b, *window, at),
         Def::Product { a, b, a_labels, b_labels, out_labels } => product(body, id, (*a, a_labels), (*b, b_labels), out_labels, at),
         Def::Pool { input, max, window } => pool(body, *input, *max, *window, at),

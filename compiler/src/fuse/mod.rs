@@ -513,7 +513,7 @@ impl<'a> Fuser<'a> {
         label: String,
         region: Region,
     ) -> Loop {
-        Loop { kernel: self.kernel(kernel, region), args, extent, parts: 1, grain, label, region }
+        Loop { kernel: self.kernel(kernel, region), args, extent, parts: 1, grain, label, region, inside: vec![] }
     }
 }
 

@@ -75,6 +75,7 @@ fn kernel(
         lane_bytes: lane_bytes as i64,
         ints: HashMap::new(),
         order: HashMap::new(),
+        declared: 0,
         parked: if lanes(&kernel.body) > FEW_LANES { parked::parked(&kernel.body) } else { HashSet::new() },
         vars: HashMap::new(),
         masks: HashMap::new(),
@@ -113,6 +114,8 @@ struct Emitter<'a> {
     ints: HashMap<Int, Variable>,
     /// Where an integer was declared, counted in order: what was declared before a loop does not change in it.
     order: HashMap<Int, usize>,
+    /// Integers declared so far.
+    declared: usize,
     /// The vectors of a number.
     vars: HashMap<Var, Vec<Home>>,
     /// Numbers that wait in memory while a loop that needs the registers runs.
@@ -163,13 +166,9 @@ impl Emitter<'_> {
             let waits = |stmt: &Stmt| matches!(stmt, Stmt::Let(var, Expr::Var(_)) if self.parked.contains(var));
             let waiting = rest.iter().take_while(|stmt| waits(stmt)).count();
             let count = if waiting > 0 { waiting } else { rest.iter().take_while(|stmt| self.lanewise(stmt) && !waits(stmt)).count() };
-            let (run, after) = rest.split_at(count);
+            let (run, after) = rest.split_at(count.max(1));
             rest = after;
-            self.run(run);
-            if let [stmt, after @ ..] = rest {
-                rest = after;
-                self.stmt(stmt);
-            }
+            if count == 0 { self.stmt(&run[0]) } else { self.run(run) }
         }
     }
 
@@ -421,7 +420,8 @@ impl Emitter<'_> {
         let variable = self.b.declare_var(I64);
         self.b.def_var(variable, value);
         self.ints.insert(int, variable);
-        self.order.insert(int, self.order.len());
+        self.declared += 1;
+        self.order.insert(int, self.declared);
     }
 
     fn int(&mut self, int: Int) -> Value {

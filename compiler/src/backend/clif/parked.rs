@@ -6,7 +6,35 @@ use super::*;
 pub(super) fn parked(body: &[Stmt]) -> HashSet<Var> {
     let mut parked = HashSet::new();
     scan(body, &HashSet::new(), &mut parked);
+    // A sum is not kept in its registers beyond the loop.
+    parked.extend(copies(body, &sums(body, false)));
     parked
+}
+
+/// The numbers that innermost loops set.
+fn sums(body: &[Stmt], inside: bool) -> HashSet<Var> {
+    let mut found = HashSet::new();
+    for stmt in body {
+        match stmt {
+            Stmt::Set(var, _) if inside => {
+                found.insert(*var);
+            }
+            Stmt::For { body, .. } | Stmt::While(_, body) => found.extend(sums(body, innermost(body))),
+            Stmt::If(_, body) => found.extend(sums(body, inside)),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Numbers that begin as one of these.
+fn copies(body: &[Stmt], of: &HashSet<Var>) -> Vec<Var> {
+    let each = |stmt: &Stmt| match stmt {
+        Stmt::Let(var, Expr::Var(sum)) if of.contains(sum) => vec![*var],
+        Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => copies(body, of),
+        _ => vec![],
+    };
+    body.iter().flat_map(each).collect()
 }
 
 /// Goes backwards through a body; `live` are the numbers that are read after it. Gives those that are alive before it.
@@ -15,10 +43,6 @@ fn scan(body: &[Stmt], live: &HashSet<Var>, parked: &mut HashSet<Var>) -> HashSe
     for stmt in body.iter().rev() {
         match stmt {
             Stmt::Let(var, value) => {
-                // A sum is not kept in its registers beyond the loop.
-                if let Expr::Var(_) = value {
-                    parked.insert(*var);
-                }
                 live.remove(var);
                 reads(value, &mut live);
             }

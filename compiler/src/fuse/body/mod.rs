@@ -14,7 +14,7 @@ use super::events::List;
 use super::{ELEMENTS, Fuser, SAMPLES, Space, Target};
 use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Region, Scalar, Source};
 use crate::kernel::{Bound, Expr, Format, Int, IntExpr, Kernel, Place, Stmt, Var};
-use crate::program::{BufferId, Loop, Purpose, View};
+use crate::program::{BufferId, Inside, Loop, Purpose, View};
 use std::collections::HashMap;
 
 /// Elements that the innermost loop runs at once.
@@ -86,6 +86,8 @@ pub(super) struct Body<'f, 'a> {
     pub(super) columns: Option<Columns>,
     /// Spikes that are visited.
     pub(super) lists: Vec<List>,
+    /// Contractions so far.
+    pub(super) inside: Vec<Inside>,
     /// Where the first level begins in the block at hand.
     pub(super) block: Option<Int>,
     args: Vec<BufferId>,
@@ -127,6 +129,7 @@ impl<'f, 'a> Body<'f, 'a> {
             levels: vec![],
             columns: None,
             lists: vec![],
+            inside: vec![],
             block: None,
             args: vec![],
             next_int: 0,
@@ -572,7 +575,8 @@ impl Body<'_, '_> {
             (Some(size), grain)
         };
         let args = std::mem::take(&mut self.args);
-        let mut loops = vec![self.fuser.push_loop(kernel, args, extent, grain, label.to_owned(), region)];
+        let own = self.fuser.push_loop(kernel, args, extent, grain, label.to_owned(), region);
+        let mut loops = vec![Loop { inside: self.inside, ..own }];
         for (kernel, args, elements) in finish {
             loops.push(self.fuser.push_loop(kernel, args, Some(elements), elements, format!("{label} sum"), region));
         }

@@ -115,7 +115,7 @@ impl Body<'_, '_> {
         let args = std::mem::take(&mut self.args);
         let grain = if cut.parts > 1 { 1 } else { SAMPLES };
         let mut own = self.fuser.push_loop(kernel, args, None, grain, label.to_owned(), region);
-        own.parts = cut.parts;
+        (own.parts, own.inside) = (cut.parts, self.inside);
         vec![own]
     }
 }
