@@ -9,6 +9,7 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 typedef unsigned long long Pointer;
@@ -218,16 +219,23 @@ int cublasLtMatmulDescSetAttribute(void *description, int which, const void *val
     (which == 3 ? d.a : d.b) = *(const int *)value;
     return 0;
 }
-int cublasLtMatmulPreferenceCreate(void **preference) { return *preference = new int(0), 0; }
+struct Preference {
+    int set;
+    unsigned aligned[4];
+};
+int cublasLtMatmulPreferenceCreate(void **preference) { return *preference = new Preference{0, {256, 256, 256, 256}}, 0; }
 int cublasLtMatmulPreferenceDestroy(void *preference) {
-    if (*(int *)preference != 3) refuse("products whose sums may be split in any order");
-    return delete (int *)preference, 0;
+    if (((Preference *)preference)->set != 3) refuse("products whose sums may be split in any order");
+    return delete (Preference *)preference, 0;
 }
 int cublasLtMatmulPreferenceSetAttribute(void *preference, int which, const void *value, size_t size) {
+    Preference &own = *(Preference *)preference;
     if (which == 1 && size == 8)
-        *(int *)preference |= 1;
+        own.set |= 1;
     else if (which == 3 && size == 4 && *(const unsigned *)value == 0)
-        *(int *)preference |= 2;
+        own.set |= 2;
+    else if (which >= 5 && which <= 8 && size == 4)
+        own.aligned[which - 5] = *(const unsigned *)value;
     else
         refuse("an attribute of a preference");
     return 0;
@@ -239,9 +247,10 @@ struct Heuristic {
     float waves;
     int reserved[4];
 };
-int cublasLtMatmulAlgoGetHeuristic(void *, void *, void *, void *, void *, void *, void *, int asked, Heuristic *results, int *found) {
+int cublasLtMatmulAlgoGetHeuristic(void *, void *, void *, void *, void *, void *, void *preference, int asked, Heuristic *results, int *found) {
     if (asked < 1) refuse("no algorithm asked for");
-    *results = Heuristic{{42}, 0, 0, 1, {}};
+    const unsigned *aligned = ((Preference *)preference)->aligned;
+    *results = Heuristic{{42, aligned[0], aligned[1], aligned[2], aligned[3]}, 0, 0, 1, {}};
     return *found = 1, 0;
 }
 int cublasLtMatmul(void *, void *description, const void *alpha, const void *a, void *la, const void *b, void *lb, const void *beta, const void *c,
@@ -249,7 +258,11 @@ int cublasLtMatmul(void *, void *description, const void *alpha, const void *a, 
     const Layout x = *(Layout *)la, y = *(Layout *)lb, z = *(Layout *)ld;
     const Description how = *(Description *)description;
     const float scale = *(const float *)alpha, kept = *(const float *)beta;
-    if (c != d || lc != ld || *(const unsigned long long *)algorithm != 42 || stream != (void *)2) refuse("a product of another form");
+    const unsigned long long *chosen = (const unsigned long long *)algorithm;
+    if (c != d || lc != ld || *chosen != 42 || stream != (void *)2) refuse("a product of another form");
+    // An algorithm reads as many bytes at once as it was promised that matrices are aligned to.
+    for (auto [at, aligned] : {std::pair(a, chosen[1]), {b, chosen[2]}, {c, chosen[3]}, {(const void *)d, chosen[4]}})
+        if ((size_t)at % aligned) refuse("a matrix that begins elsewhere than the algorithm was chosen for");
     const unsigned long long m = z.rows, n = z.columns, k = how.a ? x.rows : x.columns;
     if ((how.a ? x.columns : x.rows) != m || (how.b ? y.rows : y.columns) != n || (how.b ? y.columns : y.rows) != k)
         refuse("a product of matrices that do not fit");

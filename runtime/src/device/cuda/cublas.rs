@@ -11,6 +11,8 @@ use std::ffi::c_void;
 
 /// Memory that products may use besides their operands.
 const WORKSPACE: usize = 32 << 20;
+/// Bytes that no algorithm wants matrices to begin at more than a multiple of.
+const ALIGNED: u64 = 256;
 
 fn failed(what: &str) -> impl FnOnce(CublasError) -> GpuError + '_ {
     move |e| GpuError::Library { library: "cuBLASLt", what: what.to_owned(), why: format!("{:?}", e.0) }
@@ -45,8 +47,8 @@ impl Blas {
         Ok(Blas { handle, workspace: driver.allocate(WORKSPACE)? })
     }
 
-    /// Chooses how to compute a product.
-    pub(super) fn plan(&self, call: &Matmul, what: &str) -> Result<Planned, GpuError> {
+    /// Chooses how to compute a product of matrices that begin here.
+    pub(super) fn plan(&self, call: &Matmul, [a_at, b_at, d_at]: [u64; 3], what: &str) -> Result<Planned, GpuError> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
         let failed = || failed(what);
@@ -73,6 +75,18 @@ impl Blas {
         let preference = result::create_matmul_pref().map_err(failed())?;
         let (most, one_order) = (self.workspace.bytes(), 0u32);
         let [a, b, d] = planned.layouts;
+        // Otherwise the library takes for granted that all begin at such multiples.
+        let aligned = [
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, a_at),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, b_at),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, d_at),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, d_at),
+        ];
+        let set_alignment = |(attribute, at): (Preference, u64)| {
+            let bytes = 1u32 << (at | ALIGNED).trailing_zeros();
+            // SAFETY: the preference is there, and the value has the attribute's size.
+            unsafe { result::set_matmul_pref_attribute(preference, attribute, (&raw const bytes).cast(), 4) }
+        };
         // SAFETY: all descriptions are there, and values have their attributes' sizes.
         let chosen = unsafe {
             result::set_matmul_pref_attribute(preference, Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const most).cast(), 8)
@@ -80,6 +94,7 @@ impl Blas {
                     let attribute = Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK;
                     result::set_matmul_pref_attribute(preference, attribute, (&raw const one_order).cast(), 4)
                 })
+                .and_then(|()| aligned.into_iter().try_for_each(set_alignment))
                 .and_then(|()| result::get_matmul_algo_heuristic(self.handle, description, a, b, d, d, preference))
         };
         // SAFETY: it was made above.

@@ -200,7 +200,8 @@ impl Gpu {
         Ok(match (call, &self.blas, &self.dnn) {
             (calls::Call::Matmul(m), Some(blas), _) => {
                 let what = format!("compute the product {} x {} x {} for `{what}`", m.m, m.n, m.k);
-                Some(Planned::Matmul(blas.plan(m, &what)?, [m.a.place, m.b.place, m.d.place].map(|p| at.of(p)), what))
+                let places = [m.a.place, m.b.place, m.d.place].map(|p| at.of(p));
+                Some(Planned::Matmul(blas.plan(m, places, &what)?, places, what))
             }
             (calls::Call::Convolution(c), _, Some(dnn)) => {
                 let what = format!("compute the convolution {:?} of {:?} for `{what}`", c.part, c.x.size);
@@ -389,9 +390,10 @@ impl Gpu {
         let call = Matmul { m: side, n: side, k: side, count: 1, a: matrix, b: matrix, d: matrix, add: false };
         let mut product = f64::INFINITY;
         if let Some(blas) = self.blas.as_ref().or(own.as_ref()) {
-            let planned = blas.plan(&call, "measure the rate of products")?;
+            let places = [0, 1, 2].map(|i| memory[i].at());
+            let planned = blas.plan(&call, places, "measure the rate of products")?;
             // SAFETY: the three matrices were allocated with these extents.
-            product = timed(&|| unsafe { blas.launch(&planned, [0, 1, 2].map(|i| memory[i].at()), &self.driver, "multiply") })?;
+            product = timed(&|| unsafe { blas.launch(&planned, places, &self.driver, "multiply") })?;
         }
         Ok(Rates { bytes: 2.0 * bytes as f64 / copy, operations: 2.0 * (side as f64).powi(3) / product })
     }
