@@ -331,6 +331,30 @@ fn libraries_are_called_within_memory_and_seldom() {
     }
 }
 
+/// In 16 bits nearly all is multiplied in matrices whose rows begin where tensor cores load at once; all end within memory.
+#[test]
+fn rows_of_matrices_in_16_bits_are_aligned() {
+    for (name, checked) in full_zoo() {
+        let (_, program) = unfolded_program(&checked, Mode::Gradients, Format::F16);
+        let (mut all, mut slow) = (0, 0);
+        for call in program.groups.iter().flat_map(|g| &g.contracts).flat_map(|contract| calls(&program, contract, 2, program.time)) {
+            let Called::Matmul(Matmul { m, n, k, count, a, b, d, .. }) = &call else { continue };
+            let mut aligned = true;
+            for (x, rows, columns) in [(a, *m, *k), (b, *k, *n), (d, *m, *n)].into_iter().filter(|(x, ..)| x.place.format == Format::F16) {
+                let distance = if x.rows == 1 { x.columns } else { x.rows };
+                aligned &= x.place.at.is_multiple_of(16) && distance.is_multiple_of(8) && (*count == 1 || x.next.is_multiple_of(8));
+                if let Base::Buffer(id) = x.place.base {
+                    let elements = program.buffer(id).elements * if program.buffer(id).batch { 2 } else { 1 };
+                    assert!(x.place.at / 2 + end(x, rows, columns, *count) < elements, "{name}: {call:?}");
+                }
+            }
+            all += m * n * k * count;
+            slow += if aligned { 0 } else { m * n * k * count };
+        }
+        assert!(slow * 50 <= all, "{name}: {slow} of {all} multiplications in matrices that are not aligned");
+    }
+}
+
 /// What a step of MLP-SPE-T launches and moves, as `snnc dump --stage fused --cost` prints it.
 #[test]
 fn a_mixer_block_takes_few_launches_and_few_bytes() {

@@ -12,12 +12,13 @@ mod contract;
 mod doors;
 mod events;
 mod formats;
+mod rows;
 mod views;
 
 use crate::flow::{Def, Dims, Flow, FlowId, Region, Sink, Source};
 use crate::kernel::{Format, Kernel};
 use crate::program::{Buffer, BufferId, Contract, Group, KernelId, Loop, Program, Purpose, View};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A map that would read more stored tensors than this is stored itself.
 const MAX_LEAVES: usize = 8;
@@ -99,6 +100,8 @@ struct Fuser<'a> {
     visited: HashSet<FlowId>,
     /// Is read as numbers, not only as bits.
     numbers: Vec<bool>,
+    /// Lengths of rows with what fills them up, where something does.
+    filled: BTreeMap<FlowId, usize>,
     /// Weights that lie in tiles of so many outputs.
     tiled: HashMap<(FlowId, usize), View>,
 }
@@ -109,6 +112,7 @@ impl<'a> Fuser<'a> {
         let program = Program { buffers: vec![], kernels: vec![], groups: vec![], sinks: vec![], enter: None, leave: None, time };
         Fuser {
             flow,
+            filled: rows::filled(flow, &formats),
             formats,
             target,
             time,

@@ -1,6 +1,6 @@
 //! Where tensors lie: views of buffers, parts of a concat inside the whole, updates in place.
 
-use super::{Fuser, updates};
+use super::{Fuser, rows, updates};
 use crate::flow::{ConvPart, Def, Dims, Flow, FlowId, Operand, Scalar, Source, Tensor};
 use crate::kernel::Format;
 use crate::program::{BufferId, Purpose, View};
@@ -172,11 +172,15 @@ impl Fuser<'_> {
             _ => Purpose::Temporary,
         };
         let label = tensor.label.clone();
-        // Bits of a time step begin with a word.
-        let plane = if format == Format::Bit { tensor.dims.elements().next_multiple_of(32) } else { tensor.dims.elements() };
+        // Bits of a time step begin with a word, and rows may be filled up.
+        let (outer, row) = rows::row(&tensor.dims);
+        let rows = tensor.dims.elements() / row;
+        let next = self.filled.get(&id).copied().unwrap_or(row);
+        let plane = if format == Format::Bit { tensor.dims.elements().next_multiple_of(32) } else { rows * next };
         let buffer = self.buffer(&label, plane * steps, tensor.dims.batch, purpose);
         self.program.buffers[buffer.index()].format = format;
-        let view = fresh(buffer, &tensor.dims, self.time);
+        let mut view = fresh(buffer, &tensor.dims, self.time);
+        view.axes[..outer].iter_mut().for_each(|(_, _, stride)| *stride = *stride / row * next);
         let [batch, time] = [view.batch, view.time].map(|distance| distance / tensor.dims.elements().max(1) * plane);
         View { batch, time, ..view }
     }
