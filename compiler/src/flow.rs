@@ -85,6 +85,8 @@ pub enum Un {
     Ln,
     /// x · 2^-k by its exponent; below the normal range the result is zero.
     Shift(i8),
+    /// x · 2^(k t) by additions, where t is the time step, from 0 at the beginning of a sequence; of a map of one tensor.
+    Doubled(u8),
 }
 
 /// Functions of two numbers.

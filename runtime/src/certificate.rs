@@ -609,7 +609,9 @@ fn executed(folded: &Folded) -> Result<Vec<Executed>, ArtifactError> {
         let leaks = !node.encoder
             && how != "residue"
             && node.op.multiplies(&graph.input_signals(node)).iter().any(|m| matches!(m, Multiplication::Leak(_)));
-        let shifts = if how == "shift" || (how == "compare" && leaks) { each } else { 0 };
+        // Instead of a leak an operand is doubled, at every step as often as there were steps before.
+        let doublings = u64::from(node.op.doublings()) * node.signal.elements() as u64 * (steps * (steps - 1) / 2);
+        let shifts = if how == "shift" || (how == "compare" && leaks) { each } else { doublings };
         list.push(Executed {
             path: node.path.clone(),
             operator: node.op.word().into(),

@@ -2,6 +2,7 @@
 //! their tables.
 
 use super::{Carry, Expr, Folder};
+use crate::flow::shift_of;
 use crate::ops::neuron::Reset;
 use crate::ops::{Op, folded_fire};
 use crate::types::{Axis, NodeId, STEPS};
@@ -20,7 +21,7 @@ impl Folder<'_> {
             expr.axes(&mut names);
         }
         let mut axes: Vec<Axis> = signal.axes.iter().filter(|a| names.contains(&a.name)).cloned().collect();
-        let signed = carry.scale.is_some();
+        let (signed, biased) = (carry.scale.is_some(), carry.shift.is_some());
         let scale = carry.scale.clone().unwrap_or(Expr::Const(1.0));
         let shift = carry.shift.clone().unwrap_or(Expr::Const(0.0));
         let threshold = n.fires_expr(&node.params) / Expr::Const(n.drive());
@@ -37,6 +38,13 @@ impl Folder<'_> {
             [("threshold", n.fires_expr(&node.params) / unit.clone()), ("bias", shift / size), ("sign", sign), ("reset", reset / unit)];
         let mut neuron = n.clone();
         let mut table = None;
+        let doublings = shift_of(n.leak()).map_or(0, |k| doublings(k, self.old.time));
+        if doublings > 0 {
+            neuron.tau = None;
+            axes.insert(0, Axis::new(STEPS, self.old.time));
+            let powers = (0..self.old.time).map(|t| 2f64.powi(i32::from(doublings) * t as i32)).collect();
+            table = Some(Expr::List(powers, STEPS.into()));
+        }
         if let Some(ramp) = self.plan[id.index()].ramp {
             neuron.tau = None;
             axes.insert(0, Axis::new(STEPS, self.old.time));
@@ -47,7 +55,17 @@ impl Folder<'_> {
             _ => value,
         };
         let params = values.map(|(name, value)| self.param(format!("{}.{name}", node.path), axes.clone(), held(name, value))).to_vec();
-        let op = Op::FoldedFire(folded_fire::FoldedFire { neuron, axes, signed });
+        let op = Op::FoldedFire(folded_fire::FoldedFire { neuron, axes, signed, biased, doublings });
         self.push(id, op, vec![input], params, false)
     }
+}
+
+/// The most doublings of an operand at the last time step that cost less than a shift of the membrane at every step.
+const MOST_DOUBLINGS: usize = 6;
+
+/// How often the operand is doubled for each time step before, where a leak of 2^-k is done so; 0 where it stays a shift. A halving by the
+/// exponent looks whether it is zero; doublings are additions, exact as well.
+fn doublings(k: i8, time: usize) -> u8 {
+    let k = u8::try_from(k).unwrap_or(0);
+    if usize::from(k) * time.saturating_sub(1) <= MOST_DOUBLINGS { k } else { 0 }
 }

@@ -80,11 +80,11 @@ pub(super) fn at_source(body: &mut Body<'_, '_>, view: &View, source: [Int; 2], 
 fn conv(body: &mut Body<'_, '_>, id: FlowId, a: FlowId, b: FlowId, window: Window, at: At) -> Var {
     let flow = body.fuser.flow;
     if body.fuser.event_driven(id) {
-        return events::sum(body, a, Some(window), vec![], b, at);
+        return events::sum(body, id, a, Some(window), vec![], b, at);
     }
     let operand = flow.get(id).operand;
     let size = ["H", "W"].map(|n| flow.dims(a).axis(n).map_or(1, |x| x.size));
-    let acc = body.bind(at, Expr::Const(0.0));
+    let acc = body.sum_from_start(id, at);
     let stmts = taps(body, window, size, at, &mut |body, source, taps| {
         let (weights, mut w) = if body.fuser.weighs(id) {
             events::weights(body, b, at)
@@ -149,10 +149,10 @@ fn product(
         let named = a_labels.iter().zip(flow.dims(a).labels());
         let rows = named.filter_map(|(label, theirs)| Some((out_dims[out_labels.iter().position(|l| l == label)?].clone(), theirs)));
         let rows = rows.filter(|(own, _)| own != "B" && own != "T").collect();
-        return events::sum(body, a, None, rows, b, at);
+        return events::sum(body, id, a, None, rows, b, at);
     }
     let a_view = body.fuser.view(a);
-    let acc = body.bind(at, Expr::Const(0.0));
+    let acc = body.sum_from_start(id, at);
     let mut summed: Vec<(String, Int, usize)> = Vec::new();
     let time = body.fuser.time;
     let a_terms = spread(&a_view, flow.dims(a), a_labels, time);

@@ -7,7 +7,7 @@
 use super::Fuser;
 use super::body::{At, Body};
 use super::contract::{at_source, taps};
-use crate::flow::{Bin, ConvPart, Def, FlowId, Operand, Source, Window};
+use crate::flow::{Bin, ConvPart, Def, FlowId, Operand, Scalar, Source, Window};
 use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var};
 use crate::program::{BufferId, Purpose, View};
 
@@ -65,6 +65,36 @@ impl Fuser<'_> {
                     && !self.numbers[id.index()];
                 self.numbers[input.index()] |= !(bits || whole || i == 1 && tiled);
             }
+        }
+    }
+
+    /// Sums of an inference that need not begin with zero.
+    pub(super) fn find_beginnings(&mut self) {
+        if !self.target.infers() {
+            return;
+        }
+        let flow = self.flow;
+        for id in self.ids() {
+            let Def::Map { inputs, body } = &flow.get(id).def else { continue };
+            let adds = *body == Scalar::Arg(0) + Scalar::Arg(1) || *body == Scalar::Arg(1) + Scalar::Arg(0);
+            let [a, b] = inputs[..] else { continue };
+            for (sum, param) in [(a, b), (b, a)] {
+                let param_is = self.is_param(param);
+                let fits = flow.dims(sum) == flow.dims(id) && flow.dims(param).broadcasts_to(flow.dims(id));
+                let alone = self.readers[sum.index()] == 1 && !self.stored[sum.index()];
+                if adds && param_is && fits && alone && self.weighs(sum) && self.region(sum) == self.region(id) {
+                    self.begins.insert(sum, (id, param));
+                }
+            }
+        }
+    }
+
+    /// A parameter, perhaps under other axes.
+    pub(super) fn is_param(&self, id: FlowId) -> bool {
+        match self.flow.get(id).def {
+            Def::Source(Source::Param(_)) => true,
+            Def::Reshape { of, .. } => self.is_param(of),
+            _ => false,
         }
     }
 
@@ -204,13 +234,14 @@ pub(super) fn weights(body: &mut Body<'_, '_>, id: FlowId, at: At) -> (View, Pla
 /// Emits the sum of the weights of all spikes that the body's place reads. `rows` says which axis of the loop goes with which of the operand.
 pub(super) fn sum(
     body: &mut Body<'_, '_>,
+    id: FlowId,
     operand: FlowId,
     window: Option<Window>,
     rows: Vec<(String, String)>,
     by: FlowId,
     at: At,
 ) -> Var {
-    let acc = body.bind(at, Expr::Const(0.0));
+    let acc = body.sum_from_start(id, at);
     let list = body.list(operand, window, rows);
     let (_, mut w) = weights(body, by, at);
     let lanes = body.columns.as_ref().map_or(1, |c| c.lanes) as i64;
@@ -225,8 +256,7 @@ pub(super) fn sum(
     body.push(at, Stmt::LetInt(from, IntExpr::Word(starts)));
     body.push(at, Stmt::LetInt(to, IntExpr::Word(end)));
     body.push(at, Stmt::For { index, from: Bound::Int(from), to: Bound::Int(to), reverse: false, lanes: 1, body: each });
-    // Its own from here on: what is summed stays in registers, what is done may wait elsewhere.
-    body.bind(at, Expr::Var(acc))
+    acc
 }
 
 impl Body<'_, '_> {

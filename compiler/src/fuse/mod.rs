@@ -56,6 +56,7 @@ pub fn fuse(flow: &Flow, target: Target, time: usize) -> Program {
     let mut fuser = Fuser::new(&flow, formats, target, time);
     fuser.find_visited();
     fuser.choose_stored();
+    fuser.find_beginnings();
     fuser.schedule();
     fuser.emit()
 }
@@ -98,6 +99,10 @@ struct Fuser<'a> {
     bits: HashMap<FlowId, View>,
     /// What event-driven contractions read.
     visited: HashSet<FlowId>,
+    /// How many others, and results, read each tensor.
+    readers: Vec<usize>,
+    /// Contractions of an inference that only one map reads, which adds a parameter: the map, and the parameter.
+    begins: HashMap<FlowId, (FlowId, FlowId)>,
     /// Is read as numbers, not only as bits.
     numbers: Vec<bool>,
     /// Lengths of rows with what fills them up, where something does.
@@ -109,6 +114,9 @@ struct Fuser<'a> {
 impl<'a> Fuser<'a> {
     fn new(flow: &'a Flow, formats: Vec<Format>, target: Target, time: usize) -> Self {
         let n = flow.tensors.len();
+        let mut readers = vec![0; n];
+        let sinks = flow.sinks.iter().map(|(_, id)| *id);
+        flow.tensors.iter().flat_map(|t| t.def.inputs()).chain(sinks).for_each(|id| readers[id.index()] += 1);
         let program = Program { buffers: vec![], kernels: vec![], groups: vec![], sinks: vec![], enter: None, leave: None, time };
         Fuser {
             flow,
@@ -125,6 +133,8 @@ impl<'a> Fuser<'a> {
             views: vec![None; n],
             bits: HashMap::new(),
             visited: HashSet::new(),
+            readers,
+            begins: HashMap::new(),
             numbers: vec![true; n],
             tiled: HashMap::new(),
         }
@@ -242,7 +252,8 @@ impl<'a> Fuser<'a> {
                     let kept = |i: &FlowId| self.narrow() && self.root[i.index()] && !self.stored[i.index()] && readers.get(i) == Some(&1);
                     let scanned = |i: &FlowId| matches!(self.flow.get(*i).def, Def::Scan { .. }) && self.flow.dims(*i) == &tensor.dims;
                     let instead = tensor.def.inputs().iter().any(|i| kept(i) && scanned(i));
-                    self.stored[id.index()] = count > MAX_LEAVES || instead && readers.get(&id).is_some_and(|n| *n > 1);
+                    let several = readers.get(&id).is_some_and(|n| *n > 1);
+                    self.stored[id.index()] = count > MAX_LEAVES || several && (instead || self.stands_for_a_sum(id, &own, &readers));
                 } else {
                     again = self.narrow() && own.iter().map(|leaf| self.weight(*leaf)).sum::<usize>() <= 2 * self.weight(id);
                 }
@@ -264,6 +275,25 @@ impl<'a> Fuser<'a> {
                 self.stored[id.index()] = true;
             }
         }
+    }
+
+    /// At inference: whether a map of several tensors is all that becomes of a contraction, so that to keep it costs no more than to keep the
+    /// contraction's result, and its readers read less.
+    fn stands_for_a_sum(&self, id: FlowId, leaves: &BTreeSet<FlowId>, readers: &HashMap<FlowId, usize>) -> bool {
+        if !self.target.infers() || leaves.iter().filter(|leaf| self.flow.dims(**leaf).batch).count() < 2 {
+            return false;
+        }
+        let inputs = |at: FlowId| self.flow.get(at).def.inputs();
+        let mut waiting = inputs(id);
+        while let Some(at) = waiting.pop() {
+            match self.flow.get(at).def {
+                _ if readers.get(&at) != Some(&1) => {}
+                Def::Product { .. } | Def::Conv { .. } => return self.weighs(at) && self.flow.dims(at) == self.flow.dims(id),
+                Def::Map { .. } if !self.stored[at.index()] => waiting.extend(inputs(at)),
+                _ => {}
+            }
+        }
+        false
     }
 
     /// The roots and stored tensors that computing `id` reads, not looking through them.

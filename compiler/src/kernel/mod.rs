@@ -11,6 +11,7 @@ pub use print::print;
 
 use crate::flow::{Bin, Cmp, Un};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// How numbers are kept in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -283,4 +284,41 @@ pub fn decides(body: &[Stmt], index: Int) -> bool {
         | Stmt::StoreBits(..)
         | Stmt::Transpose { .. } => false,
     })
+}
+
+/// The numbers that a body reads or sets and does not declare.
+pub fn mentioned(body: &[Stmt]) -> HashSet<Var> {
+    let (mut all, mut own) = (HashSet::new(), HashSet::new());
+    for stmt in body {
+        match stmt {
+            Stmt::Let(var, value) => {
+                own.insert(*var);
+                reads(value, &mut all);
+            }
+            Stmt::Set(var, value) => {
+                all.insert(*var);
+                reads(value, &mut all);
+            }
+            Stmt::Store(_, value) | Stmt::StoreScratch(_, _, value) | Stmt::Combine { value, .. } => reads(value, &mut all),
+            Stmt::StoreBits(_, var) => {
+                all.insert(*var);
+            }
+            Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => all.extend(mentioned(body)),
+            Stmt::LetInt(..) | Stmt::SetInt(..) | Stmt::StoreWord(..) | Stmt::StoreHalf(..) | Stmt::Transpose { .. } => {}
+        }
+    }
+    &all - &own
+}
+
+/// Adds the numbers that an expression reads.
+pub fn reads(e: &Expr, into: &mut HashSet<Var>) {
+    match e {
+        Expr::Var(var) => {
+            into.insert(*var);
+        }
+        Expr::Rounded(_, a) | Expr::Un(_, a) => reads(a, into),
+        Expr::Masked(a, b) | Expr::Bin(_, a, b) => [a, b].into_iter().for_each(|e| reads(e, into)),
+        Expr::Select(_, parts) => parts.iter().for_each(|e| reads(e, into)),
+        Expr::Const(_) | Expr::Batch | Expr::Steps | Expr::Hyper(_) | Expr::Load(_) | Expr::Scratch(..) | Expr::Random(..) => {}
+    }
 }

@@ -8,7 +8,7 @@ use ndarray::Axis as At;
 /// The neuron of `Fire` on operand z where x = a z + b, in the scale u = v / (|a| · drive): u ← leak(u) + sign(a) z +
 /// b / |a|, compared with θ / (|a| · drive). Parameters over any of the operand's axes: threshold, bias, sign (0 where a
 /// is nearly zero), reset (the value, or what a soft reset subtracts). No factor is left but the leak, which is a shift, or
-/// none if the parameters vary over time steps, too.
+/// none if the parameters vary over time steps, too: then the operand was multiplied where it is made (`fold(time)`), or is doubled here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FoldedFire {
     /// The model before folding; its leak, comparison and kind of reset still hold.
@@ -17,6 +17,10 @@ pub struct FoldedFire {
     pub axes: Vec<Axis>,
     /// A sign is applied; without one the operand is taken as it is.
     pub signed: bool,
+    /// There is a bias; without one it is zero.
+    pub biased: bool,
+    /// How often the operand is doubled for each time step before: a leak of 2^-k without a leak, in a scale that grows.
+    pub doublings: u8,
 }
 
 impl Operator for FoldedFire {
@@ -36,6 +40,10 @@ impl Operator for FoldedFire {
         Selection::Neuron
     }
 
+    fn doublings(&self) -> u8 {
+        self.doublings
+    }
+
     fn comparisons(&self, _: &[Signal], out: &Signal) -> u64 {
         out.elements() as u64
     }
@@ -53,7 +61,8 @@ impl Operator for FoldedFire {
             for (place, v) in v.indexed_iter_mut() {
                 let index: Vec<usize> = at.iter().map(|a| a.map_or(t, |a| place[1 + a])).collect();
                 let [threshold, bias, sign, reset] = [0, 1, 2, 3].map(|i: usize| e.params[i][index.as_slice()]);
-                let h = *v * real(self.neuron.leak()) + x[&place] * sign + bias;
+                let grown = x[&place] * real(2f64.powi(i32::from(self.doublings) * t as i32));
+                let h = *v * real(self.neuron.leak()) + grown * sign + bias;
                 let fires = self.neuron.fires(h, threshold);
                 out[&place] = if fires { F::one() } else { F::zero() };
                 *v = match self.neuron.reset {
@@ -73,8 +82,20 @@ impl Operator for FoldedFire {
 
     fn forward(&self, cx: &mut Forward<'_>) -> FlowId {
         let dims = cx.dims();
-        let inputs: Vec<FlowId> = cx.inputs.iter().chain(&cx.params).copied().collect();
-        let (threshold, bias, sign, reset) = (Scalar::Arg(1), Scalar::Arg(2), Scalar::Arg(3), Scalar::Arg(4));
+        let mut inputs = vec![cx.inputs[0]];
+        if self.doublings > 0 {
+            inputs[0] = cx.flow.map_to(&inputs, Scalar::Arg(0).un(Un::Doubled(self.doublings)), dims.clone());
+        }
+        // What is known to be zero is not read.
+        let mut param = |i: usize, there: bool| {
+            if !there {
+                return Scalar::Const(0.0);
+            }
+            inputs.push(cx.params[i]);
+            Scalar::Arg(inputs.len() - 1)
+        };
+        let to_zero = self.neuron.reset == Reset::Hard(0.0);
+        let [threshold, bias, sign, reset] = [(0, true), (1, self.biased), (2, self.signed), (3, !to_zero)].map(|(i, there)| param(i, there));
         let u = Scalar::State(0);
         let leak = self.neuron.leak();
         let kept = match (shift_of(leak), shift_of(1.0 - leak)) {
@@ -90,7 +111,7 @@ impl Operator for FoldedFire {
         } else {
             Scalar::Arg(0)
         };
-        let h = kept + drive + bias;
+        let h = if self.biased { kept + drive + bias } else { kept + drive };
         let after = match self.neuron.reset {
             Reset::Hard(_) => reset,
             Reset::Soft => h.clone() - reset,

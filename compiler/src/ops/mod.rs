@@ -251,6 +251,11 @@ pub trait Operator: Sized + Clone {
         0
     }
 
+    /// How often its operand is doubled for each time step before, in place of a leak.
+    fn doublings(&self) -> u8 {
+        0
+    }
+
     /// Whether it can run one time step at a time.
     fn streams(&self) -> bool {
         true
@@ -360,6 +365,10 @@ macro_rules! operators {
             /// See [`Operator::comparisons`].
             pub fn comparisons(&self, inputs: &[Signal], out: &Signal) -> u64 {
                 match self { $(Op::$name(o) => o.comparisons(inputs, out),)* }
+            }
+            /// See [`Operator::doublings`].
+            pub fn doublings(&self) -> u8 {
+                match self { $(Op::$name(o) => o.doublings(),)* }
             }
             /// See [`Operator::streams`].
             pub fn streams(&self) -> bool {

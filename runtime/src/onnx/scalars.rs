@@ -170,7 +170,8 @@ impl Element<'_, '_, '_> {
                     Un::Abs => "Abs",
                     Un::Sqrt => "Sqrt",
                     Un::Exp => "Exp",
-                    Un::Ln | Un::Shift(_) => "Log",
+                    Un::Ln => "Log",
+                    Un::Shift(_) | Un::Doubled(_) => unreachable!("above, and of folded networks"),
                 };
                 Ok(self.w.op(op, &[&a], vec![]))
             }

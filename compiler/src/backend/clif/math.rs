@@ -37,6 +37,7 @@ impl Emitter<'_> {
             Un::Exp => self.exp(x),
             Un::Ln => self.ln(x),
             Un::Shift(k) => self.shift(x, k),
+            Un::Doubled(_) => unreachable!("fusion spells it out"),
         }
     }
 

@@ -111,42 +111,30 @@ impl Emitter<'_> {
         }
     }
 
-    /// The bits of all lanes, in whole bytes.
-    pub(super) fn store_bits(&mut self, place: &Place, bits: Value) {
-        let whole = 4 * self.width;
-        let bits =
-            if self.lanes == whole { bits } else { self.b.ins().band_imm_u(bits, (1u64 << self.lanes).wrapping_sub(1).cast_signed()) };
+    /// Where the bits of all lanes begin.
+    pub(super) fn address_of_bits(&mut self, place: &Place) -> Value {
         // What moves by whole bytes, and indices that move by single bits and are multiples of eight.
         let (bytes, single): (Vec<_>, Vec<_>) = place.terms.iter().copied().partition(|(_, stride)| stride % 8 == 0);
         let terms = bytes.into_iter().map(|(int, stride)| (int, stride / 8)).collect();
-        let mut address = self.address(&Place { arg: place.arg, terms, offset: place.offset / 8 }, 1);
-        if !single.is_empty() {
-            let zero = self.b.ins().iconst(I64, 0);
-            let bit = self.affine(zero, &single, 1);
-            let byte = self.b.ins().ushr_imm_u(bit, 3);
-            address = self.b.ins().iadd(address, byte);
+        let address = self.address(&Place { arg: place.arg, terms, offset: place.offset / 8 }, 1);
+        if single.is_empty() {
+            return address;
         }
-        let (mut at, end) = (0, self.lanes.div_ceil(8));
-        while at < end {
-            let rest = if at == 0 { bits } else { self.b.ins().ushr_imm_u(bits, 8 * at as i64) };
-            at += match end - at {
-                8.. => {
-                    self.b.ins().store(self.flags, rest, address, at as i32);
-                    8
-                }
-                4.. => {
-                    self.b.ins().istore32(self.flags, rest, address, at as i32);
-                    4
-                }
-                2.. => {
-                    self.b.ins().istore16(self.flags, rest, address, at as i32);
-                    2
-                }
-                _ => {
-                    self.b.ins().istore8(self.flags, rest, address, at as i32);
-                    1
-                }
-            };
+        let zero = self.b.ins().iconst(I64, 0);
+        let bit = self.affine(zero, &single, 1);
+        let byte = self.b.ins().ushr_imm_u(bit, 3);
+        self.b.ins().iadd(address, byte)
+    }
+
+    /// The bits of four lanes for each vector from this one on, up to sixteen, in whole bytes.
+    pub(super) fn store_bits(&mut self, address: Value, from: usize, bits: Value) {
+        let lanes = (self.lanes - 4 * from).min(4 * PARTS_OF_BITS);
+        let bits = if lanes.is_multiple_of(4) { bits } else { self.b.ins().band_imm_u(bits, (1i64 << lanes) - 1) };
+        let at = (4 * from / 8) as i32;
+        if lanes > 8 {
+            self.b.ins().istore16(self.flags, bits, address, at);
+        } else {
+            self.b.ins().istore8(self.flags, bits, address, at);
         }
     }
 

@@ -29,6 +29,9 @@ use std::collections::{HashMap, HashSet};
 /// The most bytes of a kernel's own arrays: they stand on a thread's stack.
 const MOST_SCRATCH: usize = 512 << 10;
 
+/// Vectors whose bits are written at once.
+const PARTS_OF_BITS: usize = 4;
+
 /// Up to so many lanes numbers need few registers.
 const FEW_LANES: usize = 8;
 
@@ -197,9 +200,10 @@ impl Emitter<'_> {
             }
         }
         let mut bits: Vec<Option<Value>> = vec![None; run.len()];
+        let mut starts: Vec<Option<Value>> = vec![None; run.len()];
         for part in 0..self.width {
             self.part = part;
-            for (stmt, bits) in run.iter().zip(&mut bits) {
+            for ((stmt, bits), start) in run.iter().zip(&mut bits).zip(&mut starts) {
                 match stmt {
                     // The same for all lanes.
                     Stmt::Let(var, _) if part > 0 && self.vars.get(var).is_some_and(|v| v.len() == 1) => {}
@@ -235,22 +239,25 @@ impl Emitter<'_> {
                         let base = self.scratch_address(*array, *index);
                         self.b.ins().store(self.flags, value, base, 16 * part as i32);
                     }
-                    Stmt::StoreBits(_, var) => {
+                    Stmt::StoreBits(place, var) => {
                         let mask = self.nonzero_var(*var);
                         let four = self.b.ins().vhigh_bits(I64, mask);
-                        let moved = if part == 0 { four } else { self.b.ins().ishl_imm_u(four, 4 * part as i64) };
-                        *bits = Some(bits.map_or(moved, |before| self.b.ins().bor(before, moved)));
+                        let within = part % PARTS_OF_BITS;
+                        let moved = if within == 0 { four } else { self.b.ins().ishl_imm_u(four, 4 * within as i64) };
+                        let all = bits.map_or(moved, |before| self.b.ins().bor(before, moved));
+                        *bits = Some(all);
+                        // Written soon, so that no mask waits.
+                        if within + 1 == PARTS_OF_BITS || part + 1 == self.width {
+                            let address = start.unwrap_or_else(|| self.address_of_bits(place));
+                            (*start, *bits) = (Some(address), None);
+                            self.store_bits(address, part - within, all);
+                        }
                     }
                     _ => {}
                 }
             }
         }
         self.part = 0;
-        for (stmt, bits) in run.iter().zip(bits) {
-            if let (Stmt::StoreBits(place, _), Some(bits)) = (stmt, bits) {
-                self.store_bits(place, bits);
-            }
-        }
         self.masks.clear();
     }
 

@@ -1,6 +1,7 @@
 //! Numbers that are kept in memory: a loop that sums in all registers leaves none for what only waits for its end.
 
 use super::*;
+use crate::kernel::{mentioned, reads};
 
 /// Numbers that some innermost loop neither reads nor sets, though they are read after it.
 pub(super) fn parked(body: &[Stmt]) -> HashSet<Var> {
@@ -8,7 +9,20 @@ pub(super) fn parked(body: &[Stmt]) -> HashSet<Var> {
     scan(body, &HashSet::new(), &mut parked);
     // A sum is not kept in its registers beyond the loop.
     parked.extend(copies(body, &sums(body, false)));
+    // Nor is anything kept in registers from before conditions to what hangs on them.
+    parked.extend(conditional(body));
     parked
+}
+
+/// The numbers that statements under conditions read or set, if these are not inside innermost loops.
+fn conditional(body: &[Stmt]) -> HashSet<Var> {
+    let each = |stmt: &Stmt| match stmt {
+        Stmt::If(_, body) if innermost(body) => mentioned(body),
+        Stmt::For { body, .. } | Stmt::While(_, body) if !innermost(body) => conditional(body),
+        Stmt::If(_, body) => conditional(body),
+        _ => HashSet::new(),
+    };
+    body.iter().flat_map(each).collect()
 }
 
 /// The numbers that innermost loops set.
@@ -75,40 +89,4 @@ fn innermost(body: &[Stmt]) -> bool {
         Stmt::If(_, body) => innermost(body),
         _ => true,
     })
-}
-
-/// The numbers that a body reads or sets and does not declare.
-fn mentioned(body: &[Stmt]) -> HashSet<Var> {
-    let (mut all, mut own) = (HashSet::new(), HashSet::new());
-    for stmt in body {
-        match stmt {
-            Stmt::Let(var, value) => {
-                own.insert(*var);
-                reads(value, &mut all);
-            }
-            Stmt::Set(var, value) => {
-                all.insert(*var);
-                reads(value, &mut all);
-            }
-            Stmt::Store(_, value) | Stmt::StoreScratch(_, _, value) | Stmt::Combine { value, .. } => reads(value, &mut all),
-            Stmt::StoreBits(_, var) => {
-                all.insert(*var);
-            }
-            Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => all.extend(mentioned(body)),
-            Stmt::LetInt(..) | Stmt::SetInt(..) | Stmt::StoreWord(..) | Stmt::StoreHalf(..) | Stmt::Transpose { .. } => {}
-        }
-    }
-    &all - &own
-}
-
-fn reads(e: &Expr, into: &mut HashSet<Var>) {
-    match e {
-        Expr::Var(var) => {
-            into.insert(*var);
-        }
-        Expr::Rounded(_, a) | Expr::Un(_, a) => reads(a, into),
-        Expr::Masked(a, b) | Expr::Bin(_, a, b) => [a, b].into_iter().for_each(|e| reads(e, into)),
-        Expr::Select(_, parts) => parts.iter().for_each(|e| reads(e, into)),
-        Expr::Const(_) | Expr::Batch | Expr::Steps | Expr::Hyper(_) | Expr::Load(_) | Expr::Scratch(..) | Expr::Random(..) => {}
-    }
 }

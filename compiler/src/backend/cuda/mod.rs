@@ -401,6 +401,7 @@ fn expr(e: &Expr) -> String {
                 Un::Exp => format!("exponential({x})"),
                 Un::Ln => format!("logarithm({x})"),
                 Un::Shift(k) => format!("shifted({x}, {k})"),
+                Un::Doubled(_) => unreachable!("fusion spells it out"),
             }
         }
         Expr::Bin(f, a, b) => {

@@ -4,6 +4,7 @@
 //! vary over T. A value is computed in the pass that needs it; what a later pass needs of a recurrence goes through an
 //! array of the kernel's own.
 
+mod doublings;
 mod roots;
 mod tiles;
 mod transpose;
@@ -12,9 +13,10 @@ pub(super) use transpose::transpose;
 
 use super::events::List;
 use super::{ELEMENTS, Fuser, SAMPLES, Space, Target};
-use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Region, Scalar, Source};
-use crate::kernel::{Bound, Expr, Format, Int, IntExpr, Kernel, Place, Stmt, Var};
+use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Region, Scalar, Source, Un};
+use crate::kernel::{Bound, Cond, Expr, Format, Int, IntExpr, Kernel, Place, Stmt, Var};
 use crate::program::{BufferId, Inside, Loop, Purpose, View};
+use doublings::Doubling;
 use std::collections::HashMap;
 
 /// Elements that the innermost loop runs at once.
@@ -76,6 +78,7 @@ struct Pass {
     reverse: bool,
     body: Vec<Stmt>,
     index: Int,
+    doublings: Vec<Doubling>,
 }
 
 pub(super) struct Body<'f, 'a> {
@@ -319,7 +322,7 @@ impl Body<'_, '_> {
             return found;
         }
         let index = self.int();
-        self.passes.push(Pass { reverse: reverse.unwrap_or(false), body: vec![], index });
+        self.passes.push(Pass { reverse: reverse.unwrap_or(false), body: vec![], index, doublings: vec![] });
         while self.gaps.len() <= self.passes.len() {
             self.gaps.push(vec![]);
         }
@@ -329,7 +332,7 @@ impl Body<'_, '_> {
     /// A pass of its own, whose statements are the caller's, and its index.
     pub(super) fn another_pass(&mut self) -> (At, Int) {
         let index = self.int();
-        self.passes.push(Pass { reverse: false, body: vec![], index });
+        self.passes.push(Pass { reverse: false, body: vec![], index, doublings: vec![] });
         (At::Pass(self.passes.len() - 1), index)
     }
 
@@ -405,6 +408,7 @@ impl Body<'_, '_> {
             }
             (_, at) => at,
         };
+        let home = if self.again(id) { at } else { home };
         if let Some(known) = self.memo.get(&(id, output, home)) {
             return *known;
         }
@@ -415,6 +419,12 @@ impl Body<'_, '_> {
         }
         self.memo.insert((id, output, home), var);
         var
+    }
+
+    /// A parameter that differs from lane to lane: to load it where it is needed takes no register in between.
+    fn again(&self, id: FlowId) -> bool {
+        let Some(columns) = &self.columns else { return false };
+        self.fuser.is_param(id) && self.fuser.flow.dims(id).axis(&columns.axis).is_some()
     }
 
     /// Computed here, and kept with less digits than it has here.
@@ -436,6 +446,12 @@ impl Body<'_, '_> {
         }
         let flow = self.fuser.flow;
         match &flow.get(id).def {
+            // The sum began with what is added.
+            Def::Map { inputs, .. } if inputs.iter().any(|i| self.fuser.begins.get(i).is_some_and(|(map, _)| *map == id)) => {
+                let sum = inputs.iter().find(|i| self.fuser.begins.contains_key(i)).copied().unwrap_or(id);
+                self.value(sum, at)
+            }
+            Def::Map { inputs, body: Scalar::Un(Un::Doubled(k), _) } => self.doubled(inputs[0], *k, at),
             Def::Map { inputs, body } => {
                 let args: Vec<Expr> = inputs.iter().map(|i| Expr::Var(self.value(*i, at))).collect();
                 let whole = self.whole(flow.dims(id));
@@ -496,6 +512,18 @@ impl Body<'_, '_> {
         }
     }
 
+    /// The variable that a contraction's sum is added up in: what is added to the sum, or zero.
+    pub(super) fn sum_from_start(&mut self, id: FlowId, at: At) -> Var {
+        let start = match self.fuser.begins.get(&id).copied() {
+            Some((_, param)) => {
+                let view = self.fuser.view(param);
+                Expr::Load(self.place(&view, at))
+            }
+            None => Expr::Const(0.0),
+        };
+        self.bind(at, start)
+    }
+
     /// Where a scan keeps its state between calls.
     fn state(&mut self, id: FlowId, start: f32) -> Option<Place> {
         if self.fuser.target != Target::Stream {
@@ -537,10 +565,11 @@ impl Body<'_, '_> {
         let mut gaps = std::mem::take(&mut self.gaps).into_iter();
         element.extend(gaps.next().unwrap_or_default());
         for pass in passes {
-            let body = pass.body;
+            let (index, reverse) = (pass.index, pass.reverse);
+            let body = self.spelt(pass);
             if !body.is_empty() {
                 let (from, to) = (Bound::Const(0), Bound::Steps);
-                element.push(Stmt::For { index: pass.index, from, to, reverse: pass.reverse, lanes: 1, body });
+                element.push(Stmt::For { index, from, to, reverse, lanes: 1, body });
             }
             element.extend(gaps.next().unwrap_or_default());
         }
