@@ -502,7 +502,7 @@ fn a_checkpoint_that_does_not_fit_is_one_report_and_nothing_is_written() {
 fn without_a_gpu_cuda_says_in_one_line_why_not_and_what_to_use_and_auto_says_which_it_takes() {
     let t = TempDir::new().unwrap();
     let quick = ["train", "quickstart/digits", "--set", "dim=6", "--set", "depths=[1]", "--epochs", "1", "-o", "out"];
-    if let Ok((_, device)) = Backend::cuda(Format::F32) {
+    if let Ok((_, device)) = Backend::cuda(Format::F32, false) {
         println!("there is a GPU");
         says(t.path(), &quick, 0, &[&format!("on {device}")]);
         return;
@@ -518,10 +518,37 @@ fn without_a_gpu_cuda_says_in_one_line_why_not_and_what_to_use_and_auto_says_whi
         t.path(),
         &["train", "quickstart/digits", "--precision", "f16"],
         2,
-        &["--backend cuda:", "--backend cpu, in f32, runs without a GPU"],
+        &["--precision f16 needs a GPU: there is no NVIDIA driver here", "without it the CPU trains, in f32"],
     );
     says(t.path(), &["train", "quickstart/digits", "--precision", "bf16", "--backend", "cpu"], 2, &["the CPU trains in f32"]);
     says(t.path(), &["bench", "step", "quickstart/digits", "--backend", "cuda"], 2, &["--backend cuda:"]);
+}
+
+/// What stands under a library's name may be none, or another.
+#[test]
+fn libraries_that_are_none_are_said_so() {
+    let t = TempDir::new().unwrap();
+    let library = t.path().join("libcuda.so.1");
+    let cuda = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_snnc"));
+        let out = command
+            .args(["train", "quickstart/digits", "--backend", "cuda"])
+            .current_dir(t.path())
+            .env("LD_LIBRARY_PATH", t.path())
+            .output();
+        let out = out.unwrap();
+        assert_eq!(out.status.code(), Some(2));
+        String::from_utf8(out.stderr).unwrap()
+    };
+    fs::write(&library, "no library").unwrap();
+    let said = cuda();
+    assert!(said.contains("there is no NVIDIA driver here") && said.lines().count() == 1, "{said}");
+    fs::write(t.path().join("empty.c"), "int nothing;\n").unwrap();
+    let built = Command::new("cc").args(["-shared", "-o"]).arg(&library).arg(t.path().join("empty.c")).status().unwrap();
+    assert!(built.success());
+    fs::copy(&library, t.path().join("libcuda.so")).unwrap();
+    let said = cuda();
+    assert!(said.contains("it has no `cuInit`") && said.lines().count() == 1, "{said}");
 }
 
 #[test]

@@ -64,12 +64,12 @@ sanitized() {
 step "operators, forward and backward" "$suite" operators:: --test-threads 1
 step "sums that bits mask, on tensor cores" "$suite" masked:: --test-threads 1
 step "fixtures" "$suite" fixtures:: --test-threads 1
-step "every model of the zoo for 20 steps, twice" "$suite" gpu:: --test-threads 1 --nocapture
+step "every model of the zoo for 20 steps, twice" "$suite" gpu:: --skip what_a_device_is_told --test-threads 1 --nocapture
 step "the quick start" "$snnc" train quickstart/digits --backend cuda -o "$work/digits"
 step "16 bits beside f32" "$suite" precision:: --test-threads 1 --nocapture
 step "the quick start in f16" "$snnc" train quickstart/digits --backend cuda --precision f16 -o "$work/digits-f16"
 step "the quick start's kernels from the cache" "$snnc" train quickstart/digits --backend cuda --epochs 1 -o "$work/again"
-for precision in f32 bf16 f16; do
+for precision in f32 tf32 bf16 f16; do
     step "a step of MlpSpeT in $precision" "$snnc" bench step mixer/mlp_spe#MlpSpeT --batch 64 --precision "$precision" --backend cuda --by kernel
 done
 step "a step of Spikingformer8x512Published in f16" \
@@ -83,7 +83,10 @@ else
 fi
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
-        step "compute-sanitizer $tool" sanitized "$tool" operators::gradients_of_both_backends_are_the_reference_s
+        for test in operators::gradients_of_both_backends_are_the_reference_s operators::long_sums_in_16_bits_are_the_reference_s \
+            masked::sums_that_bits_mask_are_exact; do
+            step "compute-sanitizer $tool: $test" sanitized "$tool" "$test"
+        done
     done
 else
     echo '| compute-sanitizer | not installed here | |' >> "$work/table"

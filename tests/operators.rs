@@ -3,6 +3,7 @@
 use crate::agreement::{random_batch, weights};
 use ndarray::ArrayD;
 use snnc_compiler::backend::context::HYPERS;
+use snnc_compiler::backend::cuda::calls::{Call, calls};
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::Source;
 use snnc_compiler::graph::Settings;
@@ -12,7 +13,7 @@ use snnc_compiler::ops::Role;
 use snnc_compiler::types::ParamId;
 use snnc_runtime::device::Backend;
 use snnc_runtime::reference;
-use snnc_runtime::session::{Mode, Unfolded};
+use snnc_runtime::session::{Mode, Unfolded, unfolded_program};
 use snnc_tests::{checked_text, cuda, distance};
 
 const SAMPLES: usize = 3;
@@ -126,6 +127,23 @@ fn gradients_in_16_bits_are_the_reference_s_within_what_16_bits_lose() {
             let backend = snnc_tests::cuda_in(folder.path(), precision);
             trains_within(&backend, &network(line, true), &format!("{what}, spiking"), [32.0 * lost, 4.0 * lost], true);
         }
+    }
+}
+
+/// A sum of many terms with few results is cut into parts, whose sum is kept in 16 bits like any other.
+#[test]
+fn long_sums_in_16_bits_are_the_reference_s() {
+    let text = "model M {\n time T = 2\n input x: analog[C = 1536, H = 2, W = 2]\n encoder {\n e = x |> linear(C -> C = 8) |> linear(C -> C = 8)\n }\n \
+                output e |> mean(H, W) |> linear(C -> C = 3)\n}";
+    let checked = checked_text(text, &Settings::default());
+    for (precision, lost) in [(Format::F16, 2f64.powi(-11)), (Format::Bf16, 2f64.powi(-8))] {
+        let (_, program) = unfolded_program(&checked, Mode::Gradients, precision);
+        let calls = program.groups.iter().flat_map(|g| &g.contracts).flat_map(|c| calls(&program, c, SAMPLES, 2));
+        let narrow = calls.filter(|call| matches!(call, Call::Sum { to, .. } if to.format == precision)).count();
+        assert!(narrow > 0, "no such sum");
+        let folder = tempfile::TempDir::new().unwrap();
+        let backend = snnc_tests::cuda_in(folder.path(), precision);
+        trains_within(&backend, &checked, precision.name(), [16.0 * lost, 4.0 * lost], false);
     }
 }
 

@@ -156,7 +156,7 @@ pub fn cuda(folder: &std::path::Path) -> Backend {
 /// The same where what varies over samples is kept in this format.
 pub fn cuda_in(folder: &std::path::Path, precision: Format) -> Backend {
     let gpu = std::env::var_os("SNNC_GPU").is_some();
-    if gpu { Backend::Cuda(precision) } else { Backend::Hosted(folder.to_owned(), precision) }
+    if gpu { Backend::Cuda(precision, false) } else { Backend::Hosted(folder.to_owned(), precision) }
 }
 
 /// A program that some tests need, if it is installed; CI sets `SNNC_ALL_TESTS`, and there it must be.

@@ -69,6 +69,14 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  snnc predict quickstart/digits --weights runs/digits eight.png\n  \
                             snnc predict quickstart/digits --weights runs/digits --sample 0..10 --write samples.f32")]
     Predict(PredictArgs),
+    /// Run the folded network on samples from a file or a pipe, all time steps at once or one after another.
+    #[command(after_help = "Examples:\n  snnc predict quickstart/digits --weights runs/digits --sample 0..10 --write samples.f32\n  \
+                            snnc run quickstart/digits --weights runs/digits samples.f32\n  \
+                            camera | snnc run net.snn --weights runs/net --stream --until 2.5 --format json\n\n\
+                            The input holds samples, one after another, as little-endian f32 in the order of the declared axes: a picture, which stands\n\
+                            for all time steps, or a frame for each of them. --stream computes each frame as it arrives, and says what the\n\
+                            logits of the steps so far are, which are parts of the whole: after the last step they are the network's.")]
+    Run(RunArgs),
     /// One step on a batch: logits, loss, spikes, gradients, running statistics, for comparing with another framework.
     #[command(after_help = "Example:\n  snnc trace mixer/mlp_spe_published --set dim=12 --layout mixer-snn --weights W.safetensors \
                             --batch B.safetensors --mode train --backend cpu -o OUT.safetensors\n\n\
@@ -422,6 +430,29 @@ pub(crate) struct PredictArgs {
     pub(crate) report: ReportArgs,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) trained: WeightsArgs,
+    /// Samples as raw floats; from the standard input without it, or with `-`.
+    pub(crate) input: Option<PathBuf>,
+    /// One time step at a time; says where the decision stands after each.
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// Stop a sample as soon as its best class is ahead of the next by so much, in logits.
+    #[arg(long, value_name = "LEAD", value_parser = lead, allow_negative_numbers = true)]
+    pub(crate) until: Option<f32>,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
+}
+
+fn lead(text: &str) -> Result<f32, String> {
+    let lead = text.parse::<f32>().map_err(|_| format!("`{text}` is no number"))?;
+    if lead.is_finite() && lead >= 0.0 { Ok(lead) } else { Err("a lead is a finite number, 0 or more".into()) }
+}
+
 fn indices(text: &str) -> Result<Range<usize>, String> {
     let number = |text: &str| text.parse::<usize>().map_err(|_| format!("`{text}` is no index"));
     match text.split_once("..") {
@@ -528,8 +559,10 @@ pub(crate) enum By {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Precision {
-    /// 32 bits, no TF32.
+    /// 32 bits, in products too.
     F32,
+    /// 32 bits, of which products take 19; on a GPU.
+    Tf32,
     /// 16 bits, the loss scaled so that small gradients do not vanish; on a GPU.
     F16,
     /// 16 bits with the range of f32; on a GPU.
@@ -540,10 +573,15 @@ impl Precision {
     /// As the compiler has it.
     pub(crate) fn format(self) -> snnc_compiler::kernel::Format {
         match self {
-            Precision::F32 => snnc_compiler::kernel::Format::F32,
+            Precision::F32 | Precision::Tf32 => snnc_compiler::kernel::Format::F32,
             Precision::F16 => snnc_compiler::kernel::Format::F16,
             Precision::Bf16 => snnc_compiler::kernel::Format::Bf16,
         }
+    }
+
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        if self == Precision::Tf32 { "tf32" } else { self.format().name() }
     }
 }
 

@@ -174,6 +174,28 @@ pub(crate) fn unfit(signal: &Signal, values: &[f32]) -> Option<String> {
     Some(format!("value {index} is {}, but must be {wanted}", values[index]))
 }
 
+/// What logits say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decision {
+    /// The class with the largest; the first of several.
+    pub class: usize,
+    /// How far it is ahead of the next, in logits; infinite if there is none.
+    pub lead: f32,
+}
+
+/// The decision that logits `[K]` stand for, as the network's or as those of some time steps.
+pub fn decision(logits: &[f32]) -> Decision {
+    let (mut class, mut best, mut next) = (0, f32::NEG_INFINITY, f32::NEG_INFINITY);
+    for (k, x) in logits.iter().enumerate() {
+        if *x > best {
+            (class, best, next) = (k, *x, best);
+        } else {
+            next = next.max(*x);
+        }
+    }
+    Decision { class, lead: best - next }
+}
+
 /// Spikes of every neuron: (path, count per time step).
 pub type SpikeCounts = Vec<(String, Vec<u64>)>;
 
@@ -475,7 +497,7 @@ impl Unfolded {
         fits_at_all(checked.graph(), batch)?;
         let (_, program) = unfolded_program(checked, mode, backend.precision());
         // A device has memory of its own.
-        if !matches!(backend, Backend::Cuda(_)) {
+        if !matches!(backend, Backend::Cuda(..)) {
             fits(checked.graph(), &program, batch)?;
         }
         let graph = checked.graph();

@@ -1,7 +1,7 @@
 //! `snnc bench`
 
 use super::backend;
-use crate::args::{BenchArgs, BenchInferArgs, BenchStepArgs, Format};
+use crate::args::{BenchArgs, BenchInferArgs, BenchStepArgs, Format, Precision};
 use crate::report::table;
 use crate::{Failure, model};
 use serde_json::{Value, json};
@@ -187,17 +187,25 @@ fn step(args: &BenchStepArgs) -> Result<(), Failure> {
     let human = args.report.format == Format::Human;
     if human {
         let name = &loaded.checked.graph().name;
-        println!("a training step of {name}, {batch} samples, {}, on {device}", args.precision.format().name());
+        println!("a training step of {name}, {batch} samples, {}, on {device}", args.precision.name());
     }
     let mut report = if backend == Backend::Cpu {
         on_cpu(&loaded.checked, optimizer, batch, repeats, human)?
     } else {
-        let measured = bench::step(&loaded.checked, optimizer, args.precision.format(), batch, repeats, args.by.is_some(), SIDE);
+        let measured = bench::step(
+            &loaded.checked,
+            optimizer,
+            (args.precision.format(), args.precision == Precision::Tf32),
+            batch,
+            repeats,
+            args.by.is_some(),
+            SIDE,
+        );
         on_device(&measured.map_err(Failure::failed)?, batch, human)
     };
     report["model"] = json!(loaded.checked.graph().name);
     report["batch"] = json!(batch);
-    report["precision"] = json!(args.precision.format().name());
+    report["precision"] = json!(args.precision.name());
     report["device"] = json!(device);
     if !human {
         println!("{report:#}");
@@ -208,7 +216,8 @@ fn step(args: &BenchStepArgs) -> Result<(), Failure> {
 fn median(seconds: &[f64]) -> f64 {
     let mut sorted = seconds.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+    let middle = |i: usize| sorted.get(i).copied().unwrap_or(0.0);
+    f64::midpoint(middle(sorted.len().saturating_sub(1) / 2), middle(sorted.len() / 2))
 }
 
 fn times(seconds: &[f64], batch: usize, human: bool) -> Value {

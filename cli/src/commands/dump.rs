@@ -11,6 +11,9 @@ use snnc_grammar::parse;
 use snnc_runtime::session::{self, inference_program, streaming_program, unfolded_program};
 
 pub(crate) fn run(args: &DumpArgs) -> Result<(), Failure> {
+    if args.cost && args.stage != Stage::Fused {
+        return Err(Failure::Usage("--cost is about launches: --stage fused".into()));
+    }
     let loaded = model::load(&args.model)?;
     let checked = &loaded.checked;
     let optimizer = || loaded.recipe(None).map_or(Optimizer::Sgd { momentum: 0.9, weight_decay: 0.0 }, |r| r.optimizer);

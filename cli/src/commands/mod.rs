@@ -18,6 +18,7 @@ pub(crate) mod fmt;
 mod fused;
 pub(crate) mod new;
 pub(crate) mod predict;
+pub(crate) mod run;
 pub(crate) mod summary;
 pub(crate) mod trace;
 pub(crate) mod train;

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
             recipe.name,
             recipe.seed
         );
-        if let Backend::Cuda(precision) = backend {
+        if let Backend::Cuda(precision, _) = backend {
             let (_, program) = unfolded_program(&loaded.checked, Mode::Train(recipe.optimizer), precision);
             println!(
                 "planned memory: {} for batches of {}",

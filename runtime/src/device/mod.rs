@@ -33,8 +33,9 @@ pub enum DeviceError {
 pub enum Backend {
     /// The CPU's machine code, in f32.
     Cpu,
-    /// The first CUDA device; what varies over samples is kept in this format.
-    Cuda(Format),
+    /// The first CUDA device; what varies over samples is kept in this format, and products of f32 may be in TF32 (operands rounded to 10
+    /// bits after the point).
+    Cuda(Format, bool),
     /// The same CUDA C on the host, compiled in this folder: a proof of the text, slow.
     Hosted(PathBuf, Format),
 }
@@ -44,16 +45,17 @@ impl Backend {
     ///
     /// # Errors
     /// If there is no device, or no driver for it.
-    pub fn cuda(precision: Format) -> Result<(Backend, String), GpuError> {
+    pub fn cuda(precision: Format, tf32: bool) -> Result<(Backend, String), GpuError> {
         let driver = Driver::open()?;
-        Ok((Backend::Cuda(precision), driver.name.clone()))
+        cuda::usable(&driver, precision)?;
+        Ok((Backend::Cuda(precision, tf32), driver.name.clone()))
     }
 
     /// How it keeps what varies over samples.
     pub fn precision(&self) -> Format {
         match self {
             Backend::Cpu => Format::F32,
-            Backend::Cuda(precision) | Backend::Hosted(_, precision) => *precision,
+            Backend::Cuda(precision, _) | Backend::Hosted(_, precision) => *precision,
         }
     }
 
@@ -64,7 +66,7 @@ impl Backend {
     pub fn load(&self, program: Program, batch: usize, model: &str) -> Result<Box<dyn Device>, DeviceError> {
         Ok(match self {
             Backend::Cpu => Box::new(cpu::Executable::load(program, batch)?),
-            Backend::Cuda(_) => Box::new(cuda::gpu::Gpu::load(Driver::open()?, program, batch, model)?),
+            Backend::Cuda(_, tf32) => Box::new(cuda::gpu::Gpu::load(Driver::open()?.with_tf32(*tf32), program, batch, model)?),
             Backend::Hosted(folder, _) => Box::new(cuda::hosted::Hosted::load(program, batch, folder)?),
         })
     }

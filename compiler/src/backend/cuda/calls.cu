@@ -1,8 +1,8 @@
-// The parts of a sum, each of `size` elements, one after the other; many sums side by side.
+// The parts of a sum, each of `size` elements, one after the other; many sums side by side. The result is f32, f16 (1) or bf16 (2).
 struct Sum {
     const float *parts;
-    float *to;
-    long long count, size, first;
+    void *to;
+    long long count, size, format, first;
 };
 extern "C" __global__ void __launch_bounds__(256) sum_parts(const Sum *all, const int count) {
     const int i = entry(all, count);
@@ -11,7 +11,9 @@ extern "C" __global__ void __launch_bounds__(256) sum_parts(const Sum *all, cons
     for (long long e = (blockIdx.x - s.first) * 256LL + threadIdx.x; e < s.size; e += blocks * 256LL) {
         float sum = s.parts[e];
         for (long long p = 1; p < s.count; p++) sum = sum + s.parts[p * s.size + e];
-        s.to[e] = sum;
+        if (s.format == 0) ((float *)s.to)[e] = sum;
+        else if (s.format == 1) ((f16 *)s.to)[e] = sum;
+        else ((bf16 *)s.to)[e] = sum;
     }
 }
 

@@ -12,9 +12,15 @@ __device__ inline unsigned short to_half(float x) {
     return bits;
 }
 __device__ inline unsigned short to_brain(float x) {
+#if __CUDA_ARCH__ >= 800
     unsigned short bits;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
     return bits;
+#else
+    // To the nearest, and of two to the even one; what is not a number stays none.
+    const unsigned bits = __float_as_int(x);
+    return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+#endif
 }
 #endif
 

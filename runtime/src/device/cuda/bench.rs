@@ -62,7 +62,7 @@ pub fn example(graph: &Graph, batch: usize) -> (Vec<f32>, Vec<f32>) {
 pub fn step(
     checked: &Checked,
     optimizer: Optimizer,
-    precision: Format,
+    (precision, tf32): (Format, bool),
     batch: usize,
     repeats: usize,
     by_launch: bool,
@@ -71,7 +71,7 @@ pub fn step(
     let graph = checked.graph();
     let (_, program) = unfolded_program(checked, Mode::Train(optimizer), precision);
     let failed = |e: GpuError| SessionError::Device(DeviceError::Gpu(e));
-    let driver = Driver::open().map_err(failed)?;
+    let driver = Driver::open().map_err(failed)?.with_tf32(tf32);
     let device = driver.name.clone();
     let mut gpu = Gpu::load(driver, program, batch, &graph.name).map_err(failed)?;
     let weights = Weights::initial(graph, 1);
@@ -90,6 +90,8 @@ pub fn step(
     (numbers[hyper::CORRECT1], numbers[hyper::CORRECT2]) = (1.0, 1.0);
     (numbers[hyper::SCALE], numbers[hyper::UNSCALE]) = (1024.0, 1.0 / 1024.0);
     let call = Call { batch, steps: graph.time, hyper: numbers };
+    // The pictures go to their place with the first step.
+    gpu.run(&call)?;
     let seconds = gpu.times(&call, repeats).map_err(failed)?;
     let steps = work(gpu.program(), batch, graph.time).map_err(|e| failed(e.into()))?;
     let costs = costs(gpu.program(), &steps);

@@ -1,4 +1,4 @@
-//! Matrix products by cuBLASLt, of f32, f16 or bf16 with f32 sums: no TF32, and no split of sums that does not always add in one order.
+//! Matrix products by cuBLASLt, of f32, f16 or bf16 with f32 sums: no TF32 unless it is asked for, and no split of sums that does not always add in one order.
 #![allow(unsafe_code, reason = "cuBLASLt is a C library")]
 
 use super::driver::{Driver, GpuError, Memory};
@@ -10,7 +10,7 @@ use snnc_compiler::kernel::Format;
 use std::ffi::c_void;
 
 /// Memory that products may use besides their operands.
-const WORKSPACE: usize = 32 << 20;
+pub(super) const WORKSPACE: usize = 32 << 20;
 /// Bytes that no algorithm wants matrices to begin at more than a multiple of.
 const ALIGNED: u64 = 256;
 
@@ -23,6 +23,7 @@ fn failed(what: &str) -> impl FnOnce(CublasError) -> GpuError + '_ {
 pub(super) struct Blas {
     handle: sys::cublasLtHandle_t,
     workspace: Memory,
+    tf32: bool,
 }
 
 // SAFETY: the handle is valid in every thread.
@@ -44,7 +45,7 @@ impl Blas {
     pub(super) fn open(driver: &Driver) -> Result<Blas, GpuError> {
         libraries::load("cublasLt").map_err(|e| GpuError::Missing(format!("matrix products need cuBLASLt: {e}")))?;
         let handle = result::create_handle().map_err(failed("start"))?;
-        Ok(Blas { handle, workspace: driver.allocate(WORKSPACE)? })
+        Ok(Blas { handle, workspace: driver.allocate(WORKSPACE)?, tf32: driver.tf32 })
     }
 
     /// Chooses how to compute a product of matrices that begin here.
@@ -52,8 +53,11 @@ impl Blas {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
         let failed = || failed(what);
-        let description =
-            result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, sys::cudaDataType_t::CUDA_R_32F).map_err(failed())?;
+        let compute = match call.a.place.format {
+            Format::F32 if self.tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+            _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+        };
+        let description = result::create_matmul_desc(compute, sys::cudaDataType_t::CUDA_R_32F).map_err(failed())?;
         let mut planned = Planned {
             description,
             layouts: [std::ptr::null_mut(); 3],

@@ -23,6 +23,7 @@ fn failed(what: &str) -> impl FnOnce(CudnnError) -> GpuError + '_ {
 #[derive(Debug)]
 pub(super) struct Dnn {
     handle: sys::cudnnHandle_t,
+    tf32: bool,
 }
 
 // SAFETY: the handle is used by one thread at a time.
@@ -63,9 +64,10 @@ macro_rules! chosen {
                 && p.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC
                 && p.memory <= MOST_WORKSPACE
         };
-        let none = || GpuError::Library { library: "cuDNN", what: $what.to_owned(), why: "no algorithm gives the same bits twice".into() };
+        let why = "no algorithm gives the same bits twice with at most 1 GiB of memory";
+        let none = || GpuError::Library { library: "cuDNN", what: $what.to_owned(), why: why.into() };
         let best = found.iter().take(count as usize).find(fits).ok_or_else(none)?;
-        (best.algo, best.memory)
+        (best.algo, best.memory, best.mathType)
     }};
 }
 
@@ -73,7 +75,7 @@ impl Dnn {
     pub(super) fn open(driver: &Driver) -> Result<Dnn, GpuError> {
         libraries::load("cudnn").map_err(|e| GpuError::Missing(format!("convolutions need cuDNN: {e}")))?;
         let handle = result::create_handle().map_err(failed("start"))?;
-        let dnn = Dnn { handle };
+        let dnn = Dnn { handle, tf32: driver.tf32 };
         // SAFETY: both are there.
         unsafe { result::set_stream(handle, driver.stream().cast()) }.map_err(failed("take the stream"))?;
         Ok(dnn)
@@ -95,6 +97,8 @@ impl Dnn {
         let int = |n: usize| n as i32;
         let (float, last) = (sys::cudnnDataType_t::CUDNN_DATA_FLOAT, sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC);
         let (numbers, math) = match call.x.place.format {
+            // What is the default takes TF32 where there is some.
+            Format::F32 if self.tf32 => (float, sys::cudnnMathType_t::CUDNN_DEFAULT_MATH),
             Format::F32 => (float, sys::cudnnMathType_t::CUDNN_FMA_MATH),
             Format::F16 => (sys::cudnnDataType_t::CUDNN_DATA_HALF, sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH),
             Format::Bf16 => (sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16, sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH),
@@ -121,14 +125,14 @@ impl Dnn {
         .map_err(failed(what))?;
         let (handle, Planned { x, y, w, window, .. }) = (self.handle, &planned);
         let (x, y, w, window) = (*x, *y, *w, *window);
-        (planned.algorithm, planned.workspace) = match call.part {
+        let (algorithm, memory, listed) = match call.part {
             ConvPart::Result => {
-                let (algorithm, memory) =
+                let (algorithm, memory, listed) =
                     chosen!(result::get_convolution_forward_algorithm, sys::cudnnConvolutionFwdAlgoPerf_t, what, handle, x, w, window, y);
-                (Algorithm::Result(algorithm), memory)
+                (Algorithm::Result(algorithm), memory, listed)
             }
             ConvPart::Operand => {
-                let (algorithm, memory) = chosen!(
+                let (algorithm, memory, listed) = chosen!(
                     result::get_convolution_backward_data_algorithm,
                     sys::cudnnConvolutionBwdDataAlgoPerf_t,
                     what,
@@ -138,10 +142,10 @@ impl Dnn {
                     window,
                     x
                 );
-                (Algorithm::Operand(algorithm), memory)
+                (Algorithm::Operand(algorithm), memory, listed)
             }
             ConvPart::Weight => {
-                let (algorithm, memory) = chosen!(
+                let (algorithm, memory, listed) = chosen!(
                     result::get_convolution_backward_filter_algorithm,
                     sys::cudnnConvolutionBwdFilterAlgoPerf_t,
                     what,
@@ -151,9 +155,15 @@ impl Dnn {
                     window,
                     w
                 );
-                (Algorithm::Weight(algorithm), memory)
+                (Algorithm::Weight(algorithm), memory, listed)
             }
         };
+        (planned.algorithm, planned.workspace) = (algorithm, memory);
+        // An algorithm is listed for one kind of arithmetic, and what is said of it holds for that one; f32 has no choice.
+        if call.x.place.format != Format::F32 {
+            // SAFETY: the description is there.
+            unsafe { result::set_convolution_math_type(window, listed) }.map_err(failed(what))?;
+        }
         Ok(planned)
     }
 

@@ -2,6 +2,7 @@
 //! launched. Every status is looked at.
 #![allow(unsafe_code, reason = "the driver is a C library")]
 
+use super::libraries;
 use super::nvrtc;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
@@ -13,8 +14,8 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum GpuError {
     /// There is no driver.
-    #[error("there is no NVIDIA driver here: `libcuda.so` is not found")]
-    NoDriver,
+    #[error("there is no NVIDIA driver here: {0}")]
+    NoDriver(String),
     /// The driver does not start.
     #[error("the NVIDIA driver does not start: {0}")]
     Start(String),
@@ -22,7 +23,7 @@ pub enum GpuError {
     #[error("the NVIDIA driver has no device")]
     NoDevice,
     /// The driver is older than what kernels need.
-    #[error("the NVIDIA driver is for CUDA {}.{}, but kernels need 12.0 or later: update the driver", found / 1000, found % 1000 / 10)]
+    #[error("the NVIDIA driver is for CUDA {}.{}, but snnc needs 12.8 or later: update the driver", found / 1000, found % 1000 / 10)]
     Old {
         /// As the driver says it: 1000 times the version, and 10 times what follows the point.
         found: i32,
@@ -94,8 +95,8 @@ fn failed(what: impl Into<String>) -> impl FnOnce(DriverError) -> GpuError {
     }
 }
 
-/// The oldest driver that runs what NVRTC makes here.
-const OLDEST: i32 = 12_000;
+/// The oldest driver that has all functions that are called here (`cuEventElapsedTime_v2`).
+const OLDEST: i32 = 12_080;
 
 /// A device and the stream on which all is done.
 #[derive(Debug)]
@@ -109,6 +110,8 @@ pub struct Driver {
     /// Its architecture, such as `sm_90`.
     pub arch: String,
     version: i32,
+    /// Products of f32 may round their operands to 10 bits after the point.
+    pub tf32: bool,
 }
 
 // SAFETY: the context is made current by whoever calls, and calls take `&mut` or come one after the other.
@@ -163,10 +166,7 @@ impl Driver {
     /// # Errors
     /// If there is no driver, or none that is new enough, or it has no device.
     pub fn open() -> Result<Driver, GpuError> {
-        // SAFETY: looks for a library by name.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(GpuError::NoDriver);
-        }
+        libraries::driver().map_err(GpuError::NoDriver)?;
         result::init().map_err(|e| match e.0 {
             sys::CUresult::CUDA_ERROR_NO_DEVICE => GpuError::NoDevice,
             _ => GpuError::Start(failed("start")(e).to_string()),
@@ -196,7 +196,14 @@ impl Driver {
         }
         let open = || result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("open a stream"));
         let (stream, copies) = (open()?, open()?);
-        Ok(Driver { device, stream, copies, name, arch: format!("sm_{major}{minor}"), version })
+        Ok(Driver { device, stream, copies, name, arch: format!("sm_{major}{minor}"), version, tf32: false })
+    }
+
+    /// Whether products of f32 may round their operands.
+    #[must_use]
+    pub fn with_tf32(mut self, tf32: bool) -> Driver {
+        self.tf32 = tf32;
+        self
     }
 
     /// The stream, for libraries.
@@ -386,8 +393,7 @@ impl Driver {
         let what = "record a step";
         // SAFETY: the stream is open; the recorded graph is not needed once it can be launched.
         unsafe {
-            result::stream::begin_capture(self.stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-                .map_err(failed(what))?;
+            result::stream::begin_capture(self.stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(failed(what))?;
             let done = f();
             let graph = result::stream::end_capture(self.stream).map_err(failed(what));
             done?;

@@ -105,7 +105,7 @@ pub fn bytes(program: &Program, batch: usize) -> Result<u128, Unsupported> {
     let plan = planned(program, batch);
     // A batch on its way in lies beside the one that is computed on.
     let input = program.enter.as_ref().map_or(0, |door| plan.sizes[door.view.buffer.index()] * 4);
-    Ok(plan.bytes() + (aside + parts) as u128 + input)
+    Ok(plan.bytes() + (aside + parts + cublas::WORKSPACE) as u128 + input)
 }
 
 impl Gpu {
@@ -161,8 +161,11 @@ impl Gpu {
             let (host, device) = (driver.pinned(bytes)?, driver.allocate(bytes)?);
             Ok::<_, GpuError>(Slot { host, device, sent: None, taken: None, fresh: false })
         };
+        let slot = input.map(slot).transpose()?;
+        // Memory is cleared on one stream, and written on the other.
+        driver.wait()?;
         Ok(Gpu {
-            slot: input.map(slot).transpose()?,
+            slot,
             places,
             aside,
             parts,
@@ -384,6 +387,9 @@ impl Gpu {
             };
             Ok::<_, GpuError>(median((0..REPEATS).map(once).collect::<Result<_, _>>()?))
         };
+        // Zeros would be moved and multiplied with less power than numbers, and faster.
+        let numbers: Vec<f32> = (0..side * side).map(|i| (i as f64 * 0.618_033_988_749_895).fract() as f32 - 0.5).collect();
+        memory[..2].iter().try_for_each(|m| self.driver.upload(m.at(), &narrowed(&numbers, format)))?;
         let copy = timed(&|| self.driver.copy(memory[1].at(), memory[0].at(), bytes))?;
         let own = if self.blas.is_none() { Some(Blas::open(&self.driver)?) } else { None };
         let matrix = Matrix { place, rows: 1, columns: side, next: 0 };

@@ -4,6 +4,7 @@ use super::Arguments;
 use crate::device::cpu::Call;
 use snnc_compiler::backend::cuda::calls::{self, Base, Place};
 use snnc_compiler::backend::cuda::work::{Entry, Step, Task, Work};
+use snnc_compiler::kernel::Format;
 use snnc_compiler::program::BufferId;
 
 /// Where things lie, by address.
@@ -158,6 +159,11 @@ fn one(work: &Work<'_>, at: &Addresses<'_>, call: &Call) -> Vec<Told> {
                 let all = sums.iter().map(|sum| {
                     let mut own = Packed::default();
                     own.word(at.parts + sum.from as u64).word(at.of(sum.to)).word(sum.parts as u64).word(sum.size as u64);
+                    own.word(match sum.to.format {
+                        Format::F16 => 1,
+                        Format::Bf16 => 2,
+                        Format::F32 | Format::Bit => 0,
+                    });
                     (own, blocks(sum.size))
                 });
                 let (arguments, blocks, count) = side(all);

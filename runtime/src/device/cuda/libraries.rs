@@ -32,16 +32,42 @@ pub(super) fn load(name: &str) -> Result<(), Missing> {
     let places = places();
     let mut why = None;
     for path in places.iter().flat_map(|place| named(place, name)) {
-        // SAFETY: these are NVIDIA's libraries; what they do when they are loaded is theirs.
-        match unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) } {
-            Ok(library) => {
-                std::mem::forget(library);
-                return Ok(());
-            }
-            Err(e) => why = Some(e.to_string()),
+        match open(&path, name) {
+            Ok(()) => return Ok(()),
+            Err(e) => why = Some(format!("`{}`: {e}", path.display())),
         }
     }
     Err(Missing { name: name.to_owned(), places, why })
+}
+
+/// The driver's library, which the loader must find by itself.
+///
+/// # Errors
+/// What the loader says of it.
+pub(super) fn driver() -> Result<(), String> {
+    ["libcuda.so.1", "libcuda.so"].iter().fold(Err(String::new()), |found, name| found.or_else(|_| open(Path::new(name), "cuda")))
+}
+
+/// Loads a library for the rest of the process, if it is what its name says.
+fn open(path: &Path, name: &str) -> Result<(), String> {
+    let function = match name {
+        "cuda" => "cuInit",
+        "nvrtc" => "nvrtcVersion",
+        "cublasLt" => "cublasLtCreate",
+        _ => "cudnnCreate",
+    };
+    // SAFETY: these are NVIDIA's libraries; what they do when they are loaded is theirs.
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|e| reason(&e))?;
+    // SAFETY: it is only looked for.
+    unsafe { library.get::<*const ()>(function.as_bytes()) }.map_err(|_| format!("it has no `{function}`"))?;
+    std::mem::forget(library);
+    Ok(())
+}
+
+/// What the loader says, not only that it failed.
+fn reason(e: &libloading::Error) -> String {
+    let source = std::error::Error::source(e).map(ToString::to_string);
+    source.unwrap_or_else(|| e.to_string())
 }
 
 /// Folders that may hold the libraries, in the order in which they are looked at.
@@ -79,8 +105,12 @@ fn folders(of: &Path, start: &str) -> Vec<PathBuf> {
 fn named(place: &Path, name: &str) -> Vec<PathBuf> {
     let start = format!("lib{name}.so");
     let entries = std::fs::read_dir(place).into_iter().flatten().flatten().map(|e| e.path());
-    let mut found: Vec<PathBuf> = entries.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&start))).collect();
-    found.sort();
+    let version = |p: &PathBuf| -> Option<Vec<u32>> {
+        let own = p.file_name()?.to_string_lossy().strip_prefix(&start)?.to_owned();
+        own.split('.').skip(1).map(|n| n.parse().ok()).collect()
+    };
+    let mut found: Vec<PathBuf> = entries.filter(|p| version(p).is_some()).collect();
+    found.sort_by_key(version);
     found.reverse();
     found
 }

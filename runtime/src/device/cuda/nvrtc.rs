@@ -13,13 +13,18 @@ pub enum CompileError {
     /// There is no compiler.
     #[error("CUDA kernels cannot be compiled: {0}")]
     Missing(String),
-    /// It is older than the device.
-    #[error("NVRTC {}.{} does not know this device's architecture, {arch}: install a later one (package nvidia-cuda-nvrtc of PyPI)", .version.0, .version.1)]
-    Old {
+    /// It is too old for the device, or too new.
+    #[error(
+        "NVRTC {}.{} does not know this device's architecture, {arch}: install {} one (package nvidia-cuda-nvrtc of PyPI)",
+        .version.0, .version.1, if *.later { "a later" } else { "an earlier" }
+    )]
+    Unknown {
         /// The architecture.
         arch: String,
         /// The compiler's version.
         version: (i32, i32),
+        /// A later one may know it.
+        later: bool,
     },
     /// It refuses the text, or has something to say about it.
     #[error("NVRTC for {arch}: {log}")]
@@ -104,7 +109,8 @@ pub fn compile(text: &str, arch: &str) -> Result<Cubin, CompileError> {
     let log: String = log.map_err(failed)?.into_iter().map(|c| char::from(c.to_ne_bytes()[0])).filter(|c| *c != '\0').collect();
     if outcome.is_err() {
         let unknown = log.contains("invalid value for --gpu-architecture");
-        return Err(if unknown { CompileError::Old { arch: arch.to_owned(), version: version()? } } else { refused(log) });
+        let of = || Ok(CompileError::Unknown { arch: arch.to_owned(), version: version()?, later: later(arch) });
+        return Err(if unknown { of()? } else { refused(log) });
     }
     if log.contains("warning") {
         return Err(refused(log));
@@ -118,6 +124,20 @@ pub fn compile(text: &str, arch: &str) -> Result<Cubin, CompileError> {
         bytes
     };
     Ok(Cubin { bytes, kernels: usage(&log) })
+}
+
+/// Whether an architecture is later than all that the compiler knows.
+fn later(arch: &str) -> bool {
+    let mut count = 0;
+    // SAFETY: writes one number.
+    if unsafe { sys::nvrtcGetNumSupportedArchs(&raw mut count) }.result().is_err() {
+        return true;
+    }
+    let mut known = vec![0; usize::try_from(count).unwrap_or(0)];
+    // SAFETY: as many numbers fit.
+    let listed = unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) }.result().is_ok();
+    let own = arch.trim_start_matches("sm_").parse::<i32>().unwrap_or(i32::MAX);
+    !listed || known.iter().min().is_none_or(|first| own > *first)
 }
 
 struct Program(sys::nvrtcProgram);
