@@ -7,8 +7,8 @@
 The networks are written anew from the papers' descriptions, with the parameters of the zoo's models; `torch` neurons are a loop over
 time steps, `spikingjelly` are SpikingJelly's multi-step LIF nodes as version 2 runs them, and `spikingjelly-cupy` or `-triton` those of
 versions that take a backend. Times are those of CUDA events, medians of the repetitions; peak
-memory is what PyTorch's allocator held. Every row is also given as a ratio to snnc's. With `--device cpu` the networks run
-small, for a test of this file.
+memory is what PyTorch's allocator held. Every row is also given as a ratio to snnc's. With `--device cpu` the networks
+are small ones (`--batch 16 --precision f32`), and neither reports memory.
 """
 
 import argparse
@@ -145,6 +145,8 @@ class PatchEncoding(nn.Module):
 
 
 class MlpSpe(nn.Module):
+    SETTINGS = ("dim", "depths", "classes", "image")
+
     def __init__(self, lif, dim=78, depths=(2, 8, 14, 2), expand=3, classes=1000, image=224):
         super().__init__()
         self.embed = nn.Sequential(nn.Conv2d(3, dim, 4, 4, bias=False), nn.BatchNorm2d(dim))
@@ -200,6 +202,8 @@ class Mlp(nn.Module):
 
 
 class Spikingformer(nn.Module):
+    SETTINGS = ("dim", "heads", "depth", "classes")
+
     def __init__(self, lif, dim=512, heads=8, depth=8, ratio=4, classes=1000):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, dim // 8, 3, 1, 1, bias=False), nn.BatchNorm2d(dim // 8))
@@ -223,11 +227,11 @@ class Spikingformer(nn.Module):
 
 MODELS = {
     # The class, its parameters (systems.md and the zoo), small settings, and the zoo's name.
-    "mlp_spe_t": (MlpSpe, 25_223_796, {"dim": 6, "depths": (1, 1), "classes": 5, "image": 32}, "mixer/mlp_spe#MlpSpeT"),
+    "mlp_spe_t": (MlpSpe, 25_223_796, {"dim": 24, "depths": (1, 1, 1, 1), "classes": 1000, "image": 64}, "mixer/mlp_spe#MlpSpeT"),
     "spikingformer_8_512": (
         Spikingformer,
         29_689_384,
-        {"dim": 32, "heads": 2, "depth": 1, "classes": 5},
+        {"dim": 32, "heads": 2, "depth": 1, "classes": 5, "image": 32},
         "spikingformer/imagenet_published#Spikingformer8x512Published",
     ),
 }
@@ -238,7 +242,7 @@ def measured(args, kind):
     """Median seconds of a step, and bytes at most."""
     build, parameters, small, _ = MODELS[args.model]
     device, tiny = torch.device(args.device), args.device == "cpu"
-    net = build(neurons(kind), **(small if tiny else {})).to(device)
+    net = build(neurons(kind), **({k: v for k, v in small.items() if k in build.SETTINGS} if tiny else {})).to(device)
     count = sum(p.numel() for p in net.parameters())
     assert tiny or count == parameters, f"{count} parameters, not {parameters}"
     run = torch.compile(net) if args.compile else net
@@ -263,9 +267,12 @@ def measured(args, kind):
     for _ in range(3):
         step()
     if tiny:
-        begun = time.perf_counter()
-        step()
-        return time.perf_counter() - begun, 0
+        seconds = []
+        for _ in range(args.repeats):
+            begun = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - begun)
+        return statistics.median(seconds), 0
     torch.cuda.reset_peak_memory_stats()
     seconds = []
     for _ in range(args.repeats):
@@ -281,7 +288,10 @@ def measured(args, kind):
 def ours(args):
     """What `snnc bench step` says, or nothing where it does not run."""
     options = ["--batch", str(args.batch), "--precision", args.precision, "--repeats", str(args.repeats)]
-    command = [args.snnc, "bench", "step", MODELS[args.model][3], "--backend", "cuda", "--format", "json", *options]
+    if args.device == "cpu":
+        small = MODELS[args.model][2].items()
+        options += [word for k, v in small for word in ("--set", f"{k}={list(v) if isinstance(v, tuple) else v}")]
+    command = [args.snnc, "bench", "step", MODELS[args.model][3], "--backend", args.device, "--format", "json", *options]
     out = subprocess.run(command, capture_output=True, text=True, check=False)
     if out.returncode != 0:
         print(out.stderr.strip(), file=sys.stderr)
@@ -305,7 +315,7 @@ def main():
     torch.backends.cudnn.benchmark = True
     where = torch.cuda.get_device_name() if args.device == "cuda" else "the CPU, small"
     print(f"{args.model}, T = {T}, {args.batch} samples, {args.precision}, on {where}; PyTorch {torch.__version__}")
-    rows = [("snnc", None if args.device == "cpu" else ours(args))]
+    rows = [("snnc", ours(args))]
     for kind in args.neurons:
         try:
             rows.append((kind + (" compiled" if args.compile else ""), measured(args, kind)))
