@@ -518,7 +518,7 @@ fn without_a_gpu_cuda_says_in_one_line_why_not_and_what_to_use_and_auto_says_whi
         t.path(),
         &["train", "quickstart/digits", "--precision", "f16"],
         2,
-        &["--precision f16 needs a GPU: there is no NVIDIA driver here", "without it the CPU trains, in f32"],
+        &["--precision f16 is not to be had: there is no NVIDIA driver here", "without it the CPU trains, in f32"],
     );
     says(t.path(), &["train", "quickstart/digits", "--precision", "bf16", "--backend", "cpu"], 2, &["the CPU trains in f32"]);
     says(t.path(), &["bench", "step", "quickstart/digits", "--backend", "cuda"], 2, &["--backend cuda:"]);
@@ -542,11 +542,10 @@ fn libraries_that_are_none_are_said_so() {
     };
     fs::write(&library, "no library").unwrap();
     let said = cuda();
-    assert!(said.contains("there is no NVIDIA driver here") && said.lines().count() == 1, "{said}");
+    assert!(said.contains("there is no NVIDIA driver here") && said.contains("too short") && said.lines().count() == 1, "{said}");
     fs::write(t.path().join("empty.c"), "int nothing;\n").unwrap();
     let built = Command::new("cc").args(["-shared", "-o"]).arg(&library).arg(t.path().join("empty.c")).status().unwrap();
     assert!(built.success());
-    fs::copy(&library, t.path().join("libcuda.so")).unwrap();
     let said = cuda();
     assert!(said.contains("it has no `cuInit`") && said.lines().count() == 1, "{said}");
 }

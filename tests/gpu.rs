@@ -109,8 +109,8 @@ fn what_a_device_is_told_to_do_gives_what_the_host_gives() {
         said
     };
     run("gpu::mocked", None);
-    run("gpu::mocked_by_an_older_driver", Some(("SNNC_MOCK_DRIVER", "12080")));
-    run("gpu::mocked_by_one_that_is_too_old", Some(("SNNC_MOCK_DRIVER", "12070")));
+    run("gpu::mocked_by_an_older_driver", Some(("SNNC_MOCK_DRIVER", "12040")));
+    run("gpu::mocked_by_one_that_is_too_old", Some(("SNNC_MOCK_DRIVER", "11080")));
     println!("{}", run("gpu::mocked_start", Some(("SNNC_MOCK_TIMED", "1"))));
     assert!(folder.path().join("cache").read_dir().unwrap().count() > 0, "kernels are kept");
 }
@@ -168,7 +168,7 @@ fn mocked_by_an_older_driver() {
     let refused = Unfolded::on(&Backend::Cuda(Format::F32, false), &checked, &weights, 4, Mode::Train(ADAM)).unwrap_err().to_string();
     let (major, minor) = version().unwrap();
     let expected = format!(
-        "the NVIDIA driver is for CUDA 12.8 and does not load kernels that NVRTC {major}.{minor} made: update the driver, or put an NVRTC \
+        "the NVIDIA driver is for CUDA 12.4 and does not load kernels that NVRTC {major}.{minor} made: update the driver, or put an NVRTC \
          12 in front in LD_LIBRARY_PATH"
     );
     assert_eq!(refused, expected);
@@ -179,7 +179,7 @@ fn mocked_by_an_older_driver() {
 #[ignore = "run by a test above"]
 fn mocked_by_one_that_is_too_old() {
     let refused = Backend::cuda(Format::F32, false).unwrap_err().to_string();
-    assert_eq!(refused, "the NVIDIA driver is for CUDA 12.7, but snnc needs 12.8 or later: update the driver");
+    assert_eq!(refused, "the NVIDIA driver is for CUDA 11.8, but kernels need 12.0 or later: update the driver");
 }
 
 /// From checked source to a network on the device, with its kernels compiled and then from the cache.

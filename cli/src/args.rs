@@ -74,8 +74,9 @@ pub(crate) enum Command {
                             snnc run quickstart/digits --weights runs/digits samples.f32\n  \
                             camera | snnc run net.snn --weights runs/net --stream --until 2.5 --format json\n\n\
                             The input holds samples, one after another, as little-endian f32 in the order of the declared axes: a picture, which stands\n\
-                            for all time steps, or a frame for each of them. --stream computes each frame as it arrives, and says what the\n\
-                            logits of the steps so far are, which are parts of the whole: after the last step they are the network's.")]
+                            for all time steps, or a frame for each of them. --stream computes each frame as it arrives, and says where\n\
+                            the decision stands; --format json has the logits of the steps so far, which are parts of the whole: after the\n\
+                            last step they are the network's.")]
     Run(RunArgs),
     /// One step on a batch: logits, loss, spikes, gradients, running statistics, for comparing with another framework.
     #[command(after_help = "Example:\n  snnc trace mixer/mlp_spe_published --set dim=12 --layout mixer-snn --weights W.safetensors \
@@ -385,7 +386,7 @@ pub(crate) struct TrainArgs {
     /// Where it is trained.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) backend: TrainBackend,
-    /// How activations and their gradients are kept; parameters, statistics and sums are f32.
+    /// How activations and their gradients are kept, and multiplied; parameters, statistics and sums are f32.
     #[arg(long, value_enum, default_value = "f32")]
     pub(crate) precision: Precision,
     /// Epochs; by default the recipe's, with `--resume` the run's.

@@ -373,12 +373,19 @@ impl Inference {
     /// [`SessionError::Streaming`] if some operator looks at all time steps at once; [`SessionError::Input`] as
     /// [`Inference::run`].
     pub fn step(&mut self, batch: &[f32], samples: usize, steps: usize) -> Result<Vec<f32>, SessionError> {
+        self.streams()?;
+        self.stream()?;
+        self.steps(batch, samples, steps)
+    }
+
+    /// Whether it can run one time step at a time.
+    ///
+    /// # Errors
+    /// [`SessionError::Streaming`] if some operator looks at all time steps at once.
+    pub fn streams(&self) -> Result<(), SessionError> {
         match &self.looks_at_all {
             Some((model, node)) => Err(SessionError::Streaming { model: model.clone(), node: node.clone() }),
-            None => {
-                self.stream()?;
-                self.steps(batch, samples, steps)
-            }
+            None => Ok(()),
         }
     }
 

@@ -340,21 +340,22 @@ int cudnnSetConvolution2dDescriptor(void *t, int ph, int pw, int sh, int sw, int
     return *(Window *)t = Window{ph, pw, sh, sw}, 0;
 }
 int cudnnSetConvolutionMathType(void *t, int math) { return ((Window *)t)->math = math, 0; }
-static int algorithms(int asked, int *found, Performance *results) {
+static int algorithms(void *window, int asked, int *found, Performance *results) {
     if (asked < 2) refuse("no algorithm asked for");
     // The first is fast and gives other bits every time.
-    results[0] = Performance{0, 0, 1, 0, 0, 1, {}};
-    results[1] = Performance{1, 0, 2, 512, 1, 1, {}};
+    const int math = ((Window *)window)->math;
+    results[0] = Performance{0, 0, 1, 0, 0, math, {}};
+    results[1] = Performance{1, 0, 2, 512, 1, math, {}};
     return *found = 2, 0;
 }
-int cudnnGetConvolutionForwardAlgorithm_v7(void *, void *, void *, void *, void *, int asked, int *found, Performance *results) {
-    return algorithms(asked, found, results);
+int cudnnGetConvolutionForwardAlgorithm_v7(void *, void *, void *, void *window, void *, int asked, int *found, Performance *results) {
+    return algorithms(window, asked, found, results);
 }
-int cudnnGetConvolutionBackwardDataAlgorithm_v7(void *, void *, void *, void *, void *, int asked, int *found, Performance *results) {
-    return algorithms(asked, found, results);
+int cudnnGetConvolutionBackwardDataAlgorithm_v7(void *, void *, void *, void *window, void *, int asked, int *found, Performance *results) {
+    return algorithms(window, asked, found, results);
 }
-int cudnnGetConvolutionBackwardFilterAlgorithm_v7(void *, void *, void *, void *, void *, int asked, int *found, Performance *results) {
-    return algorithms(asked, found, results);
+int cudnnGetConvolutionBackwardFilterAlgorithm_v7(void *, void *, void *, void *window, void *, int asked, int *found, Performance *results) {
+    return algorithms(window, asked, found, results);
 }
 // f(place in y, place in x, place in w) for every product of a convolution.
 extern "C++" {

@@ -17,6 +17,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let stepwise = args.stream || args.until.is_some();
     let session = if stepwise { Inference::streaming } else { Inference::new };
     let mut session = session(&loaded.checked, &weights, 1, Watch::Nothing).map_err(Failure::failed)?;
+    if stepwise {
+        session.streams().map_err(Failure::failed)?;
+    }
     let signal = &graph.node(graph.input).signal;
     // A picture stands for all time steps, of frames there is one for each.
     let frames = if signal.varies { graph.time } else { 1 };
@@ -128,26 +131,21 @@ struct Report<'a> {
 
 impl Report<'_> {
     fn step(&self, sample: usize, step: usize, now: &Decision, logits: &[f32]) {
-        match self.args.report.format {
-            Format::Json => {
-                println!("{}", json!({ "sample": sample, "step": step, "class": now.class, "lead": now.lead, "logits": logits }))
-            }
-            Format::Human => println!("sample {sample}, step {step} of {}: class {}, ahead by {:.3}", self.steps, now.class, now.lead),
+        if self.args.report.format == Format::Json {
+            println!("{}", json!({ "sample": sample, "step": step, "class": now.class, "lead": now.lead, "logits": logits }));
+        } else {
+            println!("sample {sample}, step {step} of {}: class {}, ahead by {:.3}", self.steps, now.class, now.lead);
         }
         // Somebody may be waiting at the other end of a pipe.
         let _ = std::io::stdout().flush();
     }
 
-    fn done(&self, sample: usize, steps: usize, logits: &[f32]) {
-        let decision = decision(logits);
-        match self.args.report.format {
-            Format::Json => println!(
-                "{}",
-                json!({ "sample": sample, "class": decision.class, "lead": decision.lead, "steps_used": steps, "steps": self.steps, "logits": logits })
-            ),
-            Format::Human => {
-                println!("sample {sample}: class {} after {steps} of {} steps, ahead by {:.3}", decision.class, self.steps, decision.lead)
-            }
+    fn done(&self, sample: usize, used: usize, logits: &[f32]) {
+        let (Decision { class, lead }, steps) = (decision(logits), self.steps);
+        if self.args.report.format == Format::Json {
+            println!("{}", json!({ "sample": sample, "class": class, "lead": lead, "steps_used": used, "steps": steps, "logits": logits }));
+        } else {
+            println!("sample {sample}: class {class} after {used} of {steps} steps, ahead by {lead:.3}");
         }
         let _ = std::io::stdout().flush();
     }

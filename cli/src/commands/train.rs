@@ -2,9 +2,10 @@
 
 use super::backend;
 use super::eval::{Accuracies, accuracies};
-use crate::args::{Format, TrainArgs};
+use crate::args::{Format, Precision, TrainArgs, TrainBackend};
 use crate::report::quoted;
 use crate::{Failure, model};
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use snnc_compiler::check::Verdict;
@@ -59,11 +60,12 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     if human {
         println!("{}", loaded.verdict_line());
         println!(
-            "training on {} ({} pictures) with recipe {}, seed {}, on {device}",
+            "training on {} ({} pictures) with recipe {}, seed {}, on {device}, in {}",
             data.name,
             data.train.labels.len(),
             recipe.name,
-            recipe.seed
+            recipe.seed,
+            args.precision.name()
         );
         if let Backend::Cuda(precision, _) = backend {
             let (_, program) = unfolded_program(&loaded.checked, Mode::Train(recipe.optimizer), precision);
@@ -139,7 +141,13 @@ fn model_words(args: &TrainArgs) -> String {
 }
 
 fn resume_command(args: &TrainArgs, folder: &Path) -> String {
-    format!("snnc train {} -o {} --resume", model_words(args), quoted(folder))
+    let mut words = vec![model_words(args)];
+    if args.precision != Precision::F32 {
+        words.push(format!("--precision {}", args.precision.name()));
+    }
+    let backend = args.backend.to_possible_value().filter(|_| args.backend != TrainBackend::Auto);
+    words.extend(backend.map(|b| format!("--backend {}", b.get_name())));
+    format!("snnc train {} -o {} --resume", words.join(" "), quoted(folder))
 }
 
 /// A bar on a terminal, a line for every epoch elsewhere, JSON lines if asked.

@@ -47,7 +47,7 @@ impl Backend {
     /// If there is no device, or no driver for it.
     pub fn cuda(precision: Format, tf32: bool) -> Result<(Backend, String), GpuError> {
         let driver = Driver::open()?;
-        cuda::usable(&driver, precision)?;
+        cuda::usable(&driver, precision, tf32)?;
         Ok((Backend::Cuda(precision, tf32), driver.name.clone()))
     }
 

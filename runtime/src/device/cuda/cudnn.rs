@@ -1,4 +1,4 @@
-//! Convolutions by cuDNN, of f32 without TF32, f16 or bf16 with f32 sums, by algorithms that always give the same bits.
+//! Convolutions by cuDNN, of f32 (without TF32, unless it is asked for), f16 or bf16 with f32 sums, by algorithms that always give the same bits.
 #![allow(unsafe_code, reason = "cuDNN is a C library")]
 
 use super::driver::{Driver, GpuError};
@@ -159,8 +159,9 @@ impl Dnn {
             }
         };
         (planned.algorithm, planned.workspace) = (algorithm, memory);
-        // An algorithm is listed for one kind of arithmetic, and what is said of it holds for that one; f32 has no choice.
-        if call.x.place.format != Format::F32 {
+        // An algorithm is listed for one kind of arithmetic, and what is said of it holds for that one; f32 without TF32 has no
+        // choice.
+        if call.x.place.format != Format::F32 || self.tf32 {
             // SAFETY: the description is there.
             unsafe { result::set_convolution_math_type(window, listed) }.map_err(failed(what))?;
         }

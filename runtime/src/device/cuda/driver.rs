@@ -13,7 +13,7 @@ use thiserror::Error;
 /// Why a device does not do something.
 #[derive(Debug, Error)]
 pub enum GpuError {
-    /// There is no driver.
+    /// There is no driver, or what stands in its place is none: what the loader says.
     #[error("there is no NVIDIA driver here: {0}")]
     NoDriver(String),
     /// The driver does not start.
@@ -23,7 +23,7 @@ pub enum GpuError {
     #[error("the NVIDIA driver has no device")]
     NoDevice,
     /// The driver is older than what kernels need.
-    #[error("the NVIDIA driver is for CUDA {}.{}, but snnc needs 12.8 or later: update the driver", found / 1000, found % 1000 / 10)]
+    #[error("the NVIDIA driver is for CUDA {}.{}, but kernels need 12.0 or later: update the driver", found / 1000, found % 1000 / 10)]
     Old {
         /// As the driver says it: 1000 times the version, and 10 times what follows the point.
         found: i32,
@@ -95,8 +95,10 @@ fn failed(what: impl Into<String>) -> impl FnOnce(DriverError) -> GpuError {
     }
 }
 
-/// The oldest driver that has all functions that are called here (`cuEventElapsedTime_v2`).
-const OLDEST: i32 = 12_080;
+/// The oldest driver that runs what NVRTC makes here.
+const OLDEST: i32 = 12_000;
+/// The oldest that says how long something took (`cuEventElapsedTime_v2`).
+const TELLS_TIME: i32 = 12_080;
 
 /// A device and the stream on which all is done.
 #[derive(Debug)]
@@ -159,6 +161,17 @@ unsafe impl Send for Module {}
 unsafe impl Send for Kernel {}
 // SAFETY: as above.
 unsafe impl Send for Graph {}
+
+impl GpuError {
+    /// There is no GPU, as far as can be seen, and not only something wrong with one.
+    pub fn is_absent(&self) -> bool {
+        match self {
+            GpuError::NoDriver(why) => libraries::absent(why),
+            GpuError::NoDevice => true,
+            _ => false,
+        }
+    }
+}
 
 impl Driver {
     /// The first device (of those in `CUDA_VISIBLE_DEVICES`).
@@ -372,6 +385,14 @@ impl Driver {
     /// If the driver, or something launched before, fails.
     pub fn seconds(&self, from: &Event, to: &Event) -> Result<f64, GpuError> {
         self.wait()?;
+        if self.version < TELLS_TIME {
+            let why = format!(
+                "the NVIDIA driver is for CUDA {}.{}, and 12.8 is the first that can",
+                self.version / 1000,
+                self.version % 1000 / 10
+            );
+            return Err(GpuError::Driver { what: "say how long something took".into(), why });
+        }
         // SAFETY: both were recorded on the stream.
         unsafe { result::event::elapsed(from.0, to.0) }.map(|ms| f64::from(ms) / 1e3).map_err(failed("read an event"))
     }

@@ -34,7 +34,7 @@ pub(super) fn load(name: &str) -> Result<(), Missing> {
     for path in places.iter().flat_map(|place| named(place, name)) {
         match open(&path, name) {
             Ok(()) => return Ok(()),
-            Err(e) => why = Some(format!("`{}`: {e}", path.display())),
+            Err(e) => why = why.or_else(|| Some(format!("`{}`: {e}", path.display()))),
         }
     }
     Err(Missing { name: name.to_owned(), places, why })
@@ -45,7 +45,21 @@ pub(super) fn load(name: &str) -> Result<(), Missing> {
 /// # Errors
 /// What the loader says of it.
 pub(super) fn driver() -> Result<(), String> {
-    ["libcuda.so.1", "libcuda.so"].iter().fold(Err(String::new()), |found, name| found.or_else(|_| open(Path::new(name), "cuda")))
+    let mut why: Vec<String> = vec![];
+    for name in ["libcuda.so.1", "libcuda.so"] {
+        match open(Path::new(name), "cuda") {
+            Ok(()) => return Ok(()),
+            Err(e) => why.push(e),
+        }
+    }
+    // One that is there and is none says more than one that is not there.
+    let there = why.iter().position(|e| !absent(e)).unwrap_or(0);
+    Err(why.swap_remove(there))
+}
+
+/// Whether this is what the loader says of a library that it does not find.
+pub(super) fn absent(why: &str) -> bool {
+    why.contains("cannot open shared object file: No such file")
 }
 
 /// Loads a library for the rest of the process, if it is what its name says.

@@ -21,20 +21,17 @@ use snnc_compiler::kernel::Format;
 use snnc_compiler::plan::{Plan, plan_with};
 use snnc_compiler::program::Program;
 
-/// The first architecture whose tensor cores take both kinds of 16 bits.
+/// The first architecture whose tensor cores take both kinds of 16 bits, and TF32.
 const NARROW: &str = "sm_80";
 
-/// Whether all that training needs is here, besides the driver: before anything is made of a network.
-pub(super) fn usable(driver: &Driver, precision: Format) -> Result<(), GpuError> {
+/// Whether all that every network needs is here, besides the driver: before anything is made of one.
+pub(super) fn usable(driver: &Driver, precision: Format, tf32: bool) -> Result<(), GpuError> {
     let number = |arch: &str| arch.trim_start_matches("sm_").parse::<u32>().unwrap_or(0);
-    if precision != Format::F32 && number(&driver.arch) < number(NARROW) {
-        return Err(GpuError::Missing(format!("16 bits need a device of {NARROW} or later; {} is {}", driver.name, driver.arch)));
+    if (precision != Format::F32 || tf32) && number(&driver.arch) < number(NARROW) {
+        return Err(GpuError::Missing(format!("16 bits and TF32 need a device of {NARROW} or later; {} is {}", driver.name, driver.arch)));
     }
     nvrtc::version()?;
-    for (name, what) in [("cublasLt", "matrix products need cuBLASLt"), ("cudnn", "convolutions need cuDNN")] {
-        libraries::load(name).map_err(|e| GpuError::Missing(format!("{what}: {e}")))?;
-    }
-    Ok(())
+    libraries::load("cublasLt").map_err(|e| GpuError::Missing(format!("matrix products need cuBLASLt: {e}")))
 }
 
 /// Where every buffer lies for so many samples.

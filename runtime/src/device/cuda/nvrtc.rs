@@ -126,7 +126,7 @@ pub fn compile(text: &str, arch: &str) -> Result<Cubin, CompileError> {
     Ok(Cubin { bytes, kernels: usage(&log) })
 }
 
-/// Whether an architecture is later than all that the compiler knows.
+/// Whether an architecture that the compiler does not know is later than those it knows, and not older.
 fn later(arch: &str) -> bool {
     let mut count = 0;
     // SAFETY: writes one number.
