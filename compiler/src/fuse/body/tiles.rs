@@ -1,4 +1,5 @@
-//! Loops in tiles of lanes: rows in parts that threads share and blocks that lists of spikes are made for; tiles of the innermost axis.
+//! Loops in tiles of lanes: rows in parts that threads share and blocks that lists of spikes are made for; tiles of the innermost axis. Where
+//! there are few rows, the tiles are what threads share: each reads its part of the weights, not all of them.
 
 use super::*;
 use crate::kernel::Int;
@@ -19,6 +20,8 @@ pub(in crate::fuse) struct Cut {
     pub(in crate::fuse) blocks: usize,
     /// Rows of a block.
     pub(in crate::fuse) rows: usize,
+    /// Tiles of a part, if parts are made of tiles and have all rows.
+    tiles: Option<usize>,
 }
 
 /// Statements over rows of a cut loop's first level, from one index to before another.
@@ -26,6 +29,8 @@ pub(super) struct Rows {
     pub(super) cut: Cut,
     pub(super) begin: Int,
     pub(super) end: Int,
+    /// The part's number.
+    pub(super) part: Int,
     pub(super) body: Vec<Stmt>,
 }
 
@@ -34,20 +39,26 @@ impl Body<'_, '_> {
     pub(in crate::fuse) fn cut(&self) -> Cut {
         let first = self.levels.first().map_or(1, |l| l.size);
         let inner: usize = self.levels.iter().skip(1).map(|l| l.size).product();
-        let parts = (1..=PARTS).rev().find(|n| n.is_power_of_two() && *n <= first).unwrap_or(1);
+        let parts = |most: usize| (1..=PARTS).rev().find(|n| n.is_power_of_two() && *n <= most).unwrap_or(1);
+        let tiles = self.columns.as_ref().filter(|c| c.outermost).map_or(0, |c| c.size.div_ceil(c.lanes));
+        if first * inner <= ROWS && tiles >= PARTS {
+            let parts = parts(tiles);
+            return Cut { parts, block: first, blocks: 1, rows: first * inner, tiles: Some(tiles.div_ceil(parts)) };
+        }
+        let parts = parts(first);
         let part = first.div_ceil(parts);
         let block = (ROWS / inner.max(1)).clamp(1, part);
         let blocks = part.div_ceil(block);
         // As large as the others.
         let block = part.div_ceil(blocks);
-        Cut { parts, block, blocks, rows: block * inner }
+        Cut { parts, block, blocks, rows: block * inner, tiles: None }
     }
 
     /// Puts an element into loops over tiles and rows.
     pub(super) fn finish_tiles(mut self, element: &[Stmt], label: &str, region: Region) -> Vec<Loop> {
         let cut = self.cut();
         let Some(columns) = self.columns.take() else { return vec![] };
-        let [begin, end] = [(); 2].map(|()| self.int());
+        let [begin, end, part, from_tile, to_tile, last_tile] = [(); 6].map(|()| self.int());
         let (block, first, last) = (self.int(), self.block.unwrap_or_else(|| self.int()), self.int());
         let lists = self.lists_of_a_block(first, last);
         let levels = std::mem::take(&mut self.levels);
@@ -64,12 +75,26 @@ impl Body<'_, '_> {
         let wide = |lanes: usize| vec![over(columns.lane, constant(0), constant(lanes), lanes as u8, element.to_vec())];
         let tiles = |inner: &dyn Fn(Vec<Stmt>) -> Vec<Stmt>| {
             let mut body = vec![];
+            let (mut from, mut to) = (constant(0), constant(whole));
+            if let Some(own) = cut.tiles {
+                body.push(Stmt::LetInt(from_tile, IntExpr::Affine(vec![(part, own as i64)], 0)));
+                body.push(Stmt::LetInt(to_tile, IntExpr::Affine(vec![(part, own as i64)], own as i64)));
+                body.push(Stmt::SetInt(to_tile, IntExpr::Least(to_tile, whole as i64)));
+                (from, to) = (Bound::Int(from_tile), Bound::Int(to_tile));
+            }
             if whole > 0 {
-                body.push(over(columns.tile, constant(0), constant(whole), 1, inner(wide(columns.lanes))));
+                body.push(over(columns.tile, from, to, 1, inner(wide(columns.lanes))));
             }
             if rest > 0 {
-                body.push(Stmt::LetInt(columns.tile, IntExpr::Const(whole as i64)));
-                body.extend(inner(wide(rest)));
+                let mut last = vec![Stmt::LetInt(columns.tile, IntExpr::Const(whole as i64))];
+                last.extend(inner(wide(rest)));
+                match cut.tiles {
+                    None => body.extend(last),
+                    Some(own) => {
+                        body.push(Stmt::LetInt(last_tile, IntExpr::Affine(vec![(from_tile, -1)], whole as i64)));
+                        body.push(Stmt::If(Cond::Within(last_tile, own as i64), last));
+                    }
+                }
             }
             body
         };
@@ -85,13 +110,13 @@ impl Body<'_, '_> {
             rows(tiles(&|body| body), begin, end)
         };
         self.levels = levels;
-        self.in_parts(Rows { cut, begin, end, body }, label, region)
+        self.in_parts(Rows { cut, begin, end, part, body }, label, region)
     }
 
     /// Puts rows into a loop over the parts of all samples.
     pub(super) fn in_parts(mut self, rows: Rows, label: &str, region: Region) -> Vec<Loop> {
-        let Rows { cut, begin, end, mut body } = rows;
-        let [sample, part] = [(); 2].map(|()| self.int());
+        let Rows { cut, begin, end, part, mut body } = rows;
+        let sample = self.int();
         let size = cut.block * cut.blocks;
         let mut each = vec![];
         let batch = self.batch.unwrap_or(sample);
@@ -102,7 +127,9 @@ impl Body<'_, '_> {
             each.push(Stmt::LetInt(batch, IntExpr::Affine(vec![(sample, 1)], 0)));
             each.push(Stmt::LetInt(part, IntExpr::Const(0)));
         }
-        each.push(Stmt::LetInt(begin, IntExpr::Affine(vec![(part, size as i64)], 0)));
+        // Of the rows, unless parts have all of them.
+        let rows = if cut.tiles.is_some() { vec![] } else { vec![(part, size as i64)] };
+        each.push(Stmt::LetInt(begin, IntExpr::Affine(rows, 0)));
         each.push(Stmt::LetInt(end, IntExpr::Affine(vec![(begin, 1)], size as i64)));
         each.push(Stmt::SetInt(end, IntExpr::Least(end, self.levels.first().map_or(1, |l| l.size) as i64)));
         each.append(&mut body);

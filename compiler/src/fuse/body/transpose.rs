@@ -43,13 +43,13 @@ pub(in crate::fuse) fn transpose(fuser: &mut Fuser<'_>, item: usize, id: FlowId)
     if tensor.dims.time {
         stmts = vec![Stmt::For { index: step, from: Bound::Const(0), to: Bound::Steps, reverse: false, lanes: 1, body: stmts }];
     }
-    let [begin, end] = [(); 2].map(|()| body.int());
+    let [begin, end, part] = [(); 3].map(|()| body.int());
     for (i, (index, size)) in body.levels.iter().map(|l| (l.index, l.size)).enumerate().rev() {
         let (from, to) = if i == 0 { (Bound::Int(begin), Bound::Int(end)) } else { (Bound::Const(0), Bound::Const(size as i64)) };
         stmts = vec![Stmt::For { index, from, to, reverse: false, lanes: 1, body: stmts }];
     }
     let cut = body.cut();
-    body.in_parts(tiles::Rows { cut, begin, end, body: stmts }, &tensor.label, tensor.region)
+    body.in_parts(tiles::Rows { cut, begin, end, part, body: stmts }, &tensor.label, tensor.region)
 }
 
 fn over(index: Int, from: usize, to: usize, body: Vec<Stmt>) -> Stmt {
