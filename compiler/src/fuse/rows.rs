@@ -1,13 +1,13 @@
 //! Rows that begin where tensor cores load at once: what products over channels read and write in 16 bits has its innermost axis filled
 //! up to whole loads. Nobody reads what fills up. Products along other axes take rows and channels as one. A convolution's library wants
-//! rows without gaps, and fills them up itself (cuDNN's documentation, "Tensor Core operations": channels need not be multiples of eight).
+//! rows without gaps, and may fill them up itself (cuDNN documentation, "Legacy API", "Data and Filter Formats").
 
 use super::views::{home, parts};
 use crate::flow::{Def, Dims, Flow, FlowId, Source};
 use crate::kernel::Format;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Numbers of 16 bits that are loaded at once (NVIDIA, "Matrix Multiplication Background", 2023: multiples of 16 bytes).
+/// Numbers of 16 bits that a thread loads at once, 16 bytes. What it is worth a device has yet to say.
 const AT_ONCE: usize = 8;
 
 /// The lengths of the rows that are filled up, by the tensor whose memory they are in.
