@@ -1,5 +1,6 @@
 //! Kernels to the text or machine code of a device.
 
+mod avx2;
 pub mod clif;
 pub mod cuda;
 pub mod product;

@@ -16,7 +16,7 @@ pub(super) fn write(plant: &Plant<'_>, body: &Body, b: FunctionBuilder<'_>, para
     let (ctx, rest) = params.split_first().ok_or_else(missing)?;
     let mut w = Writer { plant, b, ctx: *ctx, flags: MemFlagsData::new().with_notrap() };
     match (body, rest) {
-        (Body::Kernel(_), _) => return Err(CodeError("a kernel is no driver".into())),
+        (Body::Kernel(_) | Body::Lanes(..), _) => return Err(CodeError("a kernel is no driver".into())),
         (Body::Drive(i), []) => w.drive(*i)?,
         (Body::Init, [memory, weights]) => w.init(*memory, *weights)?,
         (Body::Reset, []) => w.reset(),

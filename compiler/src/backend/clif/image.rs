@@ -1,7 +1,10 @@
 //! All functions of a program in one piece of bytes, calls among them resolved.
 
+use super::lanes::Lanes;
 use super::{CodeError, drive, kernel};
+use crate::backend::avx2;
 use crate::flow::Region;
+use crate::kernel::Kernel;
 use crate::plan::{Plan, plan};
 use crate::program::Program;
 use cranelift_codegen::Context;
@@ -79,6 +82,15 @@ impl Target {
             builder.enable(flag).map_err(|e| error(&format!("`{flag}`: {e}")))?;
         }
         Target::of(&builder)
+    }
+
+    /// Vectors of 256 bits, by the calling convention that they are written for.
+    fn wide(&self) -> bool {
+        self.has("has_avx2") && self.isa.default_call_conv() == CallConv::SystemV
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true))
     }
 
     /// The instruction sets beyond the base that code may use.
@@ -169,13 +181,17 @@ impl Image {
 /// A function that is to be written.
 pub(super) enum Body {
     Kernel(usize),
+    /// What the lanes of a kernel do, by its number and its own.
+    Lanes(usize, usize),
     Drive(usize),
     Init,
     Reset,
     Enter,
     Leave,
     Step,
-    Run { all: bool },
+    Run {
+        all: bool,
+    },
 }
 
 /// What writing functions needs to know.
@@ -188,6 +204,8 @@ pub(super) struct Plant<'a> {
     /// Where each loop's addresses start in the context, in bytes.
     pub(super) tables: Vec<i32>,
     pub(super) bodies: Vec<(String, Body)>,
+    /// What the lanes of each kernel do, where that is not Cranelift's.
+    pub(super) lanes: Vec<Vec<Lanes>>,
 }
 
 /// A function before calls are resolved.
@@ -219,9 +237,22 @@ pub fn image(program: &Program, batch: usize, target: &Target) -> Result<Image, 
         let whole = program.leave.is_some();
         bodies.extend(rest.into_iter().filter(|(n, _)| whole || *n == "step").map(|(n, b)| (n.to_owned(), b)));
     }
+    let lanes: Vec<Vec<Lanes>> = if target.wide() {
+        let fuse = target.has("has_fma");
+        let of = |(i, k): (usize, &Kernel)| {
+            let multiply = region_of(program, i) != Region::Free;
+            super::lanes::found(&k.body, avx2::May { multiply, fuse })
+        };
+        program.kernels.par_iter().enumerate().map(of).collect()
+    } else {
+        program.kernels.iter().map(|_| vec![]).collect()
+    };
+    for (kernel, own) in lanes.iter().enumerate() {
+        bodies.extend((0..own.len()).map(|i| (format!("lanes_{kernel}_{i}"), Body::Lanes(kernel, i))));
+    }
     let bytes = |elements: u128| usize::try_from(elements * 4).map_err(|_| too_large());
     let (memory, weights) = (bytes(plan.total)?, bytes(plan.weights)? + HEADER);
-    let plant = Plant { program, id: digest(program), batch, plan, target, tables, bodies };
+    let plant = Plant { program, id: digest(program), batch, plan, target, tables, bodies, lanes };
     let pieces: Vec<Piece> = (0..plant.bodies.len()).into_par_iter().map(|i| piece(&plant, i)).collect::<Result<_, _>>()?;
     let mut image = Image {
         bytes: Vec::new(),
@@ -286,6 +317,10 @@ fn resolve(bytes: &mut [u8], at: usize, to: usize, kind: Reloc, addend: i64) -> 
 fn piece(plant: &Plant<'_>, index: usize) -> Result<Piece, CodeError> {
     let isa = &plant.target.isa;
     let body = &plant.bodies[index].1;
+    if let Body::Lanes(kernel, i) = body {
+        let bytes = plant.lanes[*kernel][*i].piece.bytes.clone();
+        return Ok(Piece { bytes, align: 64, calls: vec![] });
+    }
     let signature = plant.signature(body);
     let mut function = Function::with_name_signature(UserFuncName::user(0, index as u32), signature);
     let mut frontend = FunctionBuilderContext::new();
@@ -298,7 +333,7 @@ fn piece(plant: &Plant<'_>, index: usize) -> Result<Piece, CodeError> {
     match body {
         Body::Kernel(i) => {
             let may_multiply = plant.region(*i) != Region::Free;
-            kernel(&plant.program.kernels[*i], may_multiply, builder, &params, isa.frontend_config())?;
+            kernel(plant, *i, may_multiply, builder, &params)?;
         }
         _ => drive::write(plant, body, builder, &params)?,
     }
@@ -318,6 +353,11 @@ fn piece(plant: &Plant<'_>, index: usize) -> Result<Piece, CodeError> {
     Ok(Piece { bytes: code.code_buffer().to_vec(), align: u64::from(code.buffer.alignment), calls })
 }
 
+/// Where in the network a kernel belongs; all its users belong there.
+fn region_of(program: &Program, kernel: usize) -> Region {
+    program.loops().find(|(_, l)| l.kernel.index() == kernel).map_or(Region::Free, |(_, l)| l.region)
+}
+
 fn callee(name: &UserExternalName) -> Option<usize> {
     (name.namespace == 0).then_some(name.index as usize)
 }
@@ -328,7 +368,7 @@ impl Plant<'_> {
         let mut signature = Signature::new(self.convention());
         let (params, result): (&[_], bool) = match body {
             Body::Kernel(_) => (&[pointer, pointer, I64, I64, I64], false),
-            Body::Drive(_) | Body::Reset | Body::Step => (&[pointer], false),
+            Body::Lanes(..) | Body::Drive(_) | Body::Reset | Body::Step => (&[pointer], false),
             Body::Init => (&[pointer, pointer, pointer], true),
             Body::Enter => (&[pointer, pointer, I64, I64], false),
             Body::Leave => (&[pointer, pointer], false),
@@ -346,7 +386,7 @@ impl Plant<'_> {
     /// Where in the network a function belongs, and what it computes.
     fn purpose(&self, body: &Body) -> (Region, String) {
         match body {
-            Body::Kernel(i) => {
+            Body::Kernel(i) | Body::Lanes(i, _) => {
                 let mut users = self.program.loops().map(|(_, l)| l).filter(|l| l.kernel.index() == *i);
                 let first = users.next();
                 let more = users.count();
@@ -361,7 +401,7 @@ impl Plant<'_> {
 
     /// Where in the network a kernel belongs; all its users belong there.
     fn region(&self, kernel: usize) -> Region {
-        self.program.loops().find(|(_, l)| l.kernel.index() == kernel).map_or(Region::Free, |(_, l)| l.region)
+        region_of(self.program, kernel)
     }
 
     /// The number of a function.

@@ -9,6 +9,7 @@
 mod bits;
 mod drive;
 mod image;
+mod lanes;
 mod math;
 mod memory;
 mod parked;
@@ -17,13 +18,13 @@ pub use image::{HEADER, Image, Symbol, Target, image};
 
 use super::context;
 use crate::flow::{Bin, Cmp, Un};
-use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Kernel, Place, Stmt, Var};
+use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::V128Imm;
 use cranelift_codegen::ir::types::{F32, F32X4, I32, I32X4, I64};
 use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, Value};
-use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_frontend::{FunctionBuilder, Variable};
+use image::Plant;
 use std::collections::{HashMap, HashSet};
 
 /// The most bytes of a kernel's own arrays: they stand on a thread's stack.
@@ -49,12 +50,13 @@ impl std::error::Error for CodeError {}
 
 /// Writes a kernel's function: context, addresses of its arguments, the range of its outermost loop and the range's number.
 fn kernel(
-    kernel: &Kernel,
+    plant: &Plant<'_>,
+    number: usize,
     may_multiply: bool,
     mut builder: FunctionBuilder<'_>,
     params: &[Value],
-    frontend: TargetFrontendConfig,
 ) -> Result<(), CodeError> {
+    let kernel = &plant.program.kernels[number];
     let [ctx, table, begin, end, range] = *params else { return Err(CodeError("a kernel has five parameters".into())) };
     let flags = MemFlagsData::new().with_notrap();
     let args = (0..kernel.args.len()).map(|i| builder.ins().load(I64, flags, table, 8 * i as i32)).collect();
@@ -67,8 +69,12 @@ fn kernel(
     let room = u32::try_from(kernel.time * lane_bytes).map_err(|_| CodeError("too many time steps".into()))?;
     let scratch =
         (0..kernel.scratch).map(|_| builder.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, room, 4))).collect();
+    let frame = lanes::frame(&plant.lanes[number], &mut builder);
     let mut emitter = Emitter {
         b: builder,
+        plant,
+        number,
+        frame,
         ctx,
         begin,
         end,
@@ -93,7 +99,7 @@ fn kernel(
     };
     emitter.stmts(&kernel.body);
     emitter.b.ins().return_(&[]);
-    emitter.b.finalize(frontend);
+    emitter.b.finalize(plant.target.isa().frontend_config());
     Ok(())
 }
 
@@ -106,6 +112,11 @@ enum Home {
 
 struct Emitter<'a> {
     b: FunctionBuilder<'a>,
+    plant: &'a Plant<'a>,
+    /// The kernel's.
+    number: usize,
+    /// What functions for lanes work in.
+    frame: Option<Value>,
     ctx: Value,
     begin: Value,
     end: Value,
@@ -362,14 +373,25 @@ impl Emitter<'_> {
         let from = self.b.ins().iconst(I64, first);
         let middle = self.b.ins().iconst(I64, first + whole * lanes);
         if whole > 1 {
-            self.with_lanes(index, lanes as usize, |e| e.counted(index, from, middle, false, lanes, body));
+            match self.called(body, lanes as usize) {
+                Some(called) => self.counted_as(index, [from, middle], false, lanes, |e| e.call(called)),
+                None => self.with_lanes(index, lanes as usize, |e| e.counted(index, from, middle, false, lanes, body)),
+            }
         } else if whole == 1 {
             self.let_int(index, from);
-            self.with_lanes(index, lanes as usize, |e| e.stmts(body));
+            self.at_once(index, lanes as usize, body);
         }
         if rest > 0 {
             self.let_int(index, middle);
-            self.with_lanes(index, rest as usize, |e| e.stmts(body));
+            self.at_once(index, rest as usize, body);
+        }
+    }
+
+    /// All lanes at once.
+    fn at_once(&mut self, index: Int, lanes: usize, body: &[Stmt]) {
+        match self.called(body, lanes) {
+            Some(called) => self.call(called),
+            None => self.with_lanes(index, lanes, |e| e.stmts(body)),
         }
     }
 
@@ -389,6 +411,10 @@ impl Emitter<'_> {
     }
 
     fn counted(&mut self, index: Int, from: Value, to: Value, reverse: bool, step: i64, body: &[Stmt]) {
+        self.counted_as(index, [from, to], reverse, step, |e| e.stmts(body));
+    }
+
+    fn counted_as(&mut self, index: Int, [from, to]: [Value; 2], reverse: bool, step: i64, body: impl FnOnce(&mut Self)) {
         let start = if reverse { self.b.ins().iadd_imm_s(to, -1) } else { from };
         self.let_int(index, start);
         let head = self.b.create_block();
@@ -401,7 +427,7 @@ impl Emitter<'_> {
             self.b.ins().icmp(IntCC::SignedGreaterThanOrEqual, now, to)
         };
         self.turn(head, over, |e| {
-            e.stmts(body);
+            body(e);
             let now = e.int(index);
             let next = e.b.ins().iadd_imm_s(now, if reverse { -step } else { step });
             if let Some(variable) = e.ints.get(&index) {
