@@ -189,7 +189,8 @@ fn product(
         let b_terms = spread(&view, flow.dims(b), b_labels, time);
         Place { arg: body.arg(view.buffer), terms: terms(body, &view, &b_terms), offset: view.offset as i64 }
     };
-    let lane = tensor.dims.axes.last().and_then(|last| body.lane(&last.name, at));
+    let last = tensor.dims.axes.last().map(|a| a.name.as_str());
+    let lane = body.lanes_along().or(last.map(str::to_owned)).and_then(|axis| body.lane(&axis, at));
     let x_scalar = lane.is_none_or(|l| x.terms.iter().all(|(i, _)| *i != l));
     let mut stmts = accumulate(body, acc, tensor.operand, x, w, x_scalar);
     for (_, index, size) in summed.into_iter().rev() {

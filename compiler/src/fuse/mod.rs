@@ -10,6 +10,7 @@ mod bits;
 mod body;
 mod contract;
 mod doors;
+mod dots;
 mod events;
 mod formats;
 mod rows;

@@ -179,6 +179,11 @@ impl Fuser<'_> {
         let plane = if format == Format::Bit { tensor.dims.elements().next_multiple_of(32) } else { rows * next };
         let buffer = self.buffer(&label, plane * steps, tensor.dims.batch, purpose);
         self.program.buffers[buffer.index()].format = format;
+        if let Some(axis) = self.across(id) {
+            let own = fresh(buffer, &Self::turned(&tensor.dims, &axis), self.time);
+            let axes = tensor.dims.axes.iter().filter_map(|a| own.axes.iter().find(|(name, ..)| *name == a.name).cloned());
+            return View { axes: axes.collect(), ..own };
+        }
         let mut view = fresh(buffer, &tensor.dims, self.time);
         view.axes[..outer].iter_mut().for_each(|(_, _, stride)| *stride = *stride / row * next);
         let [batch, time] = [view.batch, view.time].map(|distance| distance / tensor.dims.elements().max(1) * plane);

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 const LANES: u8 = 8;
 
 /// The most lanes of a tile: sixteen registers hold twelve sums and what is added to them.
-const MOST_LANES: usize = 48;
+const MOST_LANES: usize = 64;
 /// What walking through the spikes for one more tile costs, in lanes.
 const TILE_COST: usize = 8;
 
@@ -114,7 +114,11 @@ pub(super) fn emit(fuser: &mut Fuser<'_>, item: usize, space: &Space, roots: &[F
     if space.dims.batch {
         body.batch = Some(body.int());
     }
-    body.make_levels(&space.dims, roots);
+    let across = if let [only] = roots { body.fuser.across(*only) } else { None };
+    match &across {
+        Some(axis) => body.make_levels(&Fuser::turned(&space.dims, axis), roots, true),
+        None => body.make_levels(&space.dims, roots, false),
+    }
     let mut finish = Vec::new();
     let mut start = Vec::new();
     for root in roots {
@@ -167,8 +171,8 @@ impl Body<'_, '_> {
     }
 
     /// Axes whose neighbours lie side by side in every tensor involved become one level.
-    fn make_levels(&mut self, space: &Dims, roots: &[FlowId]) {
-        if let (Some(last), true) = (space.axes.last(), roots.iter().any(|id| self.fuser.tiles(*id))) {
+    fn make_levels(&mut self, space: &Dims, roots: &[FlowId], across: bool) {
+        if let (Some(last), true) = (space.axes.last(), roots.iter().any(|id| self.fuser.tiles(*id)) || across) {
             let outermost = roots.iter().any(|id| self.fuser.weighs(*id));
             let (tile, lane, lanes) = (self.int(), self.int(), lanes(last.size));
             self.columns = Some(Columns { axis: last.name.clone(), size: last.size, lanes, tile, lane, outermost });
@@ -260,6 +264,11 @@ impl Body<'_, '_> {
             return self.along_columns(stride);
         }
         self.index_of(label, at).map(|i| (i, stride)).into_iter().collect()
+    }
+
+    /// The axis of a tiled loop's lanes.
+    pub(super) fn lanes_along(&self) -> Option<String> {
+        self.columns.as_ref().map(|c| c.axis.clone())
     }
 
     /// The index that differs from lane to lane.

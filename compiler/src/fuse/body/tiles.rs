@@ -5,7 +5,7 @@ use super::*;
 use crate::kernel::Int;
 
 /// Parts of a sample that threads may share.
-const PARTS: usize = 4;
+const PARTS: usize = 2;
 /// Rows of a block, about: so many that weights are seldom fetched again, so few that lists of spikes stay near.
 const ROWS: usize = 128;
 
