@@ -253,6 +253,8 @@ pub(crate) enum Stage {
     Flow,
     /// Buffers, groups and kernels.
     Program,
+    /// How the loops of an inference are cut on this machine, and what each is expected to take.
+    Schedule,
     /// The launches of a training step on CUDA, with what each moves.
     Fused,
     /// The kernels of a training step as CUDA C.
@@ -288,6 +290,12 @@ pub(crate) struct DumpArgs {
     /// For fused: what every launch moves and multiplies, by part of the model and in all.
     #[arg(long)]
     pub(crate) cost: bool,
+    /// For schedule: weights, to run it with: firing rates and times are measured on a made-up picture.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    /// For schedule, without weights: the part of what layers read that fires.
+    #[arg(long, default_value_t = 0.15, value_parser = rate)]
+    pub(crate) rate: f64,
 }
 
 #[derive(Debug, Args)]

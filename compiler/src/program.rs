@@ -1,6 +1,7 @@
 //! A program: buffers, and groups of contractions with one loop each, in order. Serialisable; knows no device.
 
 use crate::flow::{ConvPart, Region, Sink, Source, Window};
+use crate::fuse::Choice;
 use crate::kernel::{Format, Kernel};
 use crate::types::index;
 use serde::{Deserialize, Serialize};
@@ -164,7 +165,7 @@ impl Contract {
 }
 
 /// A kernel with its arguments.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Loop {
     /// The kernel.
     pub kernel: KernelId,
@@ -184,6 +185,9 @@ pub struct Loop {
     /// Contractions inside it.
     #[serde(default)]
     pub inside: Vec<Inside>,
+    /// How it is cut, if it is a loop of an inference that reads weights.
+    #[serde(default)]
+    pub choice: Option<Choice>,
 }
 
 /// A contraction inside a loop.
@@ -219,7 +223,7 @@ impl Loop {
 }
 
 /// Contractions and the loop they feed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Group {
     /// Contractions, in order.
     pub contracts: Vec<Contract>,

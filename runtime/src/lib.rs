@@ -11,6 +11,7 @@ pub mod device;
 pub mod energy;
 pub mod layout;
 pub mod library;
+pub mod machine;
 pub mod onnx;
 pub mod pictures;
 mod pytorch;

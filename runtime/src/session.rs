@@ -2,13 +2,14 @@
 
 use crate::device::cpu::{Call, Executable};
 use crate::device::{Backend, Device, DeviceError};
+use crate::machine;
 use crate::weights::Weights;
 use rayon::prelude::*;
 use snnc_compiler::backend::context::HYPERS;
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::{Flow, Sink, Source};
 use snnc_compiler::fold::{Folded, fold, prepare};
-use snnc_compiler::fuse::{Target, fuse};
+use snnc_compiler::fuse::{Expected, Target, fuse, fuse_for};
 use snnc_compiler::graph::{Graph, Node};
 use snnc_compiler::kernel::Format;
 use snnc_compiler::lower::{self, Optimizer, Watch, hyper};
@@ -79,18 +80,10 @@ fn list(largest: &[(String, u128)]) -> String {
     largest.iter().map(|(label, n)| format!("`{label}` ({})", bytes(*n))).collect::<Vec<_>>().join(", ")
 }
 
-/// The memory of this machine, in bytes; what Linux says, elsewhere no limit.
-fn machine_memory() -> u128 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
-    let kilobytes = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u128>().ok());
-    kilobytes.map_or(u128::MAX, |k| k * 1024)
-}
-
 /// Refuses a program that this machine cannot hold.
 fn fits(graph: &Graph, program: &Program, batch: usize) -> Result<(), SessionError> {
     let plan = plan(program, batch);
-    let (needed, limit) = (plan.bytes(), machine_memory());
+    let (needed, limit) = (plan.bytes(), machine::memory());
     if needed > limit {
         let mut largest: Vec<(String, u128)> = program.buffers.iter().zip(&plan.sizes).map(|(b, s)| (b.label.clone(), s * 4)).collect();
         largest.sort_by_key(|(_, s)| std::cmp::Reverse(*s));
@@ -115,7 +108,7 @@ pub fn fits_at_all(graph: &Graph, batch: usize) -> Result<(), SessionError> {
     // One tensor at a time must fit; the exact plan is checked when the program is there.
     let needed = sizes.first().map_or(0, |(_, n)| *n).max(graph.params.iter().map(|p| p.elements() as u128 * 4).sum());
     sizes.truncate(3);
-    let limit = machine_memory();
+    let limit = machine::memory();
     if needed > limit {
         return Err(SessionError::Memory { model: graph.name.clone(), batch, needed, limit, largest: sizes });
     }
@@ -133,7 +126,7 @@ pub(crate) fn fits_counted(graph: &Graph) -> Result<(), SessionError> {
     sizes.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     let needed = sizes.iter().map(|(_, n)| n).sum();
     sizes.truncate(3);
-    let limit = machine_memory() / 2;
+    let limit = machine::memory() / 2;
     if needed > limit {
         return Err(SessionError::Memory { model: graph.name.clone(), batch: 1, needed, limit, largest: sizes });
     }
@@ -234,21 +227,22 @@ pub struct Inference {
     watch: Watch,
     /// Its program goes on from call to call.
     streams: bool,
+    expected: Expected,
 }
 
 /// The program of a folded network that runs all time steps in one call.
 pub fn inference_program(folded: &Folded, watch: Watch) -> (Flow, Program) {
-    program_for(folded, watch, Target::Infer)
+    program_for(folded, watch, Target::Infer, &Expected::default())
 }
 
 /// The program of a folded network that runs any number of time steps in a call and goes on in the next.
 pub fn streaming_program(folded: &Folded, watch: Watch) -> (Flow, Program) {
-    program_for(folded, watch, Target::Stream)
+    program_for(folded, watch, Target::Stream, &Expected::default())
 }
 
-fn program_for(folded: &Folded, watch: Watch, target: Target) -> (Flow, Program) {
+fn program_for(folded: &Folded, watch: Watch, target: Target, expected: &Expected) -> (Flow, Program) {
     let flow = lower::infer(folded, watch);
-    let program = fuse(&flow, target, folded.graph.time);
+    let program = fuse_for(&flow, target, folded.graph.time, expected);
     (flow, program)
 }
 
@@ -284,7 +278,7 @@ impl Inference {
     /// # Errors
     /// If it does not fit into memory, no code can be made, or a folded parameter is no f32.
     pub fn new(checked: &Checked, weights: &Weights, batch: usize, watch: Watch) -> Result<Inference, SessionError> {
-        Inference::with(checked, weights, batch, watch, false)
+        Inference::expecting(checked, weights, batch, (watch, false), machine::expected(batch))
     }
 
     /// As [`Inference::new`], with the program for [`Inference::step`] from the start.
@@ -292,20 +286,41 @@ impl Inference {
     /// # Errors
     /// As [`Inference::new`].
     pub fn streaming(checked: &Checked, weights: &Weights, batch: usize, watch: Watch) -> Result<Inference, SessionError> {
-        Inference::with(checked, weights, batch, watch, true)
+        Inference::expecting(checked, weights, batch, (watch, true), machine::expected(batch))
     }
 
-    fn with(checked: &Checked, weights: &Weights, batch: usize, watch: Watch, streams: bool) -> Result<Inference, SessionError> {
+    /// As [`Inference::new`] or, if it streams, [`Inference::streaming`], cut for what is expected; no result hangs on that.
+    ///
+    /// # Errors
+    /// As [`Inference::new`].
+    pub fn expecting(
+        checked: &Checked,
+        weights: &Weights,
+        batch: usize,
+        (watch, streams): (Watch, bool),
+        expected: Expected,
+    ) -> Result<Inference, SessionError> {
         fits_at_all(checked.graph(), batch)?;
         let folded = fold(checked);
-        let (_, program) = program_for(&folded, watch, if streams { Target::Stream } else { Target::Infer });
+        let (_, program) = program_for(&folded, watch, if streams { Target::Stream } else { Target::Infer }, &expected);
         fits(checked.graph(), &program, batch)?;
         let executable = Executable::load(program, batch)?;
         let graph = checked.graph();
         let looks_at_all = looks_at_all(checked, &folded).map(|path| (graph.name.clone(), path));
         let (entry, classes) = (Entry::of(graph), graph.classes());
-        let mut session =
-            Inference { executable, checked: checked.clone(), folded, entry, classes, done: 0, samples: 0, looks_at_all, watch, streams };
+        let mut session = Inference {
+            executable,
+            checked: checked.clone(),
+            folded,
+            entry,
+            classes,
+            done: 0,
+            samples: 0,
+            looks_at_all,
+            watch,
+            streams,
+            expected,
+        };
         session.set(weights)?;
         Ok(session)
     }
@@ -394,7 +409,7 @@ impl Inference {
         if self.streams {
             return Ok(());
         }
-        let (_, program) = streaming_program(&self.folded, self.watch);
+        let (_, program) = program_for(&self.folded, self.watch, Target::Stream, &self.expected);
         let batch = self.executable.batch();
         fits(self.checked.graph(), &program, batch)?;
         let mut executable = Executable::load(program, batch)?;

@@ -1,6 +1,6 @@
 //! `snnc dump`
 
-use super::fused;
+use super::{fused, schedule};
 use crate::args::{DumpArgs, Mode, Stage};
 use crate::{Failure, model};
 use snnc_compiler::backend::cuda;
@@ -13,6 +13,9 @@ use snnc_runtime::session::{self, inference_program, streaming_program, unfolded
 pub(crate) fn run(args: &DumpArgs) -> Result<(), Failure> {
     if args.cost && args.stage != Stage::Fused {
         return Err(Failure::Usage("--cost is about launches: --stage fused".into()));
+    }
+    if args.weights.is_some() && args.stage != Stage::Schedule {
+        return Err(Failure::Usage("--weights is about an inference's loops: --stage schedule".into()));
     }
     let loaded = model::load(&args.model)?;
     let checked = &loaded.checked;
@@ -37,6 +40,7 @@ pub(crate) fn run(args: &DumpArgs) -> Result<(), Failure> {
                 print!("{}", program::print(&program));
             }
         }
+        Stage::Schedule => println!("{}", schedule::text(checked, args)?),
         Stage::Fused => {
             let (_, program) = unfolded_program(checked, session::Mode::Train(optimizer()), args.precision.format());
             print!("{}", fused::text(checked.graph(), &program, args.batch as usize, args.cost).map_err(Failure::failed)?);

@@ -19,6 +19,7 @@ mod fused;
 pub(crate) mod new;
 pub(crate) mod predict;
 pub(crate) mod run;
+mod schedule;
 pub(crate) mod summary;
 pub(crate) mod trace;
 pub(crate) mod train;

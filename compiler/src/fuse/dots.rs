@@ -19,7 +19,8 @@ impl Fuser<'_> {
         let at = tensor.dims.axes.iter().position(|a| a.name == axis)?;
         // The axes before it and behind it change places: what is made one with the next of them must lie beside it.
         let next = tensor.dims.axes.get(at + 1).map(|a| a.name.clone());
-        let torn = next.is_some_and(|next| self.views_of(id).any(|from| from.is_none_or(|from| from.contains(&axis) && from.contains(&next))));
+        let torn =
+            next.is_some_and(|next| self.views_of(id).any(|from| from.is_none_or(|from| from.contains(&axis) && from.contains(&next))));
         (!torn).then_some(axis)
     }
 

@@ -14,7 +14,10 @@ mod dots;
 mod events;
 mod formats;
 mod rows;
+mod schedule;
 mod views;
+
+pub use schedule::{Choice, Expected, Shared};
 
 use crate::flow::{Def, Dims, Flow, FlowId, Region, Sink, Source};
 use crate::kernel::{Format, Kernel};
@@ -49,12 +52,18 @@ impl Target {
     }
 }
 
-/// Groups primitives and lays out memory.
+/// Groups primitives and lays out memory; an inference is cut the same on every machine.
 pub fn fuse(flow: &Flow, target: Target, time: usize) -> Program {
+    fuse_for(flow, target, time, &Expected::default())
+}
+
+/// The same, with an inference cut for a machine and for what is expected to fire.
+pub fn fuse_for(flow: &Flow, target: Target, time: usize, expected: &Expected) -> Program {
     let format = if let Target::Train(format) = target { format } else { Format::F32 };
     let (flow, formats) = bits::with_bits(formats::with_formats(views::with_copies(flow, format != Format::F32), format));
     let (flow, formats) = axial::with_outputs_innermost(flow, formats, target, time);
     let mut fuser = Fuser::new(&flow, formats, target, time);
+    fuser.expected = expected.clone();
     fuser.find_visited();
     fuser.choose_stored();
     fuser.find_beginnings();
@@ -86,6 +95,7 @@ struct Fuser<'a> {
     formats: Vec<Format>,
     target: Target,
     time: usize,
+    expected: Expected,
     /// Has a place in memory.
     stored: Vec<bool>,
     /// Is computed in a loop of its own right, not inside its readers.
@@ -125,6 +135,7 @@ impl<'a> Fuser<'a> {
             formats,
             target,
             time,
+            expected: Expected::default(),
             stored: vec![false; n],
             root: vec![false; n],
             item_of: vec![None; n],
@@ -548,7 +559,7 @@ impl<'a> Fuser<'a> {
         label: String,
         region: Region,
     ) -> Loop {
-        Loop { kernel: self.kernel(kernel, region), args, extent, parts: 1, grain, label, region, inside: vec![] }
+        Loop { kernel: self.kernel(kernel, region), args, extent, parts: 1, grain, label, region, inside: vec![], choice: None }
     }
 }
 

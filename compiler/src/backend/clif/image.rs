@@ -84,6 +84,11 @@ impl Target {
         Target::of(&builder)
     }
 
+    /// The most lanes of a tile whose sums registers hold: eight or more vectors, and some are left.
+    pub fn lanes(&self) -> usize {
+        if self.wide() || self.triple().starts_with("aarch64") { 64 } else { 48 }
+    }
+
     /// Vectors of 256 bits, by the calling convention that they are written for.
     fn wide(&self) -> bool {
         self.has("has_avx2") && self.isa.default_call_conv() == CallConv::SystemV

@@ -12,6 +12,7 @@ mod transpose;
 pub(super) use transpose::transpose;
 
 use super::events::List;
+use super::schedule::Choice;
 use super::{ELEMENTS, Fuser, SAMPLES, Space, Target};
 use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Region, Scalar, Source, Un};
 use crate::kernel::{Bound, Cond, Expr, Format, Int, IntExpr, Kernel, Place, Stmt, Var};
@@ -22,10 +23,10 @@ use std::collections::HashMap;
 /// Elements that the innermost loop runs at once.
 const LANES: u8 = 8;
 
-/// The most lanes of a tile: sixteen registers hold twelve sums and what is added to them.
-const MOST_LANES: usize = 64;
+/// Lanes of a tile are multiples of so many: their bits are whole bytes.
+pub(super) const LANES_OF_BITS: usize = 8;
 /// What walking through the spikes for one more tile costs, in lanes.
-const TILE_COST: usize = 8;
+pub(super) const TILE_COST: usize = 8;
 
 /// Where a statement stands: before pass k (or after the last), or in pass k.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,6 +92,8 @@ pub(super) struct Body<'f, 'a> {
     pub(super) lists: Vec<List>,
     /// Contractions so far.
     pub(super) inside: Vec<Inside>,
+    /// How a loop that reads weights is cut.
+    choice: Option<Choice>,
     /// Where the first level begins in the block at hand.
     pub(super) block: Option<Int>,
     args: Vec<BufferId>,
@@ -137,6 +140,7 @@ impl<'f, 'a> Body<'f, 'a> {
             columns: None,
             lists: vec![],
             inside: vec![],
+            choice: None,
             block: None,
             args: vec![],
             next_int: 0,
@@ -174,7 +178,12 @@ impl Body<'_, '_> {
     fn make_levels(&mut self, space: &Dims, roots: &[FlowId], across: bool) {
         if let (Some(last), true) = (space.axes.last(), roots.iter().any(|id| self.fuser.tiles(*id)) || across) {
             let outermost = roots.iter().any(|id| self.fuser.weighs(*id));
-            let (tile, lane, lanes) = (self.int(), self.int(), lanes(last.size));
+            let outer = &space.axes[..space.axes.len() - 1];
+            let first = outer.first().map_or(1, |a| a.size);
+            let inner = outer.iter().skip(1).map(|a| a.size).product();
+            self.choice = self.fuser.choice(roots, [first, inner], last.size);
+            let lanes = self.choice.as_ref().map_or_else(|| self.fuser.lanes_for(last.size), |c| c.lanes);
+            let (tile, lane) = (self.int(), self.int());
             self.columns = Some(Columns { axis: last.name.clone(), size: last.size, lanes, tile, lane, outermost });
             for axis in &space.axes[..space.axes.len() - 1] {
                 let index = self.int();
@@ -620,16 +629,6 @@ impl Body<'_, '_> {
         }
         loops
     }
-}
-
-/// Lanes of a tile: a multiple of eight, so that its bits are whole bytes. As few tiles as registers allow, and few lanes left over.
-fn lanes(size: usize) -> usize {
-    let cost = |lanes: usize| {
-        let (whole, rest) = (size / lanes, size % lanes);
-        let last = if rest > 0 { rest.next_multiple_of(4) + TILE_COST + 1 } else { 0 };
-        whole * (lanes + TILE_COST) + last
-    };
-    (1..=MOST_LANES / 8).rev().map(|n| 8 * n).min_by_key(|lanes| cost(*lanes)).unwrap_or(8)
 }
 
 /// A scalar with its leaves replaced.

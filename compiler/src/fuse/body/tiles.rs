@@ -2,12 +2,8 @@
 //! there are few rows, the tiles are what threads share: each reads its part of the weights, not all of them.
 
 use super::*;
+use crate::fuse::schedule::{Shared, blocks};
 use crate::kernel::Int;
-
-/// Parts of a sample that threads may share.
-const PARTS: usize = 2;
-/// Rows of a block, about: so many that weights are seldom fetched again, so few that lists of spikes stay near.
-const ROWS: usize = 128;
 
 /// How the rows of a loop are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,18 +35,13 @@ impl Body<'_, '_> {
     pub(in crate::fuse) fn cut(&self) -> Cut {
         let first = self.levels.first().map_or(1, |l| l.size);
         let inner: usize = self.levels.iter().skip(1).map(|l| l.size).product();
-        let parts = |most: usize| (1..=PARTS).rev().find(|n| n.is_power_of_two() && *n <= most).unwrap_or(1);
         let tiles = self.columns.as_ref().filter(|c| c.outermost).map_or(0, |c| c.size.div_ceil(c.lanes));
-        if first * inner <= ROWS && tiles >= PARTS {
-            let parts = parts(tiles);
+        if self.choice.as_ref().is_some_and(|c| c.shared == Shared::Tiles) {
+            let parts = self.fuser.parts(tiles);
             return Cut { parts, block: first, blocks: 1, rows: first * inner, tiles: Some(tiles.div_ceil(parts)) };
         }
-        let parts = parts(first);
-        let part = first.div_ceil(parts);
-        let block = (ROWS / inner.max(1)).clamp(1, part);
-        let blocks = part.div_ceil(block);
-        // As large as the others.
-        let block = part.div_ceil(blocks);
+        let parts = self.fuser.parts(first);
+        let (block, blocks) = blocks(first.div_ceil(parts), inner);
         Cut { parts, block, blocks, rows: block * inner, tiles: None }
     }
 
@@ -142,7 +133,7 @@ impl Body<'_, '_> {
         let args = std::mem::take(&mut self.args);
         let grain = if cut.parts > 1 { 1 } else { SAMPLES };
         let mut own = self.fuser.push_loop(kernel, args, None, grain, label.to_owned(), region);
-        (own.parts, own.inside) = (cut.parts, self.inside);
+        (own.parts, own.inside, own.choice) = (cut.parts, self.inside, self.choice);
         vec![own]
     }
 }

@@ -1,0 +1,181 @@
+//! How a loop of an inference is cut: how many lanes a tile has, and what threads share. A model of what each way costs, from the loop's
+//! extents, the spikes that are expected and the machine's caches, picks the cheapest. No choice changes a number: sums keep their order.
+//!
+//! Its constants are nanoseconds of one core at 3 GHz or so, measured with the loops themselves (docs/benchmarks.md); what counts is how they
+//! relate.
+
+use super::Fuser;
+use super::body::{LANES_OF_BITS, TILE_COST};
+use crate::flow::{Def, FlowId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Rows of a block, about: so many that weights are seldom fetched again, so few that lists of spikes stay near.
+const ROWS: usize = 128;
+/// The way through one row's list: loops, addresses, and a branch that is guessed wrong.
+const WALK: f64 = 9.0;
+/// A spike on such a way, beside what it adds.
+const SPIKE: f64 = 1.0;
+/// Eight additions, by where the weights are: in the first cache, in the second, beyond.
+const ADD: [f64; 3] = [0.3, 0.42, 0.6];
+/// What becomes of eight sums at a time step: residual, neuron, bits.
+const NEURONS: f64 = 0.9;
+/// Listing a row's spikes: for the row, a word of 64 bits, a spike.
+const LIST: [f64; 3] = [4.0, 3.0, 0.5];
+/// A byte of weights from beyond the second cache.
+const BYTE: f64 = 0.08;
+
+/// What an inference is cut for. Its speed hangs on this, its results do not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expected {
+    /// Threads that share the work.
+    pub threads: usize,
+    /// The most lanes of a tile: what registers hold.
+    pub lanes: usize,
+    /// Bytes of the first and the second cache of a core.
+    pub caches: [usize; 2],
+    /// Firing rates of what layers read, by the layers' paths.
+    pub rates: BTreeMap<String, f64>,
+    /// The rate of all others.
+    pub rate: f64,
+}
+
+impl Default for Expected {
+    /// The same on every machine: two threads, registers of sixteen vectors of 128 bits, caches of 32 KB and 512 KB, 15 % firing.
+    fn default() -> Expected {
+        Expected { threads: 2, lanes: 48, caches: [32 << 10, 512 << 10], rates: BTreeMap::new(), rate: 0.15 }
+    }
+}
+
+/// What threads share of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shared {
+    /// Each has some rows, and reads all weights.
+    Rows,
+    /// Each has some tiles of outputs, reads their weights, and lists all rows' spikes.
+    Tiles,
+}
+
+/// How a loop that reads weights is cut, and what that is expected to cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Rows (places) of a sample.
+    pub rows: usize,
+    /// Inputs, of all contractions with their taps.
+    pub inputs: usize,
+    /// Outputs.
+    pub outputs: usize,
+    /// Expected part of the inputs that fire.
+    pub rate: f64,
+    /// Lanes of a tile.
+    pub lanes: usize,
+    /// What threads share.
+    pub shared: Shared,
+    /// Parts that a sample is cut into for them.
+    pub parts: usize,
+    /// Expected seconds for one sample, on as many threads as it was cut for.
+    pub seconds: f64,
+}
+
+/// What a contraction reads at every row and time step.
+struct Reads {
+    inputs: usize,
+    rate: f64,
+    /// Of lists; the others look at every input.
+    visits: bool,
+}
+
+impl Fuser<'_> {
+    fn reads_of(&self, id: FlowId) -> Option<Reads> {
+        let tensor = self.flow.get(id);
+        let (operand, taps) = match &tensor.def {
+            Def::Conv { a, window, .. } => (*a, window.kernel[0] * window.kernel[1]),
+            Def::Product { a, .. } => (*a, 1),
+            _ => return None,
+        };
+        let inputs = taps * self.flow.dims(operand).axes.last().map_or(1, |a| a.size);
+        let rate = self.expected.rates.get(&tensor.label).copied().unwrap_or(self.expected.rate);
+        Some(Reads { inputs, rate, visits: self.event_driven(id) })
+    }
+
+    /// The cheapest way to cut a loop with so many rows, of which the outermost level has `first`, and so many outputs. `None` if no
+    /// contraction in it reads weights.
+    pub(super) fn choice(&self, roots: &[FlowId], [first, inner]: [usize; 2], outputs: usize) -> Option<Choice> {
+        let reads: Vec<Reads> = roots.iter().filter(|id| self.weighs(**id)).filter_map(|id| self.reads_of(*id)).collect();
+        if reads.is_empty() {
+            return None;
+        }
+        let expected = &self.expected;
+        let most = parts_for(expected.threads);
+        let (rows, inputs) = (first * inner, reads.iter().map(|r| r.inputs).sum::<usize>());
+        let spikes = |r: &Reads| if r.visits { r.inputs as f64 * r.rate } else { r.inputs as f64 };
+        let rate = reads.iter().map(|r| r.inputs as f64 * r.rate).sum::<f64>() / inputs as f64;
+        let mut best: Option<Choice> = None;
+        for lanes in (1..=expected.lanes / LANES_OF_BITS).rev().map(|n| n * LANES_OF_BITS) {
+            let tiles = outputs.div_ceil(lanes);
+            for shared in [Shared::Rows, Shared::Tiles] {
+                let (count, each) = match shared {
+                    Shared::Rows => (first, inner),
+                    Shared::Tiles => (tiles, 1),
+                };
+                let parts = if shared == Shared::Tiles && (rows > ROWS || tiles < most) { continue } else { parts_of(count, most) };
+                // The part that has most of it takes longest, and some thread has so many parts.
+                let turns = parts.div_ceil(expected.threads.min(parts)) as f64;
+                let share = (count.div_ceil(parts) * each) as f64;
+                let (own_rows, own_tiles) = if shared == Shared::Rows { (share, tiles as f64) } else { (rows as f64, share) };
+                let steps = own_rows * self.time as f64;
+                let mut time = 0.0;
+                for r in &reads {
+                    let words = r.inputs.div_ceil(64) as f64;
+                    if r.visits {
+                        time += steps * (LIST[0] + words * LIST[1] + spikes(r) * LIST[2]);
+                    }
+                    let level = expected.caches.iter().position(|c| r.inputs * lanes * 4 <= *c).unwrap_or(2);
+                    let adds = (lanes.div_ceil(8) as f64 * ADD[level]).max(SPIKE);
+                    time += steps * own_tiles * (WALK + spikes(r) * adds);
+                    time += own_tiles * (lanes * r.inputs * 4) as f64 * BYTE;
+                }
+                time += steps * own_tiles * lanes.div_ceil(8) as f64 * NEURONS;
+                let seconds = time * turns * 1e-9;
+                if best.as_ref().is_none_or(|b| seconds < b.seconds) {
+                    best = Some(Choice { rows, inputs, outputs, rate, lanes, shared, parts, seconds });
+                }
+            }
+        }
+        best
+    }
+
+    /// Lanes of a tile of a loop that reads no weights: as few tiles as there can be, and few lanes left over.
+    pub(super) fn lanes_for(&self, size: usize) -> usize {
+        let cost = |lanes: usize| {
+            let (whole, rest) = (size / lanes, size % lanes);
+            let last = if rest > 0 { rest.next_multiple_of(4) + TILE_COST + 1 } else { 0 };
+            whole * (lanes + TILE_COST) + last
+        };
+        let all = (1..=self.expected.lanes / LANES_OF_BITS).rev().map(|n| LANES_OF_BITS * n);
+        all.min_by_key(|lanes| cost(*lanes)).unwrap_or(LANES_OF_BITS)
+    }
+
+    /// Parts of so many rows or tiles, which threads share.
+    pub(super) fn parts(&self, count: usize) -> usize {
+        parts_of(count, parts_for(self.expected.threads))
+    }
+}
+
+/// Rows in a block of a part that has so many, in so many rows of the first level; and how many blocks there are.
+pub(super) fn blocks(part: usize, inner: usize) -> (usize, usize) {
+    let block = (ROWS / inner.max(1)).clamp(1, part.max(1));
+    let blocks = part.div_ceil(block);
+    // As large as the others.
+    (part.div_ceil(blocks.max(1)), blocks)
+}
+
+/// A power of two, and no less than there are threads.
+fn parts_for(threads: usize) -> usize {
+    threads.next_power_of_two()
+}
+
+fn parts_of(count: usize, most: usize) -> usize {
+    (0..=most.ilog2()).rev().map(|n| 1 << n).find(|n| *n <= count).unwrap_or(1)
+}
