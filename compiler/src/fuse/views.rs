@@ -187,7 +187,22 @@ impl Fuser<'_> {
         let mut view = fresh(buffer, &tensor.dims, self.time);
         view.axes[..outer].iter_mut().for_each(|(_, _, stride)| *stride = *stride / row * next);
         let [batch, time] = [view.batch, view.time].map(|distance| distance / tensor.dims.elements().max(1) * plane);
-        View { batch, time, ..view }
+        let view = View { batch, time, ..view };
+        if self.steps_lie_side_by_side(id) { with_steps_inside(view, self.time) } else { view }
+    }
+
+    /// An inference goes through all time steps of a row before the next: there they are one stretch of memory, not many that are far apart,
+    /// which caches and what fetches ahead would not keep up with.
+    fn steps_lie_side_by_side(&self, id: FlowId) -> bool {
+        let tensor = self.flow.get(id);
+        let computed = matches!(tensor.def, Def::Map { .. } | Def::Scan { .. } | Def::Product { .. } | Def::Conv { .. } | Def::Pool { .. });
+        // Axes that a view makes one must lie nested.
+        let viewed = self
+            .flow
+            .tensors
+            .iter()
+            .any(|t| matches!(t.def, Def::Reshape { of, .. } | Def::Transpose { of } | Def::Slice { of, .. } if of == id));
+        self.target.infers() && computed && !viewed && tensor.dims.time && tensor.dims.axes.len() > 1
     }
 
     /// A sum over T that goes on from call to call.
@@ -212,6 +227,15 @@ fn fresh(buffer: BufferId, dims: &Dims, time: usize) -> View {
     }
     let steps = if dims.time { time } else { 1 };
     View { buffer, offset: 0, batch: if dims.batch { stride * steps } else { 0 }, time: if dims.time { stride } else { 0 }, axes }
+}
+
+/// A view of a whole buffer with all time steps of a row, the last axis, side by side.
+fn with_steps_inside(mut view: View, time: usize) -> View {
+    let row = view.axes.last().map_or(1, |(_, size, stride)| size * stride);
+    let outer = view.axes.len() - 1;
+    view.axes[..outer].iter_mut().for_each(|(_, _, stride)| *stride *= time);
+    view.time = row;
+    view
 }
 
 /// A view with some axes under others; those that go lie nested.

@@ -108,6 +108,8 @@ struct Writer<'k> {
     /// Where numbers that outlive a run are in the frame, and whether all lanes are the same.
     homes: HashMap<Var, (i32, bool)>,
     frame: usize,
+    /// Numbers that are read from memory wherever they are needed.
+    loads: HashMap<Var, Place>,
     registers: Registers,
     /// The sum that is in the first registers.
     resident: Option<Var>,
@@ -153,6 +155,7 @@ pub(super) fn piece(body: &[Stmt], lane: Int, lanes: usize, may: May) -> Option<
         around: vec![],
         homes: HashMap::new(),
         frame: 8 * SLOTS,
+        loads: HashMap::new(),
         registers: Registers::new(reserved),
         resident: None,
         sums,

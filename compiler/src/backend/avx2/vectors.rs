@@ -201,7 +201,10 @@ impl Writer<'_> {
         match e {
             Expr::Const(_) => true,
             Expr::Load(place) => self.stride(place) == 0,
-            Expr::Var(var) => known.contains(var) || self.homes.get(var).is_some_and(|(_, uniform)| *uniform),
+            Expr::Var(var) => match self.loads.get(var) {
+                Some(place) => self.stride(place) == 0,
+                None => known.contains(var) || self.homes.get(var).is_some_and(|(_, uniform)| *uniform),
+            },
             _ => false,
         }
     }
@@ -209,6 +212,10 @@ impl Writer<'_> {
     fn statement(&mut self, stmt: &Stmt, run: &mut Run) -> Written {
         match stmt {
             Stmt::Let(var, _) if run.uniform.contains(var) => {}
+            // Read where it is needed: that takes no register in between.
+            Stmt::Let(var, Expr::Load(place)) if !self.changing.contains(var) && !self.stored.contains(&place.arg) => {
+                self.loads.insert(*var, place.clone());
+            }
             Stmt::Let(var, value) => {
                 let uniform = !self.changing.contains(var) && self.resident != Some(*var) && self.uniform(value, &run.uniform);
                 if uniform {
@@ -340,6 +347,9 @@ impl Writer<'_> {
         }
         let register = match e {
             Expr::Var(var) => {
+                if let Some(place) = self.loads.get(var) {
+                    return self.value_in(&Expr::Load(place.clone()), wanted);
+                }
                 if self.resident == Some(*var) {
                     return Ok(self.moved(Ymm(self.part as u8), wanted));
                 }
@@ -453,6 +463,11 @@ impl Writer<'_> {
 
     /// An expression as the last operand of an instruction that is written next, and the register it pins.
     fn operand(&mut self, e: &Expr) -> Written<(Operand, Option<Ymm>)> {
+        if let Expr::Var(var) = e
+            && let Some(place) = self.loads.get(var)
+        {
+            return self.operand(&Expr::Load(place.clone()));
+        }
         if !self.registers.knows(&Held::Value(e.clone())) {
             match e {
                 Expr::Load(place) if self.stride(place) == 1 && self.here() == LANES => {
