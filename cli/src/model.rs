@@ -4,11 +4,14 @@ use crate::args::{ModelArgs, SettingArgs};
 use crate::{Failure, report};
 use snnc_compiler::check::{Checked, check};
 use snnc_compiler::graph::{Settings, build, instantiate};
+use snnc_compiler::lower::Watch;
 use snnc_compiler::recipe::{Recipe, recipe};
 use snnc_compiler::resolve::{Package, resolve};
 use snnc_compiler::text::grouped;
 use snnc_grammar::{Diagnostic, SourceMap};
+use snnc_runtime::kept::{self, Start};
 use snnc_runtime::library::{Library, open};
+use snnc_runtime::session::Inference;
 use std::path::Path;
 
 /// A model as the command line names it.
@@ -58,6 +61,15 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
             Ok(()) => Err(Failure::Findings),
         },
     }
+}
+
+/// An inference of a model with the weights of a file, from the cache if it is there.
+pub(crate) fn inference(checked: &Checked, weights: &Path, (watch, streams): (Watch, bool)) -> Result<Inference, Failure> {
+    let (session, start) = kept::open(checked, weights, 1, watch, streams).map_err(Failure::failed)?;
+    if let Start::Anew(entry) = start {
+        eprintln!("note: `{}` in the cache was damaged, and is made anew", entry.display());
+    }
+    Ok(session)
 }
 
 impl Loaded {

@@ -16,6 +16,7 @@ use snnc_compiler::census::{Census, CensusError, census};
 use snnc_compiler::check::Checked;
 use snnc_compiler::flow::Region;
 use snnc_compiler::fold::fold;
+use snnc_compiler::fuse::Expected;
 use snnc_compiler::graph::Graph;
 use snnc_compiler::lower::Watch;
 use snnc_compiler::text::hex;
@@ -118,7 +119,7 @@ pub fn build(checked: &Checked, weights: &Weights, options: &Options) -> Result<
         None => snake(&graph.name),
     };
     // The same values in the same places, whatever the target.
-    let session = Inference::streaming(checked, weights, 1, Watch::Nothing)?;
+    let session = Inference::expecting(checked, weights, 1, (Watch::Nothing, true), Expected::default())?;
     let values: Vec<u8> = session.executable().weights().iter().flat_map(|x| x.to_le_bytes()).collect();
     let folded = fold(checked);
     let (_, program) = streaming_program(&folded, Watch::Nothing);

@@ -16,6 +16,7 @@ use snnc_compiler::census::{Census, census};
 use snnc_compiler::check::{Checked, Destination, FoldPlan, How};
 use snnc_compiler::flow::power_of_two;
 use snnc_compiler::fold::{Expr, Folded, fold};
+use snnc_compiler::fuse::Expected;
 use snnc_compiler::graph::{Graph, Node};
 use snnc_compiler::lower::Watch;
 use snnc_compiler::ops::{Multiplication, Selection};
@@ -416,7 +417,7 @@ pub fn certify(input: &Input<'_>) -> Result<Certificate, ArtifactError> {
     let census = census(&image.functions, &image.bytes, &image.triple)?;
     let mut folded_weights = None;
     if let Some(weights) = input.weights {
-        let session = Inference::streaming(checked, weights, 1, Watch::Nothing)?;
+        let session = Inference::expecting(checked, weights, 1, (Watch::Nothing, true), Expected::default())?;
         let mut hash = Sha256::new();
         let bytes: Vec<u8> = session.executable().weights().iter().flat_map(|x| x.to_le_bytes()).collect();
         hash.update(&bytes);

@@ -3,12 +3,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests may stop at the first surprise"))]
 
 pub mod artifact;
+mod cache;
 pub mod calibrate;
 pub mod certificate;
 pub mod convert;
 pub mod data;
 pub mod device;
 pub mod energy;
+pub mod kept;
 pub mod layout;
 pub mod library;
 pub mod machine;

@@ -19,6 +19,7 @@ use snnc_compiler::text::bytes;
 use snnc_compiler::types::{Kind, ParamId, Signal};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use thiserror::Error;
 
 /// Why a network cannot be run.
@@ -147,9 +148,12 @@ impl Entry {
     }
 
     /// Takes a batch of some time steps in.
-    fn put(&self, device: &mut dyn Device, batch: &[f32], samples: usize, steps: usize) -> Result<(), SessionError> {
+    fn put(&self, device: &mut dyn Device, batch: &[f32], samples: usize, steps: usize, most: usize) -> Result<(), SessionError> {
         let wanted = self.signal.elements() * samples * if self.signal.varies { steps } else { 1 };
         let refused = |reason: String| Err(SessionError::Input { model: self.model.clone(), reason });
+        if samples == 0 || samples > most {
+            return refused(format!("it takes 1 to {most} samples at once, not {samples}"));
+        }
         if batch.len() != wanted {
             return refused(format!("the batch holds {} values, not {wanted}", batch.len()));
         }
@@ -217,7 +221,8 @@ fn sink(device: &dyn Device, wanted: &Sink, call: &Call) -> Result<Vec<f32>, Dev
 pub struct Inference {
     executable: Executable,
     checked: Checked,
-    folded: Folded,
+    /// Made when it is needed.
+    folded: OnceLock<Folded>,
     entry: Entry,
     classes: usize,
     done: usize,
@@ -305,24 +310,40 @@ impl Inference {
         let (_, program) = program_for(&folded, watch, if streams { Target::Stream } else { Target::Infer }, &expected);
         fits(checked.graph(), &program, batch)?;
         let executable = Executable::load(program, batch)?;
+        let looks = looks_at_all(checked, &folded);
+        let mut session = Inference::kept(checked, executable, looks, (watch, streams), expected);
+        session.folded = folded.into();
+        session.set(weights)?;
+        Ok(session)
+    }
+
+    /// With an executable that has its weights; `looks` is the path of a node that looks at all time steps.
+    pub(crate) fn kept(
+        checked: &Checked,
+        executable: Executable,
+        looks: Option<String>,
+        (watch, streams): (Watch, bool),
+        expected: Expected,
+    ) -> Inference {
         let graph = checked.graph();
-        let looks_at_all = looks_at_all(checked, &folded).map(|path| (graph.name.clone(), path));
-        let (entry, classes) = (Entry::of(graph), graph.classes());
-        let mut session = Inference {
+        Inference {
             executable,
             checked: checked.clone(),
-            folded,
-            entry,
-            classes,
+            folded: OnceLock::new(),
+            entry: Entry::of(graph),
+            classes: graph.classes(),
             done: 0,
             samples: 0,
-            looks_at_all,
+            looks_at_all: looks.map(|path| (graph.name.clone(), path)),
             watch,
             streams,
             expected,
-        };
-        session.set(weights)?;
-        Ok(session)
+        }
+    }
+
+    /// The path of a node that needs all time steps at once, if there is one.
+    pub(crate) fn looks_at_all(&self) -> Option<&str> {
+        self.looks_at_all.as_ref().map(|(_, path)| path.as_str())
     }
 
     /// Takes in other weights.
@@ -330,7 +351,7 @@ impl Inference {
     /// # Errors
     /// If a folded parameter is no f32.
     pub fn set(&mut self, weights: &Weights) -> Result<(), SessionError> {
-        let (graph, folded) = (self.checked.graph(), &self.folded);
+        let (graph, folded) = (self.checked.graph(), self.folded.get_or_init(|| fold(&self.checked)));
         let originals = |id| weights.array::<f64>(graph, id);
         let held = |(i, value)| {
             let (id, param) = (ParamId::new(i), folded.graph.param(ParamId::new(i)));
@@ -409,7 +430,7 @@ impl Inference {
         if self.streams {
             return Ok(());
         }
-        let (_, program) = program_for(&self.folded, self.watch, Target::Stream, &self.expected);
+        let (_, program) = program_for(self.folded.get_or_init(|| fold(&self.checked)), self.watch, Target::Stream, &self.expected);
         let batch = self.executable.batch();
         fits(self.checked.graph(), &program, batch)?;
         let mut executable = Executable::load(program, batch)?;
@@ -433,7 +454,8 @@ impl Inference {
 
     fn steps(&mut self, batch: &[f32], samples: usize, steps: usize) -> Result<Vec<f32>, SessionError> {
         let steps = steps.min(self.entry.time - self.done);
-        self.entry.put(&mut self.executable, batch, samples, steps)?;
+        let most = self.executable.batch();
+        self.entry.put(&mut self.executable, batch, samples, steps, most)?;
         let call = Call { batch: samples, steps, hyper: [0.0; HYPERS] };
         self.executable.run(&call);
         self.done += steps;
@@ -591,7 +613,7 @@ impl Unfolded {
     /// # Errors
     /// As [`Unfolded::run`].
     pub fn put(&mut self, batch: &[f32], samples: usize) -> Result<(), SessionError> {
-        self.entry.put(&mut *self.device, batch, samples, self.entry.time)
+        self.entry.put(&mut *self.device, batch, samples, self.entry.time, self.batch)
     }
 
     /// Starts a step on the batch that was put in last, with targets `[B, K]`; a device may still run it when this is done.

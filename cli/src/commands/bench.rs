@@ -6,6 +6,7 @@ use crate::report::table;
 use crate::{Failure, model};
 use serde_json::{Value, json};
 use snnc_compiler::backend::context::HYPERS;
+use snnc_compiler::check::Checked;
 use snnc_compiler::lower::{Optimizer, Watch, hyper};
 use snnc_compiler::program::{How, Inside};
 use snnc_compiler::text::bytes;
@@ -13,11 +14,14 @@ use snnc_runtime::calibrate::{calibrated, firing_rate, pictures};
 use snnc_runtime::device::Backend;
 use snnc_runtime::device::cuda::bench::{self, Measured};
 use snnc_runtime::energy::{self, Done, Layer};
+use snnc_runtime::kept::{self, Start};
+use snnc_runtime::machine;
 use snnc_runtime::session::{Inference, Mode, Unfolded};
 use snnc_runtime::train::checkpoint::{model_file, replace};
 use snnc_runtime::weights::{Weights, to_bytes};
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::path::Path;
 use std::time::Instant;
 
 /// Side of the matrices that a device's rates are measured with.
@@ -35,6 +39,8 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
     let (checked, graph) = (&loaded.checked, loaded.checked.graph());
     let (batch, repeats) = (args.batch as usize, args.repeats as usize);
     let human = args.report.format == Format::Human;
+    let pictures = pictures(graph, batch, 2);
+    let started = args.weights.as_deref().map(|path| first_result(checked, &model_file(path), &pictures, batch)).transpose()?;
     let weights = match &args.weights {
         Some(path) => Weights::read(&model_file(path), graph, None).map_err(Failure::failed)?,
         None => calibrated(checked, args.rate, 1).map_err(Failure::failed)?,
@@ -43,13 +49,14 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
         let bytes = to_bytes(&weights.tensors(graph)).map_err(Failure::Failed)?;
         replace(path, &bytes).map_err(Failure::failed)?;
     }
-    let pictures = pictures(graph, batch, 2);
     let mut session = Inference::new(checked, &weights, batch, Watch::Spikes).map_err(Failure::failed)?;
     let rate = firing_rate(&mut session, graph, &pictures, batch).map_err(Failure::failed)?;
     let energy = energy::on(checked, &weights, &pictures, batch).map_err(Failure::failed)?;
     let additions = energy.operations(Done::Ac) * batch as f64;
     let of_path = |path: &str| energy.layers.iter().filter(|l| l.path == path && l.done == Done::Ac).map(Layer::operations).sum::<f64>();
+    let begun = Instant::now();
     let mut session = Inference::new(checked, &weights, batch, Watch::Nothing).map_err(Failure::failed)?;
+    let made = begun.elapsed().as_secs_f64();
     let mut seconds = Vec::new();
     for i in 0..repeats + 3 {
         let start = Instant::now();
@@ -92,6 +99,18 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
             100.0 * share,
             limit / 1e9
         );
+        println!("made           in {made:.3} s: folded, compiled, weights packed");
+        if let Some(started) = &started {
+            let from = if started.kept { "from the cache" } else { "made and kept" };
+            println!("start          {:.3} s with the first result, {from}", started.seconds);
+            if let Some(peak) = started.peak {
+                println!(
+                    "memory         {} at most until then; the weights are {}",
+                    bytes(u128::from(peak)),
+                    bytes(u128::from(started.weights))
+                );
+            }
+        }
     }
     if human {
         println!("\n{}", table(&["ms", "of all", "M additions", "of limit", "how", "loop"], &rows(&layers, limit)));
@@ -105,12 +124,32 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
         "model": graph.name, "batch": batch, "threads": rayon::current_num_threads(),
         "median_s": middle, "p95_s": late, "images_per_s": batch as f64 / middle,
         "firing_rate": rate, "additions": additions, "additions_per_s": additions / middle,
-        "limit_additions_per_s": limit, "share_of_limit": share,
+        "limit_additions_per_s": limit, "share_of_limit": share, "made_s": made,
+        "start": started.map(|s| json!({ "seconds": s.seconds, "kept": s.kept, "peak_bytes": s.peak, "weights_bytes": s.weights })),
     });
     if !human {
         println!("{report:#}");
     }
     Ok(())
+}
+
+/// How a process that has done nothing yet gets to its first result.
+struct Started {
+    seconds: f64,
+    /// From the cache.
+    kept: bool,
+    /// The most memory until then, in bytes.
+    peak: Option<u64>,
+    /// Of the file of weights, in bytes.
+    weights: u64,
+}
+
+fn first_result(checked: &Checked, path: &Path, pictures: &[f32], batch: usize) -> Result<Started, Failure> {
+    let begun = Instant::now();
+    let (mut session, start) = kept::open(checked, path, batch, Watch::Nothing, false).map_err(Failure::failed)?;
+    session.run(pictures, batch).map_err(Failure::failed)?;
+    let weights = std::fs::metadata(path).map_or(0, |m| m.len());
+    Ok(Started { seconds: begun.elapsed().as_secs_f64(), kept: start == Start::Kept, peak: machine::peak(), weights })
 }
 
 /// A loop that was timed.
@@ -230,13 +269,7 @@ fn times(seconds: &[f64], batch: usize, human: bool) -> Value {
     json!({ "median_s": middle, "least_s": least, "most_s": most, "images_per_s": batch as f64 / middle })
 }
 
-fn on_cpu(
-    checked: &snnc_compiler::check::Checked,
-    optimizer: Optimizer,
-    batch: usize,
-    repeats: usize,
-    human: bool,
-) -> Result<Value, Failure> {
+fn on_cpu(checked: &Checked, optimizer: Optimizer, batch: usize, repeats: usize, human: bool) -> Result<Value, Failure> {
     let graph = checked.graph();
     let weights = Weights::initial(graph, 1);
     let mut session = Unfolded::new(checked, &weights, batch, Mode::Train(optimizer)).map_err(Failure::failed)?;

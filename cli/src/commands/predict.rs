@@ -6,15 +6,12 @@ use serde_json::json;
 use snnc_compiler::lower::Watch;
 use snnc_runtime::data::Dataset;
 use snnc_runtime::pictures;
-use snnc_runtime::session::Inference;
 use snnc_runtime::train::checkpoint::{model_file, replace};
-use snnc_runtime::weights::Weights;
 
 pub(crate) fn run(args: &PredictArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
     let graph = loaded.checked.graph();
     let input = &graph.node(graph.input).signal;
-    let weights = Weights::read(&model_file(&args.trained.weights), graph, None).map_err(Failure::failed)?;
     let mut inputs: Vec<(String, Vec<f32>, Option<usize>)> = Vec::new();
     for path in &args.images {
         let pixels = pictures::read(path, input).map_err(Failure::failed)?;
@@ -40,7 +37,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<(), Failure> {
         let raw: Vec<u8> = inputs.iter().flat_map(|(_, pixels, _)| pixels.iter().flat_map(|x| x.to_le_bytes())).collect();
         replace(path, &raw).map_err(Failure::failed)?;
     }
-    let mut session = Inference::new(&loaded.checked, &weights, 1, Watch::Spikes).map_err(Failure::failed)?;
+    let mut session = model::inference(&loaded.checked, &model_file(&args.trained.weights), (Watch::Spikes, false))?;
     for (name, pixels, label) in inputs {
         let logits = session.run(&pixels, 1).map_err(Failure::failed)?;
         let spikes: u64 = session.spikes(graph.time).iter().flat_map(|(_, s)| s).sum();

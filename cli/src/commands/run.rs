@@ -6,17 +6,14 @@ use serde_json::json;
 use snnc_compiler::lower::Watch;
 use snnc_runtime::session::{Decision, Inference, decision};
 use snnc_runtime::train::checkpoint::model_file;
-use snnc_runtime::weights::Weights;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Write};
 
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
     let graph = loaded.checked.graph();
-    let weights = Weights::read(&model_file(&args.trained.weights), graph, None).map_err(Failure::failed)?;
     let stepwise = args.stream || args.until.is_some();
-    let session = if stepwise { Inference::streaming } else { Inference::new };
-    let mut session = session(&loaded.checked, &weights, 1, Watch::Nothing).map_err(Failure::failed)?;
+    let mut session = model::inference(&loaded.checked, &model_file(&args.trained.weights), (Watch::Nothing, stepwise))?;
     if stepwise {
         session.streams().map_err(Failure::failed)?;
     }

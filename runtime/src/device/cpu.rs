@@ -1,6 +1,7 @@
 //! The CPU: machine code in memory, buffers, and the walk over a program's groups.
 #![allow(unsafe_code, reason = "generated code is called through pointers, and gets addresses of buffers")]
 
+use super::memory::Memory;
 use super::team::Team;
 use super::{Device, DeviceError, contract};
 use cranelift_codegen::ir::Signature;
@@ -12,9 +13,6 @@ use snnc_compiler::plan::{self, plan};
 use snnc_compiler::program::{BufferId, Loop, Program, Purpose};
 use std::borrow::Cow;
 use std::time::Instant;
-
-/// Elements of a cache line.
-const LINE: usize = 16;
 
 type Init = unsafe extern "C" fn(*mut u8, *mut f32, *const f32) -> i32;
 type Act = unsafe extern "C" fn(*mut u8);
@@ -30,29 +28,6 @@ pub struct Call {
     pub steps: usize,
     /// The caller's numbers.
     pub hyper: [f32; context::HYPERS],
-}
-
-/// Zeroed memory that starts on a cache line.
-struct Aligned {
-    data: Vec<f32>,
-    first: usize,
-}
-
-impl Aligned {
-    /// Zeroed memory is given page by page as it is written, so a plan for a larger batch costs nothing by itself.
-    fn new(elements: usize) -> Aligned {
-        let data = vec![0.0; elements + LINE];
-        let bytes = data.as_ptr() as usize % (4 * LINE);
-        Aligned { data, first: (4 * LINE - bytes) / 4 % LINE }
-    }
-
-    fn get(&self) -> &[f32] {
-        &self.data[self.first..]
-    }
-
-    fn get_mut(&mut self) -> &mut [f32] {
-        &mut self.data[self.first..]
-    }
 }
 
 /// Machine code in memory.
@@ -109,9 +84,9 @@ pub struct Executable {
     code: Code,
     /// What drives each loop.
     drives: Vec<Act>,
-    context: Aligned,
-    memory: Aligned,
-    weights: Aligned,
+    context: Memory,
+    memory: Memory,
+    weights: Memory,
     /// First element and extent of every buffer, and whether it is among the weights.
     places: Vec<(usize, usize, bool)>,
     batch: usize,
@@ -134,11 +109,19 @@ impl Executable {
     pub fn load(program: Program, batch: usize) -> Result<Executable, CodeError> {
         let target = Target::host()?;
         let image = image(&program, batch, &target)?;
-        Executable::map(program, image, &target)
+        let mut weights = Memory::new(image.weights / 4);
+        for (word, half) in weights.get_mut().iter_mut().zip([image.id as u32, (image.id >> 32) as u32]) {
+            *word = f32::from_bits(half);
+        }
+        Executable::with(program, image, weights)
     }
 
-    /// Makes the code of a program runnable.
-    fn map(program: Program, image: Image, target: &Target) -> Result<Executable, CodeError> {
+    /// A program whose code and weights were made before, on this machine.
+    ///
+    /// # Errors
+    /// If they do not fit each other.
+    pub(crate) fn with(program: Program, image: Image, weights: Memory) -> Result<Executable, CodeError> {
+        let target = &Target::host()?;
         let batch = image.batch;
         let plan = plan(&program, batch);
         let header = HEADER / 4;
@@ -147,11 +130,7 @@ impl Executable {
             (plan.offsets[i] as usize + if weighs { header } else { 0 }, plan.sizes[i] as usize, weighs)
         };
         let places = (0..program.buffers.len()).map(place).collect();
-        let (context, memory, mut weights) =
-            (Aligned::new(image.context / 4), Aligned::new(image.memory / 4), Aligned::new(image.weights / 4));
-        for (word, half) in weights.get_mut().iter_mut().zip([image.id as u32, (image.id >> 32) as u32]) {
-            *word = f32::from_bits(half);
-        }
+        let (context, memory) = (Memory::new(image.context / 4), Memory::new(image.memory / 4));
         let code = Code::map(image, target)?;
         let missing = || CodeError("a function is missing".into());
         let drives =
@@ -212,6 +191,11 @@ impl Executable {
     /// The weights as they lie in memory, behind the header that names their program.
     pub fn weights(&self) -> &[f32] {
         &self.weights.get()[..self.code.image.weights / 4]
+    }
+
+    /// The same as bytes.
+    pub(crate) fn weights_as_bytes(&self) -> &[u8] {
+        &self.weights.bytes()[..self.code.image.weights]
     }
 
     /// Takes in a batch `[B, (T,) axes...]` in logical order.

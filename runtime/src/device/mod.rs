@@ -3,6 +3,7 @@
 mod contract;
 pub mod cpu;
 pub mod cuda;
+pub(crate) mod memory;
 mod team;
 
 use crate::device::cpu::Call;

@@ -1,16 +1,10 @@
-//! Compiled kernels on disk, under a hash of all that makes them. A file is written aside and moved to its name, so that several
-//! processes may fill one folder at once; what is cut short or was changed is not taken.
+//! Compiled kernels on disk, under a hash of all that makes them; what is cut short or was changed is not taken.
 
 use super::nvrtc::{CompileError, compile, fingerprint};
+use crate::cache;
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
-use std::{env, fs, process};
-
-/// The folder: `SNNC_CACHE`, or `snnc` in the user's cache; none if there is no home.
-fn folder() -> Option<PathBuf> {
-    let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    set("SNNC_CACHE").or_else(|| set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).map(|cache| cache.join("snnc")))
-}
+use std::fs;
+use std::path::Path;
 
 /// A text's machine code for an architecture: from the cache, or compiled and kept there if that can be.
 ///
@@ -18,8 +12,8 @@ fn folder() -> Option<PathBuf> {
 /// If it must be compiled and cannot be.
 pub(super) fn compiled(text: &str, arch: &str) -> Result<Vec<u8>, CompileError> {
     let made_of = fingerprint(arch)?;
-    let name = hex(&Sha256::new().chain_update(made_of).chain_update([0]).chain_update(text).finalize());
-    let place = folder().map(|f| f.join(format!("{name}.cubin")));
+    let name = cache::name(&[made_of.as_ref(), text.as_bytes()]);
+    let place = cache::folder().map(|f| f.join(format!("{name}.cubin")));
     if let Some(kept) = place.as_deref().and_then(read) {
         return Ok(kept);
     }
@@ -28,10 +22,6 @@ pub(super) fn compiled(text: &str, arch: &str) -> Result<Vec<u8>, CompileError> 
         keep(&place, &cubin);
     }
     Ok(cubin)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// What a file holds behind the hash that it begins with, if it is that of the rest.
@@ -43,13 +33,7 @@ fn read(place: &Path) -> Option<Vec<u8>> {
 
 /// A cache that cannot be written is none: the next start compiles again.
 fn keep(place: &Path, cubin: &[u8]) {
-    let Some(folder) = place.parent() else { return };
-    let aside = place.with_extension(format!("{}.part", process::id()));
-    let whole = [&Sha256::digest(cubin)[..], cubin].concat();
-    let done = fs::create_dir_all(folder).and_then(|()| fs::write(&aside, whole)).and_then(|()| fs::rename(&aside, place));
-    if done.is_err() {
-        let _ = fs::remove_file(&aside);
-    }
+    let _ = cache::keep(place, &[&Sha256::digest(cubin)[..], cubin]);
 }
 
 #[cfg(test)]
