@@ -3,6 +3,7 @@
 use crate::folds::random_parameters;
 use ndarray::{ArrayD, IxDyn};
 use snnc_compiler::check::Checked;
+use snnc_compiler::fuse::Expected;
 use snnc_compiler::graph::{Param, Settings};
 use snnc_compiler::lower::Watch;
 use snnc_compiler::ops::Role;
@@ -118,6 +119,67 @@ fn on_dyadic_weights_every_spike_and_logit_is_the_same() {
             println!("{line}");
             let batch = random_batch(&checked, 3, seed).mapv(|x| (x * 4.0).round() / 4.0);
             same(&checked, &weights, &batch, 0.0);
+        }
+    }
+}
+
+/// Lines over tiles of several vectors, whole and cut: from the spikes `s`, `[C = 70, H = 4, W = 8]`, to spikes `y`.
+const WIDE: [&str; 5] = [
+    "y = s |> conv(C = 75, kernel = 3, pad = 1) |> lif",
+    "a = s |> linear(C -> C = 52) |> lif\n b = s |> linear(C -> C = 52) |> lif\n y = concat(C; a, b) |> linear(C -> C = 33) |> sub",
+    "a = s |> linear(C -> C)\n b = a |> lif\n y = a + (b |> linear(C -> C)) |> strict",
+    "a = s |> linear(H -> H = 16) |> lif\n y = a |> linear(C -> C = 24) |> lif",
+    "q = s |> linear(C -> C = 64) |> lif |> split(C -> G = 2, K)\n k = s |> linear(C -> C = 64) |> lif |> split(C -> G = 2, K)\n \
+     v = s |> linear(C -> C = 96) |> lif |> split(C -> G = 2, V)\n y = 0.125 * dot(K; q, dot(H, W; k, v)) |> sub |> merge(G, V -> C)",
+];
+
+/// However a network is cut, for whatever machine, for however many samples and threads, at once or step by step: the reference's spikes,
+/// and its logits to the last bit.
+#[test]
+fn no_schedule_changes_a_bit() {
+    let expected = |threads, lanes, caches, rate, narrow| Expected { threads, lanes, caches, rate, narrow, ..Expected::default() };
+    let schedules = [
+        expected(1, 8, [1, 1], 0.15, false),
+        expected(2, 16, [32 << 10, 1 << 20], 0.01, false),
+        expected(4, 48, [32 << 10, 1 << 20], 0.15, true),
+        expected(3, 64, [1 << 30, 1 << 30], 1.0, false),
+        expected(16, 96, [32 << 10, 1 << 20], 0.5, false),
+    ];
+    let pools = [1, 3].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+    for line in WIDE {
+        let text = format!(
+            "model M {{\n time T = 4\n input x: analog[T, C = 2, H = 4, W = 8]\n neuron lif = LIF(tau = 2.0)\n \
+             neuron sub = LIF(tau = 2.0, threshold = 0.5, reset = soft)\n neuron strict = LIF(tau = 2.0, threshold = 0.75, fire = \">\")\n \
+             encoder {{ i = x |> conv(C = 70, kernel = 3, pad = 1) }}\n s = i |> lif\n {line}\n \
+             output y |> mean(H, W) |> linear(C -> C = 5) |> mean(T)\n}}"
+        );
+        let checked = checked_text(&text, &Settings::default());
+        let graph = checked.graph();
+        let mut numbers = Numbers(7);
+        let mut eighths = || (numbers.uniform() * 8.0 - 4.0).round() as f32 / 8.0;
+        let weights = Weights { values: graph.params.iter().map(|p| (0..p.elements()).map(|_| eighths()).collect()).collect() };
+        let batch = random_batch(&checked, 3, 3).mapv(|x| (x * 4.0).round() / 4.0);
+        let wide = reference::arrange(graph, batch.mapv(f64::from));
+        let reference = reference::run(graph, &weights.arrays::<f64>(graph), &wide, None, false);
+        let logits: Vec<f32> = reference.logits.iter().map(|x| *x as f32).collect();
+        let flat: Vec<f32> = batch.iter().copied().collect();
+        let (sample, frame, classes) = (flat.len() / 3, flat.len() / 12, graph.classes());
+        for (schedule, pool) in schedules.iter().flat_map(|s| pools.iter().map(move |p| (s, p))) {
+            pool.install(|| {
+                let made = |streams| Inference::expecting(&checked, &weights, 3, (Watch::Spikes, streams), schedule.clone()).unwrap();
+                let mut session = made(false);
+                assert_eq!(session.run(&flat, 3).unwrap(), logits, "{line} {schedule:?}");
+                assert_eq!(session.spikes(graph.time), reference.spikes, "{line} {schedule:?}");
+                for i in 0..3 {
+                    let alone = session.run(&flat[i * sample..][..sample], 1).unwrap();
+                    assert_eq!(alone, logits[i * classes..][..classes], "sample {i} alone: {line} {schedule:?}");
+                }
+                let mut session = made(true);
+                let steps: Vec<Vec<f32>> = (0..4).map(|t| session.step(&flat[t * frame..][..frame], 1, 1).unwrap()).collect();
+                assert_eq!(steps[3], logits[..classes], "step by step: {line} {schedule:?}");
+                let refused = session.run(&[], 0).unwrap_err().to_string();
+                assert!(refused.contains("1 to 3 samples"), "{refused}");
+            });
         }
     }
 }

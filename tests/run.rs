@@ -63,7 +63,9 @@ const RUN: [&str; 6] = ["run", "m.snn", "--weights", "w.safetensors", "--format"
 /// What a program says that reads this from a pipe, and its exit code.
 fn piped(folder: &Path, args: &[&str], input: &[u8]) -> (String, String, Option<i32>) {
     let own = std::env::current_exe().unwrap();
-    let mut child = Command::new(own.ancestors().nth(2).unwrap().join("snnc"));
+    let built = own.ancestors().nth(2).unwrap();
+    let mut child = Command::new(built.join("snnc"));
+    child.env("SNNC_CACHE", built.join("cache of tests"));
     let mut child =
         child.args(args).current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
@@ -136,4 +138,201 @@ fn what_is_wrong_with_a_stream_is_said_and_what_came_before_is_kept() {
         assert!(out.status.code() == Some(2) && error.contains(words), "{args:?}: {error}");
     }
     says(c.folder.path(), &["run", "m.snn", "--weights", "w.safetensors", "none.f32"], 2, &["cannot read `none.f32`"]);
+}
+
+/// Runs with a cache of its own; what it says.
+fn with_cache(folder: &Path, cache: &Path, args: &[&str]) -> (String, String, Option<i32>) {
+    let own = std::env::current_exe().unwrap();
+    let mut command = Command::new(own.ancestors().nth(2).unwrap().join("snnc"));
+    let out = command.args(args).current_dir(folder).env("SNNC_CACHE", cache).output().unwrap();
+    (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap(), out.status.code())
+}
+
+fn entries(cache: &Path) -> Vec<std::path::PathBuf> {
+    let mut all: Vec<_> = fs::read_dir(cache).map(|all| all.map(|e| e.unwrap().path()).collect()).unwrap_or_default();
+    all.sort();
+    all
+}
+
+#[test]
+fn what_is_kept_gives_what_was_made_and_what_is_damaged_is_made_anew() {
+    let c = case();
+    let (folder, cache) = (c.folder.path(), c.folder.path().join("kept"));
+    let args = [&RUN[..], &["s.f32"]].concat();
+    let run = || with_cache(folder, &cache, &args);
+    let (made, noise, code) = run();
+    assert_eq!((noise.as_str(), code, entries(&cache).len()), ("", Some(0), 1));
+    assert_eq!(lines(&made).iter().map(logits).collect::<Vec<_>>(), c.logits);
+    let entry = entries(&cache).remove(0);
+    let whole = fs::read(&entry).unwrap();
+    assert_eq!(run(), (made.clone(), String::new(), Some(0)));
+    // Every part of it: what it begins with, hashes, lengths, what is said, the code, the weights, its end.
+    let places = [0, 20, 60, 81, 90, 97, 110, whole.len() / 3, whole.len() / 2, whole.len() - 3];
+    for (i, at) in places.into_iter().enumerate() {
+        let mut bad = whole.clone();
+        if i % 2 == 0 {
+            bad[at] ^= 0x41
+        } else {
+            bad.truncate(at)
+        }
+        fs::write(&entry, bad).unwrap();
+        let (said, noise, code) = run();
+        assert_eq!((&said, code), (&made, Some(0)), "byte {at}");
+        assert!(noise.contains("was damaged, and is made anew") && noise.lines().count() == 1, "byte {at}: {noise}");
+        assert_eq!(fs::read(&entry).unwrap(), whole, "byte {at}");
+    }
+    assert_eq!(run().1, "");
+    // Other weights, another model: other entries, and never those of before.
+    let checked = checked_text(MODEL, &Default::default());
+    let other = Weights::initial(checked.graph(), 4);
+    fs::write(folder.join("w.safetensors"), to_bytes(&other.tensors(checked.graph())).unwrap()).unwrap();
+    assert_ne!(run().0, made);
+    fs::write(folder.join("m.snn"), MODEL.replace("tau = 2.0", "tau = 4.0")).unwrap();
+    assert_ne!(run().0, made);
+    assert_eq!(entries(&cache).len(), 3);
+}
+
+#[test]
+fn a_cache_that_cannot_be_is_none_and_one_that_several_fill_is_whole() {
+    let c = case();
+    let folder = c.folder.path();
+    let args = [&RUN[..], &["s.f32"]].concat();
+    // A file where the folder should be: root, too, cannot write there.
+    fs::write(folder.join("no folder"), "").unwrap();
+    let (said, noise, code) = with_cache(folder, &folder.join("no folder"), &args);
+    assert_eq!((lines(&said).len(), noise.as_str(), code), (3, "", Some(0)));
+    let cache = folder.join("shared");
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..6).map(|_| scope.spawn(|| with_cache(folder, &cache, &args))).collect();
+        all.into_iter().for_each(|one| assert_eq!(one.join().unwrap(), (said.clone(), String::new(), Some(0))));
+    });
+    assert_eq!(entries(&cache).len(), 1);
+}
+
+#[test]
+fn more_threads_than_cores_give_the_same() {
+    let c = case();
+    let of = |threads: &str| says(c.folder.path(), &[&RUN[..], &["s.f32", "--threads", threads]].concat(), 0, &[]);
+    assert_eq!(of("64"), of("1"));
+}
+
+/// Four time steps of a sensor's events.
+const EVENTS: &str = "model E {
+    time T = 4
+    input x: analog[T, C = 2, H = 128, W = 128]
+    encoder { e = x |> conv(C = 2, kernel = 8, stride = 8) }
+    output e |> LIF(tau = 2.0) |> mean(H, W) |> linear(C -> C = 3) |> mean(T)
+}
+";
+
+/// An array of NumPy's as a file.
+fn npy(kind: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}");
+    let text = format!("{text:<117}\n");
+    [b"\x93NUMPY\x01\x00", &118u16.to_le_bytes()[..], text.as_bytes(), data].concat()
+}
+
+fn npz(arrays: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut out = zip::ZipWriter::new(std::io::Cursor::new(vec![]));
+    for (name, array) in arrays {
+        out.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+        out.write_all(array).unwrap();
+    }
+    out.finish().unwrap().into_inner()
+}
+
+#[test]
+fn files_of_events_become_frames() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let checked = checked_text(EVENTS, &Default::default());
+    let mut weights = Weights::initial(checked.graph(), 3);
+    weights.values.iter_mut().flatten().for_each(|x| *x *= 40.0);
+    fs::write(at("m.snn"), EVENTS).unwrap();
+    fs::write(at("w.safetensors"), to_bytes(&weights.tensors(checked.graph())).unwrap()).unwrap();
+    // x, y, p: eleven events, so that three slices have two and the last five.
+    let events: Vec<[usize; 3]> = (0..11).map(|i| [(i * 37) % 128, (i * 71 + 5) % 128, i % 3 % 2]).collect();
+    let mut frames = vec![0f32; 4 * 2 * 128 * 128];
+    for (i, [x, y, p]) in events.iter().enumerate() {
+        frames[(([0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3][i] * 2 + p) * 128 + y) * 128 + x] += 1.0;
+    }
+    fs::write(at("frames.f32"), bytes(&frames)).unwrap();
+    let run = |file: &str| says(folder.path(), &[&RUN[..], &[file]].concat(), 0, &[]);
+    let wanted = run("frames.f32");
+    assert!(logits(&lines(&wanted)[0]).iter().any(|x| *x != 0.0));
+    // AEDAT 2.0, big-endian, with x = 127 - Y and y = 127 - X.
+    let record = |[x, y, p]: &[usize; 3], i: usize| {
+        let address = ((127 - y) << 1 | (127 - x) << 8 | (1 - p)) as u32;
+        [address.to_be_bytes(), (10 * i as u32).to_be_bytes()].concat()
+    };
+    let two: Vec<u8> = events.iter().enumerate().flat_map(|(i, e)| record(e, i)).collect();
+    let two = [b"#!AER-DAT2.0\r\n# made by a test\r\n", &two[..]].concat();
+    fs::write(at("two.aedat"), &two).unwrap();
+    // AEDAT 3.1: a packet of something else, and two of events, the second with room for more.
+    let packet = |kind: u16, size: u32, capacity: u32, records: &[Vec<u8>]| {
+        let numbers = [size, 4, 0, capacity, records.len() as u32, records.len() as u32];
+        let mut all = [kind.to_le_bytes(), 1u16.to_le_bytes()].concat();
+        numbers.iter().for_each(|n| all.extend(n.to_le_bytes()));
+        all.extend(records.concat());
+        all.resize(28 + (size * capacity) as usize, 0);
+        all
+    };
+    let of = |[x, y, p]: &[usize; 3]| [((x << 17 | y << 2 | p << 1 | 1) as u32).to_le_bytes(), 7u32.to_le_bytes()].concat();
+    let all: Vec<Vec<u8>> = events.iter().map(of).collect();
+    let header = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#!END-HEADER\r\n";
+    let three = [&header[..], &packet(0, 8, 1, &[vec![0; 8]]), &packet(1, 8, 6, &all[..6]), &packet(1, 8, 9, &all[6..])].concat();
+    fs::write(at("three.aedat"), &three).unwrap();
+    let column = |i: usize| events.iter().map(|e| e[i]).collect::<Vec<_>>();
+    let words = |c: Vec<usize>| c.iter().flat_map(|n| (*n as i64).to_le_bytes()).collect::<Vec<u8>>();
+    let [x, y] = [0, 1].map(|i| npy("<i8", "(11,)", &words(column(i))));
+    let p = npy("|b1", "(11,)", &column(2).iter().map(|p| *p as u8).collect::<Vec<_>>());
+    let t = npy("<i8", "(11,)", &words((0..11).collect()));
+    let four = [("t", t.clone()), ("x", x.clone()), ("y", y.clone()), ("p", p.clone())];
+    fs::write(at("four.npz"), npz(&four)).unwrap();
+    fs::write(at("frames.npz"), npz(&[("frames", npy("<f4", "(4, 2, 128, 128)", &bytes(&frames)))])).unwrap();
+    fs::write(at("dsr.npz"), npz(&[("arr_0", npy("<f4", "(4, 2, 128, 128)", &bytes(&frames)))])).unwrap();
+    for file in ["two.aedat", "three.aedat", "four.npz", "frames.npz", "dsr.npz"] {
+        assert_eq!(run(file), wanted, "{file}");
+    }
+    // What is wrong is said.
+    let far = [(1000u32 << 17 | 3 << 2).to_le_bytes(), [0; 4]].concat();
+    let bad: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("none.aedat", b"AEDAT".to_vec(), "does not begin with `#!AER-DAT2.0`"),
+        ("empty.aedat", vec![], "does not begin with"),
+        ("cut.aedat", two[..two.len() - 3].to_vec(), "ends within event 10"),
+        ("header.aedat", b"#!AER-DAT3.1\r\n#no end".to_vec(), "does not end with `#!END-HEADER`"),
+        ("packet.aedat", three[..three.len() - 30].to_vec(), "ends within packet 2"),
+        ("size.aedat", [&header[..], &packet(1, 16, 1, &[])].concat(), "have 16 bytes, not 8"),
+        ("huge.aedat", [&header[..], &[1, 0, 0, 0], &[0xff; 24]].concat(), "ends within packet 0"),
+        ("far.aedat", [&header[..], &packet(1, 8, 1, &[far])].concat(), "event 0 is at x = 1000, y = 3, outside the 128 x 128"),
+        ("other.npz", npz(&[("data", x.clone())]), "neither `frames` nor `x`"),
+        (
+            "short.npz",
+            npz(&[("t", t.clone()), ("x", x.clone()), ("y", y.clone()), ("p", npy("|b1", "(1,)", &[1]))]),
+            "11, 11, 1 and 11 values",
+        ),
+        ("zip.npz", b"PK no archive".to_vec(), "is no file of events"),
+        ("damaged.npz", npz(&[("frames", npy("<f4", "(4, 2, 128, 128)", &bytes(&frames[..9])))]), "damaged"),
+        (
+            "small.npz",
+            npz(&[("frames", npy("<f4", "(4, 2, 1, 2)", &[0; 64]))]),
+            "frames of 2 x 1 x 2, but `E` takes [C = 2, H = 128, W = 128]",
+        ),
+        ("steps.npz", npz(&[("frames", npy("<f4", "(1, 2, 1, 2)", &[0; 16]))]), "for 1 time steps, not 4"),
+        (
+            "order.npz",
+            npz(&[
+                ("t", npy("<i8", "(2,)", &words(vec![4, 3]))),
+                ("x", npy("<i8", "(2,)", &[0; 16])),
+                ("y", npy("<i8", "(2,)", &[0; 16])),
+                ("p", npy("<i8", "(2,)", &[0; 16])),
+            ]),
+            "event 1 comes before",
+        ),
+    ];
+    for (name, content, wanted) in bad {
+        fs::write(at(name), content).unwrap();
+        says(folder.path(), &[&RUN[..], &[name]].concat(), 2, &[wanted]);
+    }
+    says(folder.path(), &[&RUN[..], &["nowhere.npz"]].concat(), 2, &["`nowhere.npz` is no file of events"]);
 }

@@ -181,7 +181,8 @@ pub fn needed(found: bool, what: &str) -> bool {
 pub fn snnc(folder: &std::path::Path, args: &[&str]) -> std::process::Output {
     let own = std::env::current_exe().unwrap();
     let binary = own.ancestors().nth(2).unwrap().join(format!("snnc{}", std::env::consts::EXE_SUFFIX));
-    std::process::Command::new(binary).args(args).current_dir(folder).env("NO_COLOR", "1").output().unwrap()
+    let cache = own.ancestors().nth(2).unwrap().join("cache of tests");
+    std::process::Command::new(binary).args(args).current_dir(folder).env("NO_COLOR", "1").env("SNNC_CACHE", cache).output().unwrap()
 }
 
 /// Both outputs of a run.

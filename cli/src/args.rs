@@ -445,7 +445,8 @@ pub(crate) struct RunArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) trained: WeightsArgs,
-    /// Samples as raw floats; from the standard input without it, or with `-`.
+    /// Samples as raw floats, or a file of events, which is one sample: `.aedat` (2.0 as in CIFAR10-DVS, 3.1 as in DVS128 Gesture) or `.npz`
+    /// (`frames`, or `x`, `y`, `p`, `t`); from the standard input without it, or with `-`.
     pub(crate) input: Option<PathBuf>,
     /// One time step at a time; says where the decision stands after each.
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! This machine: what it has, as Linux says it.
 
-use snnc_compiler::backend::clif::Target;
+use snnc_compiler::backend::clif::{CodeError, Target};
 use snnc_compiler::fuse::Expected;
 use std::fs::read_to_string;
 
@@ -17,6 +17,11 @@ pub fn peak() -> Option<u64> {
     let text = read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|k| k * 1024)
+}
+
+/// What its code is made for.
+pub(crate) fn target(expected: &Expected) -> Result<Target, CodeError> {
+    if expected.narrow { Target::narrow() } else { Target::host() }
 }
 
 /// What an inference of batches of up to so many samples is cut for here: where there are fewer samples than threads, these share each.

@@ -309,7 +309,7 @@ impl Inference {
         let folded = fold(checked);
         let (_, program) = program_for(&folded, watch, if streams { Target::Stream } else { Target::Infer }, &expected);
         fits(checked.graph(), &program, batch)?;
-        let executable = Executable::load(program, batch)?;
+        let executable = Executable::load_for(program, batch, &machine::target(&expected)?)?;
         let looks = looks_at_all(checked, &folded);
         let mut session = Inference::kept(checked, executable, looks, (watch, streams), expected);
         session.folded = folded.into();
@@ -433,7 +433,7 @@ impl Inference {
         let (_, program) = program_for(self.folded.get_or_init(|| fold(&self.checked)), self.watch, Target::Stream, &self.expected);
         let batch = self.executable.batch();
         fits(self.checked.graph(), &program, batch)?;
-        let mut executable = Executable::load(program, batch)?;
+        let mut executable = Executable::load_for(program, batch, &machine::target(&self.expected)?)?;
         let mut held: HashMap<(Source, usize), &[f32]> = HashMap::new();
         for (i, buffer) in self.executable.program().buffers.iter().enumerate() {
             if let Purpose::Source(source @ Source::Param(_)) = buffer.purpose {

@@ -4,10 +4,11 @@ use crate::args::{Format, RunArgs};
 use crate::{Failure, model};
 use serde_json::json;
 use snnc_compiler::lower::Watch;
+use snnc_runtime::data::events;
 use snnc_runtime::session::{Decision, Inference, decision};
 use snnc_runtime::train::checkpoint::model_file;
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Write};
+use std::io::{BufReader, Cursor, ErrorKind, Read, Write};
 
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let loaded = model::load(&args.model)?;
@@ -20,7 +21,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let signal = &graph.node(graph.input).signal;
     // A picture stands for all time steps, of frames there is one for each.
     let frames = if signal.varies { graph.time } else { 1 };
-    let mut input = Frames { from: open(args)?, size: signal.elements(), frames, sample: 0 };
+    let from: Box<dyn Read> = match args.input.as_deref().filter(|path| events::is_one(path)) {
+        Some(path) => {
+            let values = events::frames(path, &graph.name, signal, graph.time).map_err(Failure::failed)?;
+            Box::new(Cursor::new(values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()))
+        }
+        None => open(args)?,
+    };
+    let mut input = Frames { from, size: signal.elements(), frames, sample: 0 };
     let report = Report { args, steps: graph.time };
     loop {
         let outcome = if stepwise { input.step_by_step(&mut session, &report) } else { input.at_once(&mut session, &report) };

@@ -34,6 +34,8 @@ pub struct Expected {
     pub lanes: usize,
     /// Bytes of the first and the second cache of a core.
     pub caches: [usize; 2],
+    /// Without vectors of 256 bits, where the machine has them.
+    pub narrow: bool,
     /// Firing rates of what layers read, by the layers' paths.
     pub rates: BTreeMap<String, f64>,
     /// The rate of all others.
@@ -43,7 +45,7 @@ pub struct Expected {
 impl Default for Expected {
     /// The same on every machine: two threads, registers of sixteen vectors of 128 bits, caches of 32 KB and 512 KB, 15 % firing.
     fn default() -> Expected {
-        Expected { threads: 2, lanes: 48, caches: [32 << 10, 512 << 10], rates: BTreeMap::new(), rate: 0.15 }
+        Expected { threads: 2, lanes: 48, caches: [32 << 10, 512 << 10], narrow: false, rates: BTreeMap::new(), rate: 0.15 }
     }
 }
 

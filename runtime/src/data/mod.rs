@@ -1,6 +1,7 @@
 //! Data sets, one file each, and what is done to pictures in training.
 
 mod digits;
+pub mod events;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

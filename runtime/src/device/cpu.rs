@@ -107,8 +107,15 @@ impl Executable {
     /// # Errors
     /// If no machine code can be made.
     pub fn load(program: Program, batch: usize) -> Result<Executable, CodeError> {
-        let target = Target::host()?;
-        let image = image(&program, batch, &target)?;
+        Executable::load_for(program, batch, &Target::host()?)
+    }
+
+    /// The same with these of the machine's instruction sets.
+    ///
+    /// # Errors
+    /// As [`Executable::load`].
+    pub fn load_for(program: Program, batch: usize, target: &Target) -> Result<Executable, CodeError> {
+        let image = image(&program, batch, target)?;
         let mut weights = Memory::new(image.weights / 4);
         for (word, half) in weights.get_mut().iter_mut().zip([image.id as u32, (image.id >> 32) as u32]) {
             *word = f32::from_bits(half);

@@ -46,6 +46,16 @@ impl Target {
         Target::of(&builder)
     }
 
+    /// This machine, without the vectors of 256 bits that it may have.
+    ///
+    /// # Errors
+    /// As [`Target::host`].
+    pub fn narrow() -> Result<Target, CodeError> {
+        let host = Target::host()?;
+        let flags: Vec<String> = host.flags().into_iter().filter(|f| f != "has_avx2").collect();
+        Target::exactly(&host.triple(), &flags)
+    }
+
     /// `x86-64` (with SSE4.2, which machines have since 2009) or `aarch64` with Linux, also as `x86_64-unknown-linux-gnu` and the like.
     ///
     /// # Errors

@@ -1,0 +1,237 @@
+//! Files of event cameras as frames: AEDAT 2.0 and 3.1, and NumPy's npz with events or with frames.
+//!
+//! Frames are made as SpikingJelly's `split_by="number"` does (Fang et al. 2023): of N events, slice j of T has those from j⌊N/T⌋ on, the last
+//! one all that are left; a frame counts the events of every pixel, channel 0 those of polarity 0.
+
+use snnc_compiler::types::Signal;
+use std::fs;
+use std::io::{Cursor, Read};
+use std::path::Path;
+use thiserror::Error;
+
+/// Pixels of a side of the sensors that AEDAT files here are from (DVS128).
+const SENSOR: usize = 128;
+/// What the text before the data of AEDAT 3.1 ends with.
+const END: &[u8] = b"#!END-HEADER\r\n";
+/// Events of pixels, in AEDAT 3.1.
+const POLARITY: u16 = 1;
+
+/// Why a file of events cannot be used.
+#[derive(Debug, Error)]
+pub enum EventError {
+    /// It cannot be read, or is none.
+    #[error("`{path}` is no file of events: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The network takes no frames of events, or of another size.
+    #[error("`{path}` has frames of {found}, but `{model}` takes [{wanted}]")]
+    Frames {
+        /// The file.
+        path: String,
+        /// What it has.
+        found: String,
+        /// The network.
+        model: String,
+        /// What it takes.
+        wanted: String,
+    },
+}
+
+/// An event of a pixel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Event {
+    x: usize,
+    y: usize,
+    /// It became brighter.
+    up: bool,
+}
+
+/// What a file holds.
+enum Held {
+    /// In the order of time, from a sensor of so many rows and columns.
+    Events(Vec<Event>, [usize; 2]),
+    /// `[T, C, H, W]`
+    Frames(Vec<f32>, Vec<usize>),
+}
+
+/// Whether a path names a file of events, by its ending.
+pub fn is_one(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("aedat") || e.eq_ignore_ascii_case("npz"))
+}
+
+/// The frames of a file for a network's input, `[T, axes…]` in its order: counts of events, channel 0 and 1 by polarity.
+///
+/// In AEDAT 2.0 (CIFAR10-DVS) pixels are turned as SpikingJelly turns them: x = 127 - Y and y = 127 - X.
+///
+/// # Errors
+/// [`EventError`]: no such file, or damaged; pixels outside the sensor; a network that takes frames of another size.
+pub fn frames(path: &Path, model: &str, input: &Signal, time: usize) -> Result<Vec<f32>, EventError> {
+    let name = path.to_string_lossy().into_owned();
+    let refused = |reason: String| EventError::File { path: name.clone(), reason };
+    let bytes = fs::read(path).map_err(|e| refused(e.to_string()))?;
+    let npz = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+    let held = if npz { npz_file(&bytes) } else { aedat(&bytes) }.map_err(refused)?;
+    let size = |axis: &str| input.axes.iter().find(|a| a.name == axis).map(|a| a.size);
+    let other = |found: String| EventError::Frames { path: name.clone(), found, model: model.to_owned(), wanted: input.axes_text() };
+    let (values, shape) = match held {
+        Held::Frames(values, shape) => (values, shape),
+        Held::Events(events, [rows, columns]) => {
+            let mut values = vec![0.0; time * 2 * rows * columns];
+            let each = events.len() / time;
+            for (i, e) in events.iter().enumerate() {
+                let slice = i.checked_div(each).unwrap_or(time).min(time - 1);
+                values[((slice * 2 + usize::from(e.up)) * rows + e.y) * columns + e.x] += 1.0;
+            }
+            (values, vec![time, 2, rows, columns])
+        }
+    };
+    let wanted = [Some(time), size("C"), size("H"), size("W")];
+    let fits = input.varies && input.axes.len() == 3 && wanted.iter().zip(&shape).all(|(w, s)| *w == Some(*s)) && shape.len() == 4;
+    if !fits {
+        let text: Vec<String> = shape.iter().skip(1).map(ToString::to_string).collect();
+        let steps = if wanted[0] == shape.first().copied() { String::new() } else { format!(" for {} time steps, not {time}", shape[0]) };
+        return Err(other(format!("{}{steps}", text.join(" x "))));
+    }
+    // From C, H, W to the network's own order.
+    let stride = |axis: &str| match axis {
+        "C" => shape[2] * shape[3],
+        "H" => shape[3],
+        _ => 1,
+    };
+    let frame = shape[1] * shape[2] * shape[3];
+    let [a, b, c] = [0, 1, 2].map(|i| (input.axes[i].size, stride(&input.axes[i].name)));
+    let mut out = Vec::with_capacity(values.len());
+    for t in 0..time {
+        for i in 0..a.0 {
+            for j in 0..b.0 {
+                out.extend((0..c.0).map(|k| values[t * frame + i * a.1 + j * b.1 + k * c.1]));
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// AEDAT 2.0 or 3.1.
+fn aedat(bytes: &[u8]) -> Result<Held, String> {
+    let events = if bytes.starts_with(b"#!AER-DAT2") {
+        aedat_2(bytes)?
+    } else if bytes.starts_with(b"#!AER-DAT3.1") {
+        aedat_3(bytes)?
+    } else {
+        return Err("it does not begin with `#!AER-DAT2.0` or `#!AER-DAT3.1`".into());
+    };
+    inside(&events, [SENSOR, SENSOR])?;
+    Ok(Held::Events(events, [SENSOR, SENSOR]))
+}
+
+/// Lines that begin with `#`, then records of 8 bytes, big-endian: an address and a time.
+fn aedat_2(bytes: &[u8]) -> Result<Vec<Event>, String> {
+    let mut at = 0;
+    while bytes.get(at) == Some(&b'#') {
+        let line = bytes[at..].iter().position(|b| *b == b'\n').ok_or("its header does not end")?;
+        at += line + 1;
+    }
+    let (records, rest) = bytes[at..].as_chunks::<8>();
+    if !rest.is_empty() {
+        return Err(format!("it ends within event {}", records.len()));
+    }
+    let event = |record: &[u8; 8]| {
+        let address = u32::from_be_bytes([record[0], record[1], record[2], record[3]]) as usize;
+        let (x, y) = ((address & 0xfe) >> 1, (address & 0x7f00) >> 8);
+        Event { x: SENSOR - 1 - y, y: SENSOR - 1 - x, up: address & 1 == 0 }
+    };
+    Ok(records.iter().map(event).collect())
+}
+
+/// Text, then packets: a header of 28 bytes, and events of 8 bytes, little-endian.
+fn aedat_3(bytes: &[u8]) -> Result<Vec<Event>, String> {
+    let end = bytes.windows(END.len()).position(|w| w == END).ok_or("its header does not end with `#!END-HEADER`")?;
+    let mut rest = &bytes[end + END.len()..];
+    let mut events = vec![];
+    let mut packet = 0;
+    while !rest.is_empty() {
+        let cut = || format!("it ends within packet {packet}");
+        let (header, after) = rest.split_at_checked(28).ok_or_else(cut)?;
+        let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
+        let kind = u16::from_le_bytes([header[0], header[1]]);
+        let (size, capacity, number) = (word(4), word(16), word(20));
+        let payload = size.checked_mul(capacity).ok_or_else(cut)?;
+        let (payload, after) = after.split_at_checked(payload).ok_or_else(cut)?;
+        if kind == POLARITY {
+            if size != 8 {
+                return Err(format!("events of packet {packet} have {size} bytes, not 8"));
+            }
+            if number > capacity {
+                return Err(format!("packet {packet} says it has {number} events and room for {capacity}"));
+            }
+            let (records, _) = payload.as_chunks::<8>();
+            events.extend(records[..number].iter().map(|r| {
+                let data = u32::from_le_bytes([r[0], r[1], r[2], r[3]]) as usize;
+                Event { x: data >> 17 & 0x7fff, y: data >> 2 & 0x7fff, up: data >> 1 & 1 == 1 }
+            }));
+        }
+        (rest, packet) = (after, packet + 1);
+    }
+    Ok(events)
+}
+
+fn inside(events: &[Event], [rows, columns]: [usize; 2]) -> Result<(), String> {
+    match events.iter().position(|e| e.y >= rows || e.x >= columns) {
+        None => Ok(()),
+        Some(i) => Err(format!("event {i} is at x = {}, y = {}, outside the {columns} x {rows} pixels", events[i].x, events[i].y)),
+    }
+}
+
+/// An archive of arrays: frames as `frames` or `arr_0`, or events as `x`, `y`, `p` and `t`.
+fn npz_file(bytes: &[u8]) -> Result<Held, String> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
+    let mut array = |name: &str| -> Result<Option<(Vec<f64>, Vec<usize>)>, String> {
+        let Ok(mut file) = archive.by_name(&format!("{name}.npy")) else { return Ok(None) };
+        let mut raw = vec![];
+        file.read_to_end(&mut raw).map_err(|e| format!("`{name}`: {e}"))?;
+        numbers(&raw).map(Some).map_err(|e| format!("`{name}`: {e}"))
+    };
+    for name in ["frames", "arr_0"] {
+        if let Some((values, shape)) = array(name)? {
+            if shape.len() != 4 || shape[0] == 0 {
+                return Err(format!("`{name}` has {} axes, not T, C, H and W", shape.len()));
+            }
+            return Ok(Held::Frames(values.into_iter().map(|x| x as f32).collect(), shape));
+        }
+    }
+    let mut column = |name: &str| Ok::<_, String>(array(name)?.ok_or_else(|| format!("it has neither `frames` nor `{name}`"))?.0);
+    let (x, y, p, t) = (column("x")?, column("y")?, column("p")?, column("t")?);
+    if [&y, &p, &t].iter().any(|c| c.len() != x.len()) {
+        return Err(format!("`x`, `y`, `p` and `t` have {}, {}, {} and {} values", x.len(), y.len(), p.len(), t.len()));
+    }
+    if let Some(i) = t.windows(2).position(|w| w[1] < w[0]) {
+        return Err(format!("event {} comes before the one it stands behind", i + 1));
+    }
+    let whole = |c: f64| if c >= 0.0 && c.fract() == 0.0 { c as usize } else { usize::MAX };
+    let events: Vec<Event> = (0..x.len()).map(|i| Event { x: whole(x[i]), y: whole(y[i]), up: p[i] != 0.0 }).collect();
+    inside(&events, [SENSOR, SENSOR])?;
+    Ok(Held::Events(events, [SENSOR, SENSOR]))
+}
+
+/// The numbers of an array of any plain type, and its shape.
+fn numbers(raw: &[u8]) -> Result<(Vec<f64>, Vec<usize>), String> {
+    let head = npyz::NpyFile::new(raw).map_err(|e| e.to_string())?;
+    if head.order() != npyz::Order::C && head.shape().len() > 1 {
+        return Err("it is in Fortran's order".into());
+    }
+    let shape: Vec<usize> = head.shape().iter().map(|n| *n as usize).collect();
+    macro_rules! of {
+        ($($kind:ty => $to:expr),*) => {
+            $(if let Ok(file) = npyz::NpyFile::new(raw) && let Ok(values) = file.into_vec::<$kind>() {
+                return Ok((values.into_iter().map($to).collect(), shape));
+            })*
+        };
+    }
+    of!(f32 => f64::from, f64 => |x| x, i64 => |x| x as f64, u64 => |x| x as f64, i32 => f64::from, u32 => f64::from, i16 => f64::from,
+        u16 => f64::from, i8 => f64::from, u8 => f64::from, bool => |x| f64::from(u8::from(x)));
+    Err("its numbers are damaged, or of a type that is not known".into())
+}
