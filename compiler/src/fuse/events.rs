@@ -5,7 +5,7 @@
 //! tile's sums stay in registers while the list is walked.
 
 use super::Fuser;
-use super::body::{At, Body};
+use super::body::{At, Body, Columns};
 use super::contract::{at_source, taps};
 use crate::flow::{Bin, ConvPart, Def, FlowId, Operand, Scalar, Source, Window};
 use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var};
@@ -242,9 +242,26 @@ pub(super) fn sum(
     at: At,
 ) -> Var {
     let acc = body.sum_from_start(id, at);
-    let list = body.list(operand, window, rows);
     let (_, mut w) = weights(body, by, at);
     let lanes = body.columns.as_ref().map_or(1, |c| c.lanes) as i64;
+    let inputs = body.fuser.flow.dims(operand).axes.last().map_or(1, |a| a.size);
+    let whole = !matches!(body.fuser.flow.get(operand).def, Def::Concat { .. });
+    // One word that one tile goes through: a list would be read only once.
+    if window.is_none() && whole && inputs <= 64 && body.columns.as_ref().is_some_and(Columns::alone) {
+        let place = body.row_of_bits(operand, &rows, at);
+        let [word, bit] = [(); 2].map(|()| body.int());
+        w.terms.push((bit, lanes));
+        let add = Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(Expr::Load(w)));
+        body.push(at, Stmt::LetInt(word, IntExpr::Word(place)));
+        if inputs < 64 {
+            body.push(at, Stmt::SetInt(word, IntExpr::And(word, (1i64 << inputs) - 1)));
+        }
+        let each =
+            vec![Stmt::LetInt(bit, IntExpr::TrailingZeros(word)), Stmt::Set(acc, add), Stmt::SetInt(word, IntExpr::ClearLowest(word))];
+        body.push(at, Stmt::While(Cond::NotZero(word), each));
+        return acc;
+    }
+    let list = body.list(operand, window, rows);
     let (starts, entries) = (body.start_of_list(list, at), body.lists[list].entries);
     let mut end = starts.clone();
     end.offset += 1;
@@ -342,6 +359,24 @@ impl Body<'_, '_> {
         stmts
     }
 
+    /// Where the bits of the body's place begin; `rows` says which axis of the loop goes with which of the spikes.
+    fn row_of_bits(&mut self, spikes: FlowId, rows: &[(String, String)], at: At) -> Place {
+        let view = self.fuser.bits_view(spikes);
+        let mut terms = Vec::new();
+        if let (Some(b), true) = (self.batch, view.batch > 0) {
+            terms.push((b, view.batch as i64));
+        }
+        if let (Some(t), true) = (self.index_of("T", at), view.time > 0) {
+            terms.push((t, view.time as i64));
+        }
+        for (own, theirs) in rows {
+            if let Some((_, stride)) = view.axis(theirs) {
+                terms.extend(self.along(own, stride as i64, at));
+            }
+        }
+        Place { arg: self.arg(view.buffer), terms, offset: view.offset as i64 }
+    }
+
     /// Appends the spikes of the operand's row to a list; behind a tap their positions begin elsewhere.
     fn spikes_of_a_row(&mut self, list: usize, cursor: Int, tap: Option<&([Int; 2], Vec<(Int, i64)>)>, at: At) -> Vec<Stmt> {
         let flow = self.fuser.flow;
@@ -362,19 +397,8 @@ impl Body<'_, '_> {
             let place = match tap {
                 Some((source, _)) => at_source(self, &view, *source, at),
                 None => {
-                    let mut terms = Vec::new();
-                    if let (Some(b), true) = (self.batch, view.batch > 0) {
-                        terms.push((b, view.batch as i64));
-                    }
-                    if let (Some(t), true) = (self.index_of("T", at), view.time > 0) {
-                        terms.push((t, view.time as i64));
-                    }
-                    for (own, theirs) in self.lists[list].rows.clone() {
-                        if let Some((_, stride)) = view.axis(&theirs) {
-                            terms.extend(self.along(&own, stride as i64, at));
-                        }
-                    }
-                    Place { arg: self.arg(view.buffer), terms, offset: view.offset as i64 }
+                    let rows = self.lists[list].rows.clone();
+                    self.row_of_bits(part, &rows, at)
                 }
             };
             let (whole, rest) = (channels / 64, channels % 64);

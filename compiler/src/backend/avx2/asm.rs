@@ -93,7 +93,10 @@ pub(super) enum When {
     NotBelow,
     /// Signed: the first is at least the second.
     NotLess,
+    /// Signed: the first is at most the second.
+    NotMore,
     Equal,
+    NotEqual,
     /// Unsigned: the first is less.
     Below,
 }
@@ -312,6 +315,27 @@ impl Assembler {
         self.byte(by);
     }
 
+    /// Zeros come in.
+    pub(super) fn shift_right(&mut self, dst: Gpr, by: u8) {
+        self.integer(true, &[0xc1], 5, Operand::Reg(Ymm(dst.0)));
+        self.byte(by);
+    }
+
+    /// How many zeros are below the lowest one (BMI1).
+    pub(super) fn lowest_one(&mut self, dst: Gpr, of: Gpr) {
+        self.byte(0xf3);
+        self.integer(true, &[0x0f, 0xbc], dst.0, Operand::Reg(Ymm(of.0)));
+    }
+
+    /// Clears the lowest one, and compares what is left with zero (BMI1).
+    pub(super) fn clear_lowest(&mut self, of: Gpr) {
+        self.byte(0xc4);
+        self.byte(0xc2 | (!(of.0 >> 3) & 1) << 5);
+        self.byte(0x80 | (!of.0 & 15) << 3);
+        self.byte(0xf3);
+        self.byte(0xc8 | of.0 & 7);
+    }
+
     /// `dst = a + a · 2, 4 or 8`, as an address.
     pub(super) fn scaled(&mut self, dst: Gpr, a: Gpr, scale: u8) {
         self.byte(0x48 | (dst.0 >> 3) << 2 | (a.0 >> 3) << 1 | a.0 >> 3);
@@ -357,6 +381,8 @@ impl Assembler {
                 self.byte(match when {
                     When::NotBelow => 0x83,
                     When::NotLess => 0x8d,
+                    When::NotMore => 0x8e,
+                    When::NotEqual => 0x85,
                     When::Below => 0x82,
                     When::Always | When::Equal => 0x84,
                 });
@@ -471,6 +497,11 @@ mod tests {
             a.and_constant(Gpr(9), 63);
             a.compare_constant(Gpr(0), 224);
             a.shift_left(Gpr(9), 6);
+            a.shift_right(Gpr(8), 8);
+            a.lowest_one(Gpr(8), Gpr(6));
+            a.lowest_one(Gpr(1), Gpr(10));
+            a.clear_lowest(Gpr(6));
+            a.clear_lowest(Gpr(10));
             a.scaled(Gpr(0), Gpr(9), 1);
             a.add_to_memory(Mem::at(FRAME, 16), 100_000);
             a.is_zero(Mem::at(Gpr(8), 4));
@@ -490,6 +521,11 @@ mod tests {
             "and r9d, 0x3f",
             "cmp rax, 0xe0",
             "shl r9, 6",
+            "shr r8, 8",
+            "tzcnt r8, rsi",
+            "tzcnt rcx, r10",
+            "blsr rsi, rsi",
+            "blsr r10, r10",
             "lea rax, [r9 + r9*2]",
             "add qword ptr [rdi + 0x10], 0x186a0",
             "cmp dword ptr [r8 + 4], 0",

@@ -3,7 +3,7 @@
 use super::asm::{self, FREE, Gpr, Mem, Operand, When, Ymm};
 use super::{Around, Home, Input, MOST_WRITTEN_OUT, Other, Writer, Written};
 use crate::flow::Bin;
-use crate::kernel::{Bound, Expr, Int, IntExpr, Place, Stmt, Var, mentioned};
+use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var, mentioned};
 use std::collections::HashSet;
 
 /// The sums that loops of a body add up: what each of these loops sets, and nothing else.
@@ -11,7 +11,7 @@ pub(super) fn sums(body: &[Stmt]) -> HashSet<Var> {
     let mut found = HashSet::new();
     for stmt in body {
         match stmt {
-            Stmt::For { body: inner, .. } | Stmt::If(_, inner) => match sum_of(stmt) {
+            Stmt::For { body: inner, .. } | Stmt::If(_, inner) | Stmt::While(_, inner) => match sum_of(stmt) {
                 Some(var) => {
                     found.insert(var);
                 }
@@ -28,14 +28,47 @@ fn sum_of(stmt: &Stmt) -> Option<Var> {
     fn only(body: &[Stmt], found: &mut Option<Var>) -> bool {
         body.iter().all(|stmt| match stmt {
             Stmt::Set(var, _) => *found.get_or_insert(*var) == *var,
-            Stmt::LetInt(..) => true,
+            Stmt::LetInt(..) | Stmt::SetInt(..) => true,
             Stmt::For { body, .. } | Stmt::If(_, body) => only(body, found),
             _ => false,
         })
     }
-    let Stmt::For { body, .. } = stmt else { return None };
+    let (Stmt::For { body, .. } | Stmt::While(_, body)) = stmt else { return None };
     let mut found = None;
     if only(body, &mut found) { found } else { None }
+}
+
+/// A loop that adds the weights of a word's ones to a sum.
+struct Ones {
+    word: Int,
+    /// Where weights are, those of the lowest bit.
+    weights: Place,
+    /// Bytes between those of neighbouring bits.
+    apart: i64,
+}
+
+fn ones(cond: &Cond, body: &[Stmt]) -> Option<Ones> {
+    let [
+        Stmt::LetInt(bit, IntExpr::TrailingZeros(read)),
+        Stmt::Set(sum, Expr::Bin(Bin::Add, a, b)),
+        Stmt::SetInt(word, IntExpr::ClearLowest(cleared)),
+    ] = body
+    else {
+        return None;
+    };
+    let (Expr::Var(same), Expr::Load(weights)) = (&**a, &**b) else { return None };
+    let (weights, apart) = split(weights, *bit);
+    (same == sum && *cond == Cond::NotZero(*word) && read == word && cleared == word).then_some(Ones {
+        word: *word,
+        weights,
+        apart: 4 * apart,
+    })
+}
+
+/// A place without an integer, and how far that moves it.
+fn split(place: &Place, int: Int) -> (Place, i64) {
+    let (own, terms): (Vec<_>, Vec<_>) = place.terms.iter().copied().partition(|(i, _)| *i == int);
+    (Place { terms, ..place.clone() }, own.iter().map(|(_, s)| s).sum::<i64>())
 }
 
 /// A loop that adds the weights of listed positions to a sum.
@@ -52,10 +85,6 @@ struct Visit {
 fn visit(index: Int, body: &[Stmt]) -> Option<Visit> {
     let [Stmt::LetInt(position, IntExpr::Half(entry)), Stmt::Set(sum, Expr::Bin(Bin::Add, a, b))] = body else { return None };
     let (Expr::Var(same), Expr::Load(weights)) = (&**a, &**b) else { return None };
-    let split = |place: &Place, int: Int| {
-        let (own, terms): (Vec<_>, Vec<_>) = place.terms.iter().copied().partition(|(i, _)| *i == int);
-        (Place { terms, ..place.clone() }, own.iter().map(|(_, s)| s).sum::<i64>())
-    };
     let ((entries, 1), (weights, apart)) = (split(entry, index), split(weights, *position)) else { return None };
     (same == sum).then_some(Visit { entries, sum: *sum, weights, apart: 4 * apart })
 }
@@ -71,7 +100,7 @@ impl Writer<'_> {
         let mut rest = body;
         while let Some((stmt, after)) = rest.split_first() {
             match stmt {
-                Stmt::LetInt(int, value) => {
+                Stmt::LetInt(int, value) | Stmt::SetInt(int, value @ IntExpr::And(..)) => {
                     self.let_int(*int, value)?;
                     rest = after;
                 }
@@ -98,7 +127,7 @@ impl Writer<'_> {
                     self.run(&stmts)?;
                     rest = after;
                 }
-                Stmt::For { .. } => {
+                Stmt::For { .. } | Stmt::While(..) => {
                     if let Some(sum) = sum_of(stmt) {
                         self.bring(sum, rest)?;
                         self.nest(stmt)?;
@@ -174,9 +203,62 @@ impl Writer<'_> {
                 let visit = visit(*index, body).ok_or(Other)?;
                 self.visits(&visit, *from, *to)
             }
+            Stmt::For { from: Bound::Const(0), to: Bound::Int(to), reverse: false, lanes: 1, body, .. } if twice(body) => {
+                self.doubled(*to, body)
+            }
             Stmt::For { .. } => self.repeated(stmt, &mut Self::in_nest),
+            Stmt::While(cond, body) => {
+                let ones = ones(cond, body).ok_or(Other)?;
+                self.ones(&ones)
+            }
             _ => Err(Other),
         }
+    }
+
+    /// Adds the weights of a word's ones to the resident sum.
+    fn ones(&mut self, ones: &Ones) -> Written {
+        // A row of a tile has room for all lanes of the last vector.
+        if self.stride(&ones.weights) != 1 || ones.apart < 32 * self.parts() as i64 {
+            return Err(Other);
+        }
+        let (rows, offset) = self.address(&ones.weights, Some(4))?;
+        let Some(Home::Slot(word)) = self.ints.get(&ones.word) else { return Err(Other) };
+        let (left, first, row, term) = (FREE[3], FREE[1], FREE[0], FREE[4]);
+        let from = Self::at_slot(*word);
+        self.meet();
+        self.a.read(left, from);
+        self.a.read(first, Self::at_slot(rows));
+        let (top, out) = (self.a.label(), self.a.label());
+        self.a.compare_constant(left, 0);
+        self.a.jump(When::Equal, out);
+        self.a.here(top);
+        self.a.lowest_one(term, left);
+        self.times(row, term, ones.apart);
+        for part in 0..self.parts() {
+            let at = Mem { base: first, index: Some(row), offset: offset + 32 * part as i32 };
+            self.a.three(asm::ADD, Ymm(part as u8), Ymm(part as u8), Operand::Mem(at));
+        }
+        self.a.clear_lowest(left);
+        self.a.jump(When::NotEqual, top);
+        self.a.here(out);
+        self.meet();
+        Ok(())
+    }
+
+    /// Doubles the resident sum so often. No address is needed for that, so that the count may stay in the register that none is in.
+    fn doubled(&mut self, times: Int, body: &[Stmt]) -> Written {
+        let left = self.int(times)?;
+        self.meet();
+        let (top, out) = (self.a.label(), self.a.label());
+        self.a.compare_constant(left, 0);
+        self.a.jump(When::NotMore, out);
+        self.a.here(top);
+        self.run(body)?;
+        self.a.add_constant(left, -1);
+        self.a.jump(When::NotEqual, top);
+        self.a.here(out);
+        self.meet();
+        Ok(())
     }
 
     fn in_nest(&mut self, body: &[Stmt]) -> Written {
@@ -358,6 +440,14 @@ impl Writer<'_> {
         self.meet();
         Ok(())
     }
+}
+
+/// Only adds a number to itself.
+fn twice(body: &[Stmt]) -> bool {
+    body.iter().all(|stmt| match stmt {
+        Stmt::Set(sum, Expr::Bin(Bin::Add, a, b)) => **a == Expr::Var(*sum) && **b == Expr::Var(*sum),
+        _ => false,
+    })
 }
 
 /// How many statements a loop becomes when it is written out, with all loops in it; `None` if one's extent is not known.

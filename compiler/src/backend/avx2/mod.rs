@@ -401,6 +401,19 @@ impl Writer<'_> {
                 self.a.write(Self::at_slot(slot), FREE[0]);
                 self.ints.insert(int, Home::Slot(slot));
             }
+            IntExpr::And(of, mask) if *of == int => {
+                let Some(Home::Slot(slot)) = self.ints.get(&int) else { return Err(Other) };
+                let at = Self::at_slot(*slot);
+                self.a.read(FREE[0], at);
+                // Of the lowest bits.
+                let above = mask.leading_zeros() as u8;
+                if *mask <= 0 || (mask + 1).count_ones() != 1 {
+                    return Err(Other);
+                }
+                self.a.shift_left(FREE[0], above);
+                self.a.shift_right(FREE[0], above);
+                self.a.write(at, FREE[0]);
+            }
             _ => return Err(Other),
         }
         Ok(())

@@ -101,7 +101,7 @@ impl Target {
 
     /// Vectors of 256 bits, by the calling convention that they are written for.
     fn wide(&self) -> bool {
-        self.has("has_avx2") && self.isa.default_call_conv() == CallConv::SystemV
+        self.has("has_avx2") && self.has("has_bmi1") && self.isa.default_call_conv() == CallConv::SystemV
     }
 
     fn has(&self, name: &str) -> bool {

@@ -73,6 +73,11 @@ impl Columns {
     pub(super) fn lane(&self) -> Int {
         self.lane
     }
+
+    /// There is one tile.
+    pub(super) fn alone(&self) -> bool {
+        self.size <= self.lanes
+    }
 }
 
 struct Pass {
