@@ -126,6 +126,29 @@ fn pools_whose_rows_lie_next_to_each_other() {
     );
 }
 
+/// What is a sum by another name is read by loops that begin after the sum has left its registers.
+#[test]
+fn a_sum_by_another_name_outlives_its_registers() {
+    let body = "neuron lo = LIF(tau = 2.0, threshold = 0.5)\n encoder { i = x |> conv(C = 16, kernel = 3, pad = 1) }\n s = i |> lif\n \
+                p = s |> avg_pool(kernel = 1, stride = 1)\n b = p |> lo\n c = s |> linear(C -> C)\n d = p + c |> lif\n \
+                e = concat(C; b, d) |> linear(C -> C = 16) |> lo\n output e |> mean(H, W) |> linear(C -> C = 4) |> mean(T)";
+    agrees("analog[C = 2, H = 4, W = 4]", body);
+    let body = body.replace("p = s |> avg_pool(kernel = 1, stride = 1)", "q = s |> linear(C -> C)\n p = 1.0 * q");
+    agrees("analog[C = 2, H = 4, W = 4]", &body);
+}
+
+/// More loops in one than a frame has room for.
+#[test]
+fn many_sums_of_one_loop() {
+    let sums: String = (0..50).map(|n| format!("a{n} = s |> linear(C -> C = 16) |> lif\n")).collect();
+    let all: Vec<String> = (0..50).map(|n| format!("a{n}")).collect();
+    let body = format!(
+        "encoder {{ i = x |> linear(C -> C = 80) }}\n s = i |> lif\n {sums} output concat(C; {}) |> linear(C -> C = 3) |> mean(T)",
+        all.join(", ")
+    );
+    agreement::agrees(&model("analog[C = 8]", &body), 1);
+}
+
 #[test]
 fn steps_without_end_are_not_folded_into_one() {
     for (count, step) in [(1000, "batchnorm(C)"), (1000, "linear(C -> C)"), (300, "batchnorm(C) |> linear(C -> C)")] {

@@ -4,7 +4,11 @@
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, io, process};
+
+/// Files written so far.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 /// The folder: `SNNC_CACHE`, or `snnc` in the user's cache; none if there is no home.
 pub(crate) fn folder() -> Option<PathBuf> {
@@ -27,7 +31,9 @@ pub(crate) fn keep(place: &Path, parts: &[&[u8]]) -> io::Result<()> {
     if let Some(folder) = place.parent() {
         fs::create_dir_all(folder)?;
     }
-    let aside = place.with_extension(format!("{}.part", process::id()));
+    // Nobody else's: of this process, and of this call in it.
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let aside = place.with_extension(format!("{}-{call}.part", process::id()));
     let write = || {
         let mut file = fs::File::create(&aside)?;
         parts.iter().try_for_each(|part| file.write_all(part))?;

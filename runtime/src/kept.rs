@@ -79,9 +79,11 @@ pub fn open(checked: &Checked, weights: &Path, batch: usize, watch: Watch, strea
     }
     let values = Weights::read(weights, checked.graph(), None)?;
     let session = Inference::expecting(checked, &values, batch, (watch, streams), expected)?;
-    if let Some(place) = &place {
-        // A cache that cannot be written is none.
-        let _ = keep(place, &session);
+    // Not if the file was replaced in between. A cache that cannot be written is none.
+    if let Some(place) =
+        self::place(checked, weights, batch, (watch, streams), &session.expected().clone()).filter(|now| Some(now) == place.as_ref())
+    {
+        let _ = keep(&place, &session);
     }
     Ok((session, start))
 }
@@ -154,8 +156,8 @@ fn read(place: &Path) -> io::Result<(Head, Memory)> {
     let (hashes, lengths) = rest.split_at(64);
     let [said, code, weights] = [0, 8, 16].map(|at| lengths[at..at + 8].iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte)));
     let front = said.checked_add(code).ok_or_else(bad)?;
-    let after = front.checked_add(begin.len() as u64).ok_or_else(bad)?.next_multiple_of(PAGE);
-    if magic != MAGIC || after.checked_add(weights) != Some(length) {
+    let after = front.checked_add(begin.len() as u64).and_then(|n| n.checked_next_multiple_of(PAGE)).ok_or_else(bad)?;
+    if magic != MAGIC || after.checked_add(weights) != Some(length) || said > front {
         return Err(bad());
     }
     let mut bytes = lengths.to_vec();

@@ -371,6 +371,11 @@ impl Inference {
         Ok(())
     }
 
+    /// What it was cut for.
+    pub fn expected(&self) -> &Expected {
+        &self.expected
+    }
+
     /// Measures from now on how long each loop takes.
     pub fn measure(&mut self) {
         self.executable.measure();

@@ -109,7 +109,8 @@ impl Fuser<'_> {
             return None;
         }
         let expected = &self.expected;
-        let most = parts_for(expected.threads);
+        let threads = expected.threads.max(1);
+        let most = parts_for(threads);
         let (rows, inputs) = (first * inner, reads.iter().map(|r| r.inputs).sum::<usize>());
         let spikes = |r: &Reads| if r.visits { r.inputs as f64 * r.rate } else { r.inputs as f64 };
         let rate = reads.iter().map(|r| r.inputs as f64 * r.rate).sum::<f64>() / inputs as f64;
@@ -123,7 +124,7 @@ impl Fuser<'_> {
                 };
                 let parts = if shared == Shared::Tiles && (rows > ROWS || tiles < most) { continue } else { parts_of(count, most) };
                 // The part that has most of it takes longest, and some thread has so many parts.
-                let turns = parts.div_ceil(expected.threads.min(parts)) as f64;
+                let turns = parts.div_ceil(threads.min(parts)) as f64;
                 let share = (count.div_ceil(parts) * each) as f64;
                 let (own_rows, own_tiles) = if shared == Shared::Rows { (share, tiles as f64) } else { (rows as f64, share) };
                 let steps = own_rows * self.time as f64;
@@ -175,7 +176,7 @@ pub(super) fn blocks(part: usize, inner: usize) -> (usize, usize) {
 
 /// A power of two, and no less than there are threads.
 fn parts_for(threads: usize) -> usize {
-    threads.next_power_of_two()
+    threads.max(1).next_power_of_two()
 }
 
 fn parts_of(count: usize, most: usize) -> usize {

@@ -3,6 +3,7 @@
 //! Frames are made as SpikingJelly's `split_by="number"` does (Fang et al. 2023): of N events, slice j of T has those from j⌊N/T⌋ on, the last
 //! one all that are left; a frame counts the events of every pixel, channel 0 those of polarity 0.
 
+use snnc_compiler::text::bytes as bytes_text;
 use snnc_compiler::types::Signal;
 use std::fs;
 use std::io::{Cursor, Read};
@@ -13,6 +14,8 @@ use thiserror::Error;
 const SENSOR: usize = 128;
 /// What the text before the data of AEDAT 3.1 ends with.
 const END: &[u8] = b"#!END-HEADER\r\n";
+/// Bytes of an array that are read at most: archives may claim any size.
+const MOST: u64 = 1 << 31;
 /// Events of pixels, in AEDAT 3.1.
 const POLARITY: u16 = 1;
 
@@ -190,9 +193,16 @@ fn inside(events: &[Event], [rows, columns]: [usize; 2]) -> Result<(), String> {
 fn npz_file(bytes: &[u8]) -> Result<Held, String> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
     let mut array = |name: &str| -> Result<Option<(Vec<f64>, Vec<usize>)>, String> {
-        let Ok(mut file) = archive.by_name(&format!("{name}.npy")) else { return Ok(None) };
+        let file = match archive.by_name(&format!("{name}.npy")) {
+            Ok(file) => file,
+            Err(zip::result::ZipError::FileNotFound) => return Ok(None),
+            Err(e) => return Err(format!("`{name}`: {e}")),
+        };
         let mut raw = vec![];
-        file.read_to_end(&mut raw).map_err(|e| format!("`{name}`: {e}"))?;
+        file.take(MOST + 1).read_to_end(&mut raw).map_err(|e| format!("`{name}`: {e}"))?;
+        if raw.len() as u64 > MOST {
+            return Err(format!("`{name}` is larger than {}", bytes_text(u128::from(MOST))));
+        }
         numbers(&raw).map(Some).map_err(|e| format!("`{name}`: {e}"))
     };
     for name in ["frames", "arr_0"] {
@@ -211,8 +221,11 @@ fn npz_file(bytes: &[u8]) -> Result<Held, String> {
     if let Some(i) = t.windows(2).position(|w| w[1] < w[0]) {
         return Err(format!("event {} comes before the one it stands behind", i + 1));
     }
+    if let Some(i) = p.iter().position(|p| ![-1.0, 0.0, 1.0].contains(p)) {
+        return Err(format!("the polarity of event {i} is {}, not 0 or 1 (or -1 or 1)", p[i]));
+    }
     let whole = |c: f64| if c >= 0.0 && c.fract() == 0.0 { c as usize } else { usize::MAX };
-    let events: Vec<Event> = (0..x.len()).map(|i| Event { x: whole(x[i]), y: whole(y[i]), up: p[i] != 0.0 }).collect();
+    let events: Vec<Event> = (0..x.len()).map(|i| Event { x: whole(x[i]), y: whole(y[i]), up: p[i] > 0.0 }).collect();
     inside(&events, [SENSOR, SENSOR])?;
     Ok(Held::Events(events, [SENSOR, SENSOR]))
 }
@@ -224,6 +237,10 @@ fn numbers(raw: &[u8]) -> Result<(Vec<f64>, Vec<usize>), String> {
         return Err("it is in Fortran's order".into());
     }
     let shape: Vec<usize> = head.shape().iter().map(|n| *n as usize).collect();
+    // As many as there are bytes, at most.
+    if shape.iter().try_fold(1usize, |all, n| all.checked_mul(*n)).is_none_or(|all| all > raw.len()) {
+        return Err("its numbers are damaged, or cut short".into());
+    }
     macro_rules! of {
         ($($kind:ty => $to:expr),*) => {
             $(if let Ok(file) = npyz::NpyFile::new(raw) && let Ok(values) = file.into_vec::<$kind>() {

@@ -304,7 +304,7 @@ impl Writer<'_> {
         let to = if let Bound::Const(end) = to { Bound::Const(end / turns) } else { *to };
         self.fresh -= 1;
         let turn = Int(self.fresh);
-        let counter = self.late_slot();
+        let counter = self.late_slot()?;
         let at = Self::at_slot(counter);
         let (top, out) = (self.a.label(), self.a.label());
         let end = match to {

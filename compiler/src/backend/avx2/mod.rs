@@ -54,7 +54,7 @@ pub(super) struct Piece {
 pub(super) struct May {
     /// Belongs where multiplying is allowed.
     pub(super) multiply: bool,
-    /// Fused multiply-adds.
+    /// What adds a product to a number does that in one instruction: everywhere or nowhere, so that no tile rounds otherwise than its neighbour.
     pub(super) fuse: bool,
 }
 
@@ -287,7 +287,8 @@ impl Writer<'_> {
                 Some(_) => inner.push((int, bytes(factor)?)),
             }
         }
-        let behind = i32::try_from(bytes(offset)?).map_err(|_| Other)?;
+        // Vectors of a number follow it.
+        let behind = i32::try_from(bytes(offset)?).ok().filter(|n| *n < i32::MAX - 4096).ok_or(Other)?;
         let place = Place { arg: place.arg, terms: outer, offset: 0 };
         let input = size.map_or(Input::Bits(place.clone()), |size| Input::Address(place, size));
         let known = self.addresses.iter().find(|a| a.input == input && a.inner == inner).map(|a| a.slot);
@@ -396,7 +397,7 @@ impl Writer<'_> {
             }
             IntExpr::Word(place) => {
                 let from = self.place(place, Some(8))?;
-                let slot = self.late_slot();
+                let slot = self.late_slot()?;
                 self.a.read(FREE[0], from);
                 self.a.write(Self::at_slot(slot), FREE[0]);
                 self.ints.insert(int, Home::Slot(slot));
@@ -420,9 +421,9 @@ impl Writer<'_> {
     }
 
     /// A slot that the piece fills itself, from the last on down.
-    fn late_slot(&mut self) -> usize {
+    fn late_slot(&mut self) -> Written<usize> {
         self.own += 1;
-        SLOTS - self.own
+        SLOTS.checked_sub(self.own).ok_or(Other)
     }
 
     /// Jumps to a label unless a condition holds.

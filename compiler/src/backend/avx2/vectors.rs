@@ -282,13 +282,19 @@ impl Writer<'_> {
     fn change(&mut self, var: Var, value: &Expr, run: &mut Run) -> Written {
         let resident = self.resident == Some(var);
         let wanted = resident.then_some(Ymm(self.part as u8));
-        let register = match (resident, value) {
-            (true, Expr::Bin(Bin::Add, sum, term)) if **sum == Expr::Var(var) && self.fused(term)? => return Ok(()),
-            _ => self.value_in(value, wanted)?,
+        let mut register = match self.fused(var, value, wanted)? {
+            Some(register) => register,
+            None => self.value_in(value, wanted)?,
         };
         self.registers.keep(|held| !held.mentions(var));
         if resident {
             return Ok(());
+        }
+        // Registers of a sum change with it.
+        if usize::from(register.0) < self.registers.reserved {
+            let own = self.registers.take()?;
+            self.a.load(own, Operand::Reg(register));
+            register = own;
         }
         for list in [&mut run.held, &mut run.dirty] {
             for (_, register) in list.extract_if(.., |(known, _)| *known == var) {
@@ -304,17 +310,25 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Adds a product to the resident sum in one instruction, if this is one and that may be.
-    fn fused(&mut self, term: &Expr) -> Written<bool> {
-        let Expr::Bin(Bin::Mul, a, b) = term else { return Ok(false) };
-        if !self.may.multiply || !self.may.fuse {
-            return Ok(false);
-        }
+    /// Adds a product to a number in one instruction, if this does that and it may be.
+    fn fused(&mut self, var: Var, value: &Expr, wanted: Option<Ymm>) -> Written<Option<Ymm>> {
+        let Expr::Bin(Bin::Add, sum, term) = value else { return Ok(None) };
+        let (true, true, Expr::Bin(Bin::Mul, a, b)) = (self.may.fuse, **sum == Expr::Var(var), &**term) else { return Ok(None) };
+        let dst = match wanted {
+            Some(own) => own,
+            None => {
+                let now = self.value(sum)?;
+                let dst = self.registers.take()?;
+                self.a.load(dst, Operand::Reg(now));
+                self.registers.done(now);
+                dst
+            }
+        };
         let a = self.value(a)?;
         let (b, held) = self.operand(b)?;
-        self.a.three(asm::FUSED, Ymm(self.part as u8), a, b);
+        self.a.three(asm::FUSED, dst, a, b);
         held.into_iter().chain([a]).for_each(|r| self.registers.done(r));
-        Ok(true)
+        Ok(Some(dst))
     }
 
     /// Where a number is in the frame.
@@ -400,7 +414,7 @@ impl Writer<'_> {
                 let [a, b, x, y] = &**parts;
                 let mask = self.mask(*cmp, a, b)?;
                 // A zero is what a mask leaves.
-                let zero = |e: &Expr| matches!(e, Expr::Const(c) if c.to_bits() == 0);
+                let zero = |e: &Expr| matches!(e, Expr::Const(0.0));
                 let (op, rest) = if zero(x) { (asm::AND_NOT, y) } else { (asm::AND, x) };
                 if zero(x) || zero(y) {
                     let (rest, held) = self.operand(rest)?;
@@ -436,18 +450,20 @@ impl Writer<'_> {
         }
     }
 
+    /// Reads what the piece writes.
+    fn may_change(&self, e: &Expr) -> bool {
+        match e {
+            Expr::Load(place) => self.stored.contains(&place.arg),
+            Expr::Rounded(_, a) | Expr::Un(_, a) => self.may_change(a),
+            Expr::Masked(a, b) | Expr::Bin(_, a, b) => self.may_change(a) || self.may_change(b),
+            Expr::Select(_, parts) => parts.iter().any(|e| self.may_change(e)),
+            _ => false,
+        }
+    }
+
     /// Remembers what a register holds, unless that may change in memory.
     fn note(&mut self, e: &Expr, register: Ymm) {
-        fn loads(e: &Expr, stored: &HashSet<usize>) -> bool {
-            match e {
-                Expr::Load(place) => stored.contains(&place.arg),
-                Expr::Rounded(_, a) | Expr::Un(_, a) => loads(a, stored),
-                Expr::Masked(a, b) | Expr::Bin(_, a, b) => loads(a, stored) || loads(b, stored),
-                Expr::Select(_, parts) => parts.iter().any(|e| loads(e, stored)),
-                _ => false,
-            }
-        }
-        if !loads(e, &self.stored) {
+        if !self.may_change(e) {
             self.registers.hold(register, Held::Value(e.clone()));
         }
     }
@@ -529,7 +545,9 @@ impl Writer<'_> {
         let dst = self.registers.take()?;
         self.a.compare(how, dst, second, Operand::Reg(first));
         [first, second].into_iter().for_each(|r| self.registers.done(r));
-        self.registers.hold(dst, held);
+        if !self.may_change(a) && !self.may_change(b) {
+            self.registers.hold(dst, held);
+        }
         Ok(dst)
     }
 

@@ -104,6 +104,11 @@ impl Target {
         self.has("has_avx2") && self.has("has_bmi1") && self.isa.default_call_conv() == CallConv::SystemV
     }
 
+    /// Products are added to numbers in one instruction, in an inference where multiplying is allowed.
+    fn fuses(&self, region: Region) -> bool {
+        self.has("has_fma") && matches!(region, Region::Encoder | Region::Residue)
+    }
+
     fn has(&self, name: &str) -> bool {
         self.isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true))
     }
@@ -253,10 +258,9 @@ pub fn image(program: &Program, batch: usize, target: &Target) -> Result<Image, 
         bodies.extend(rest.into_iter().filter(|(n, _)| whole || *n == "step").map(|(n, b)| (n.to_owned(), b)));
     }
     let lanes: Vec<Vec<Lanes>> = if target.wide() {
-        let fuse = target.has("has_fma");
         let of = |(i, k): (usize, &Kernel)| {
-            let multiply = region_of(program, i) != Region::Free;
-            super::lanes::found(&k.body, avx2::May { multiply, fuse })
+            let region = region_of(program, i);
+            super::lanes::found(&k.body, avx2::May { multiply: region != Region::Free, fuse: target.fuses(region) })
         };
         program.kernels.par_iter().enumerate().map(of).collect()
     } else {
@@ -347,8 +351,8 @@ fn piece(plant: &Plant<'_>, index: usize) -> Result<Piece, CodeError> {
     let params: Vec<Value> = builder.block_params(entry).to_vec();
     match body {
         Body::Kernel(i) => {
-            let may_multiply = plant.region(*i) != Region::Free;
-            kernel(plant, *i, may_multiply, builder, &params)?;
+            let region = plant.region(*i);
+            kernel(plant, *i, (region != Region::Free, plant.target.fuses(region)), builder, &params)?;
         }
         _ => drive::write(plant, body, builder, &params)?,
     }

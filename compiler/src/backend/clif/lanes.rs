@@ -60,6 +60,7 @@ impl Emitter<'_> {
     /// Hands it what it needs, and calls it.
     pub(super) fn call(&mut self, number: usize) {
         let (plant, kernel) = (self.plant, self.number);
+        // There is one wherever there are such functions.
         let Some(frame) = self.frame else { return };
         self.places.clear();
         for (i, input) in plant.lanes[kernel][number].piece.inputs.iter().enumerate() {

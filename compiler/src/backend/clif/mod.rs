@@ -52,7 +52,7 @@ impl std::error::Error for CodeError {}
 fn kernel(
     plant: &Plant<'_>,
     number: usize,
-    may_multiply: bool,
+    (may_multiply, fuses): (bool, bool),
     mut builder: FunctionBuilder<'_>,
     params: &[Value],
 ) -> Result<(), CodeError> {
@@ -96,6 +96,7 @@ fn kernel(
         part: 0,
         flags,
         may_multiply,
+        fuses,
     };
     emitter.stmts(&kernel.body);
     emitter.b.ins().return_(&[]);
@@ -151,6 +152,8 @@ struct Emitter<'a> {
     flags: MemFlagsData,
     /// Belongs where multiplying is allowed: addresses may be, too.
     may_multiply: bool,
+    /// What adds a product to a number does that in one instruction.
+    fuses: bool,
 }
 
 /// The numbers that are set.
@@ -226,7 +229,7 @@ impl Emitter<'_> {
                                 let one = self.splat(1.0);
                                 self.b.ins().band(mask, one)
                             }
-                            None => self.expr(value),
+                            None => self.fused(stmt).unwrap_or_else(|| self.expr(value)),
                         };
                         match mask {
                             Some(mask) => self.masks.insert((*var, part), mask),
@@ -270,6 +273,14 @@ impl Emitter<'_> {
         }
         self.part = 0;
         self.masks.clear();
+    }
+
+    /// A number with a product added to it in one instruction, if the statement does that and it may be.
+    fn fused(&mut self, stmt: &Stmt) -> Option<Value> {
+        let Stmt::Set(var, Expr::Bin(Bin::Add, sum, term)) = stmt else { return None };
+        let (true, true, Expr::Bin(Bin::Mul, a, b)) = (self.fuses, **sum == Expr::Var(*var), &**term) else { return None };
+        let [sum, a, b] = [sum, a, b].map(|e| self.expr(e));
+        Some(self.b.ins().fma(a, b, sum))
     }
 
     /// The same for all lanes, and one load: sums are left to every vector, whose operand it may be.

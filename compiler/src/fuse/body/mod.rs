@@ -28,6 +28,9 @@ pub(super) const LANES_OF_BITS: usize = 8;
 /// What walking through the spikes for one more tile costs, in lanes.
 pub(super) const TILE_COST: usize = 8;
 
+/// Shorter rows of elements are no tiles: loops over them would cost more than sharing them gives.
+const FEWEST_IN_A_ROW: usize = 16;
+
 /// Where a statement stands: before pass k (or after the last), or in pass k.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum At {
@@ -179,9 +182,17 @@ impl Body<'_, '_> {
         self.args.len() - 1
     }
 
+    /// An inference's loop over elements alone, whose rows threads may share as well.
+    fn shares_rows(&self, space: &Dims, roots: &[FlowId]) -> bool {
+        let element = |id: &FlowId| matches!(self.fuser.flow.get(*id).def, Def::Map { .. } | Def::Scan { .. });
+        let wide = space.axes.len() > 1 && space.axes.last().is_some_and(|a| a.size >= FEWEST_IN_A_ROW);
+        self.fuser.target.infers() && space.batch && wide && roots.iter().all(element)
+    }
+
     /// Axes whose neighbours lie side by side in every tensor involved become one level.
     fn make_levels(&mut self, space: &Dims, roots: &[FlowId], across: bool) {
-        if let (Some(last), true) = (space.axes.last(), roots.iter().any(|id| self.fuser.tiles(*id)) || across) {
+        let tiled = across || roots.iter().any(|id| self.fuser.tiles(*id)) || self.shares_rows(space, roots);
+        if let (Some(last), true) = (space.axes.last(), tiled) {
             let outermost = roots.iter().any(|id| self.fuser.weighs(*id));
             let outer = &space.axes[..space.axes.len() - 1];
             let first = outer.first().map_or(1, |a| a.size);
