@@ -109,6 +109,25 @@ fn the_example_gives_the_same_predictions_on_aarch64() {
     assert_eq!(classes(&feed(Command::new(emulator).arg(program), &input)), wanted);
 }
 
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_machine_without_the_instructions_is_told() {
+    let Some(emulator) = tool("qemu-x86_64") else { return };
+    let (input, wanted) = pictures();
+    for (target, runs) in [("host", !std::arch::is_x86_feature_detected!("avx2")), ("x86-64", true)] {
+        let t = TempDir::new().unwrap();
+        build(t.path(), &["--embed", "--target", target]);
+        let program = cc("cc", t.path(), "digits_example.c", &["-static"]);
+        // SSE4.2, but no AVX.
+        let out = feed(Command::new(&emulator).args(["-cpu", "Nehalem"]).arg(program), &input);
+        if runs {
+            assert_eq!(classes(&out), wanted, "{target}");
+        } else {
+            assert!(said(&out).contains("lacks instructions") && out.status.code() == Some(1), "{target}: {}", said(&out));
+        }
+    }
+}
+
 /// Runs 3 samples at once and one after the other, step by step, in two threads with one set of weights, and says where they differ.
 const HARNESS: &str = r#"
 #include <pthread.h>

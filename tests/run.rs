@@ -171,9 +171,9 @@ fn what_is_kept_gives_what_was_made_and_what_is_damaged_is_made_anew() {
     for (i, at) in places.into_iter().enumerate() {
         let mut bad = whole.clone();
         if i % 2 == 0 {
-            bad[at] ^= 0x41
+            bad[at] ^= 0x41;
         } else {
-            bad.truncate(at)
+            bad.truncate(at);
         }
         fs::write(&entry, bad).unwrap();
         let (said, noise, code) = run();
@@ -287,7 +287,7 @@ fn files_of_events_become_frames() {
     let [x, y] = [0, 1].map(|i| npy("<i8", "(11,)", &words(column(i))));
     let p = npy("|b1", "(11,)", &column(2).iter().map(|p| *p as u8).collect::<Vec<_>>());
     let t = npy("<i8", "(11,)", &words((0..11).collect()));
-    let four = [("t", t.clone()), ("x", x.clone()), ("y", y.clone()), ("p", p.clone())];
+    let four = [("t", t.clone()), ("x", x.clone()), ("y", y.clone()), ("p", p)];
     fs::write(at("four.npz"), npz(&four)).unwrap();
     fs::write(at("frames.npz"), npz(&[("frames", npy("<f4", "(4, 2, 128, 128)", &bytes(&frames)))])).unwrap();
     fs::write(at("dsr.npz"), npz(&[("arr_0", npy("<f4", "(4, 2, 128, 128)", &bytes(&frames)))])).unwrap();
@@ -306,11 +306,7 @@ fn files_of_events_become_frames() {
         ("huge.aedat", [&header[..], &[1, 0, 0, 0], &[0xff; 24]].concat(), "ends within packet 0"),
         ("far.aedat", [&header[..], &packet(1, 8, 1, &[far])].concat(), "event 0 is at x = 1000, y = 3, outside the 128 x 128"),
         ("other.npz", npz(&[("data", x.clone())]), "neither `frames` nor `x`"),
-        (
-            "short.npz",
-            npz(&[("t", t.clone()), ("x", x.clone()), ("y", y.clone()), ("p", npy("|b1", "(1,)", &[1]))]),
-            "11, 11, 1 and 11 values",
-        ),
+        ("short.npz", npz(&[("t", t), ("x", x), ("y", y), ("p", npy("|b1", "(1,)", &[1]))]), "11, 11, 1 and 11 values"),
         ("zip.npz", b"PK no archive".to_vec(), "is no file of events"),
         ("damaged.npz", npz(&[("frames", npy("<f4", "(4, 2, 128, 128)", &bytes(&frames[..9])))]), "damaged"),
         (

@@ -20,6 +20,10 @@ static _Alignas(NAME_ALIGN) unsigned char weights[NAME_WEIGHTS_BYTES + 1];
 static float input[NAME_INPUT], logits[NAME_CLASSES];
 
 int main(int argc, char **argv) {
+    if (!NAME_RUNS_HERE) {
+        fprintf(stderr, "%s: this machine lacks instructions that the code was made for; build with --target x86-64\n", argv[0]);
+        return 1;
+    }
 //+file
     FILE *file = argc == 2 ? fopen(argv[1], "rb") : NULL;
     if (!file || fread(weights, 1, sizeof weights, file) != NAME_WEIGHTS_BYTES) {

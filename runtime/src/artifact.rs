@@ -125,7 +125,9 @@ pub fn build(checked: &Checked, weights: &Weights, options: &Options) -> Result<
     let (_, program) = streaming_program(&folded, Watch::Nothing);
     let image = image(&program, options.batch, &options.target)?;
     let embedded = options.embed.then_some(values.as_slice());
-    let facts = Facts { checked, streams: looks_at_all(checked, &folded).is_none(), name: &name, image: &image, embed: options.embed };
+    let flags = options.target.flags();
+    let streams = looks_at_all(checked, &folded).is_none();
+    let facts = Facts { checked, streams, name: &name, image: &image, flags: &flags, embed: options.embed };
     let public = |f: &str| PUBLIC.contains(&f) && (f != "feed" || facts.streams);
     let object = object_file(graph, &name, &image, &options.target, embedded, &public)?;
     let (header, example) = (facts.header(), facts.example());
@@ -332,10 +334,31 @@ struct Facts<'a> {
     streams: bool,
     name: &'a str,
     image: &'a Image,
+    /// Instruction sets beyond the base that the code may use.
+    flags: &'a [String],
     embed: bool,
 }
 
 impl Facts<'_> {
+    /// In C, whether the machine at hand has them all: those that compilers know by name, which are those that code here is made of.
+    fn fits(&self) -> String {
+        const NAMES: [(&str, &str); 10] = [
+            ("has_sse3", "sse3"),
+            ("has_ssse3", "ssse3"),
+            ("has_sse41", "sse4.1"),
+            ("has_sse42", "sse4.2"),
+            ("has_popcnt", "popcnt"),
+            ("has_avx", "avx"),
+            ("has_avx2", "avx2"),
+            ("has_fma", "fma"),
+            ("has_bmi1", "bmi"),
+            ("has_bmi2", "bmi2"),
+        ];
+        let known = NAMES.iter().filter(|(flag, _)| self.image.triple.starts_with("x86_64") && self.flags.iter().any(|f| f == flag));
+        let all: Vec<String> = known.map(|(_, name)| format!("__builtin_cpu_supports(\"{name}\")")).collect();
+        if all.is_empty() { "1".to_owned() } else { format!("({})", all.join(" && ")) }
+    }
+
     /// Floats of one sample, and what they are.
     fn input(&self) -> (usize, String) {
         let graph = self.checked.graph();
@@ -383,6 +406,8 @@ impl Facts<'_> {
         let mut line = |text: &str| {
             let _ = writeln!(out, "{text}");
         };
+        line("\n/* Whether this machine has all instructions that the code may use, as GCC and Clang tell it. */");
+        line(&format!("#define {upper}_RUNS_HERE {}", self.fits()));
         let spikes = graph.node(graph.input).signal.kind == Kind::Spike;
         let range = if spikes {
             "The input is spikes: every value must be 0 or 1."

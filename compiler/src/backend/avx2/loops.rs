@@ -388,9 +388,9 @@ impl Writer<'_> {
                     rest >>= zeros;
                     let digit = 2 - (rest & 3);
                     if digit > 0 {
-                        self.a.add(dst, a)
+                        self.a.add(dst, a);
                     } else {
-                        self.a.subtract(dst, a)
+                        self.a.subtract(dst, a);
                     }
                     rest -= digit;
                 }

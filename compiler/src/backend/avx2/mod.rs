@@ -364,9 +364,9 @@ impl Writer<'_> {
                 self.a.read(term, Self::at_slot(slot));
                 self.a.shift_left(term, place as u8);
                 if digit > 0 {
-                    self.a.add(sum, term)
+                    self.a.add(sum, term);
                 } else {
-                    self.a.subtract(sum, term)
+                    self.a.subtract(sum, term);
                 }
                 rest -= digit;
             }
