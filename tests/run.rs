@@ -178,7 +178,7 @@ fn what_is_kept_gives_what_was_made_and_what_is_damaged_is_made_anew() {
         fs::write(&entry, bad).unwrap();
         let (said, noise, code) = run();
         assert_eq!((&said, code), (&made, Some(0)), "byte {at}");
-        assert!(noise.contains("was damaged, and is made anew") && noise.lines().count() == 1, "byte {at}: {noise}");
+        assert!(noise.contains("was damaged (") && noise.contains("; it is made anew") && noise.lines().count() == 1, "byte {at}: {noise}");
         assert_eq!(fs::read(&entry).unwrap(), whole, "byte {at}");
     }
     assert_eq!(run().1, "");
@@ -188,8 +188,28 @@ fn what_is_kept_gives_what_was_made_and_what_is_damaged_is_made_anew() {
     fs::write(folder.join("w.safetensors"), to_bytes(&other.tensors(checked.graph())).unwrap()).unwrap();
     assert_ne!(run().0, made);
     fs::write(folder.join("m.snn"), MODEL.replace("tau = 2.0", "tau = 4.0")).unwrap();
-    assert_ne!(run().0, made);
+    let other = run().0;
+    assert_ne!(other, made);
     assert_eq!(entries(&cache).len(), 3);
+    // Whole, but that of something else.
+    for from in entries(&cache) {
+        for to in entries(&cache).iter().filter(|to| **to != from) {
+            let kept = fs::read(to).unwrap();
+            fs::copy(&from, to).unwrap();
+            let (said, noise, code) = run();
+            assert_eq!((&said, code), (&other, Some(0)));
+            assert!(noise.is_empty() || noise.contains("it is that of something else"), "{noise}");
+            fs::write(to, kept).unwrap();
+        }
+    }
+    // And what is no file is not waited for.
+    for entry in entries(&cache) {
+        fs::remove_file(&entry).unwrap();
+        assert!(Command::new("mkfifo").arg(&entry).status().unwrap().success());
+    }
+    let (said, noise, code) = run();
+    assert_eq!((&said, code), (&other, Some(0)));
+    assert!(noise.contains("it is no file"), "{noise}");
 }
 
 #[test]
@@ -305,6 +325,30 @@ fn files_of_events_become_frames() {
         ("size.aedat", [&header[..], &packet(1, 16, 1, &[])].concat(), "have 16 bytes, not 8"),
         ("huge.aedat", [&header[..], &[1, 0, 0, 0], &[0xff; 24]].concat(), "ends within packet 0"),
         ("far.aedat", [&header[..], &packet(1, 8, 1, &[far])].concat(), "event 0 is at x = 1000, y = 3, outside the 128 x 128"),
+        ("nothing.aedat", b"#!AER-DAT2.0\r\n".to_vec(), "it has no events"),
+        ("frames.aedat", b"#!AER-DAT3.1\r\n#Format: SerializedTS\r\n#!END-HEADER\r\n".to_vec(), "its format is `SerializedTS`, not RAW"),
+        ("half.npz", npz(&[("frames", npy("<f2", "(4, 2, 1, 2)", &[0; 32]))]), "of a type that is not read: '<f2'"),
+        ("bomb.npz", npz(&[("frames", npy("|u1", "(1000, 2, 128, 128)", &vec![0; 1000 * 2 * 128 * 128]))]), "is larger than the"),
+        (
+            "left.npz",
+            npz(&[
+                ("t", npy("<i8", "(1,)", &[0; 8])),
+                ("x", npy("<i8", "(1,)", &[0xff; 8])),
+                ("y", npy("<i8", "(1,)", &[0; 8])),
+                ("p", npy("|b1", "(1,)", &[1])),
+            ]),
+            "event 0 is at x = -1, y = 0, outside the 128 x 128",
+        ),
+        (
+            "sign.npz",
+            npz(&[
+                ("t", npy("<i8", "(1,)", &[0; 8])),
+                ("x", npy("<i8", "(1,)", &[0; 8])),
+                ("y", npy("<i8", "(1,)", &[0; 8])),
+                ("p", npy("|u1", "(1,)", &[2])),
+            ]),
+            "the polarity of event 0 is 2",
+        ),
         ("other.npz", npz(&[("data", x.clone())]), "neither `frames` nor `x`"),
         ("short.npz", npz(&[("t", t), ("x", x), ("y", y), ("p", npy("|b1", "(1,)", &[1]))]), "11, 11, 1 and 11 values"),
         ("zip.npz", b"PK no archive".to_vec(), "is no file of events"),
@@ -312,9 +356,9 @@ fn files_of_events_become_frames() {
         (
             "small.npz",
             npz(&[("frames", npy("<f4", "(4, 2, 1, 2)", &[0; 64]))]),
-            "frames of 2 x 1 x 2, but `E` takes [C = 2, H = 128, W = 128]",
+            "frames of 2 x 1 x 2 for 4 time steps, but `E` takes [C = 2, H = 128, W = 128] for 4 time steps",
         ),
-        ("steps.npz", npz(&[("frames", npy("<f4", "(1, 2, 1, 2)", &[0; 16]))]), "for 1 time steps, not 4"),
+        ("steps.npz", npz(&[("frames", npy("<f4", "(1, 2, 1, 2)", &[0; 16]))]), "frames of 2 x 1 x 2 for 1 time steps, but"),
         (
             "order.npz",
             npz(&[
@@ -323,7 +367,7 @@ fn files_of_events_become_frames() {
                 ("y", npy("<i8", "(2,)", &[0; 16])),
                 ("p", npy("<i8", "(2,)", &[0; 16])),
             ]),
-            "event 1 comes before",
+            "the time of event 1 is before that of event 0",
         ),
     ];
     for (name, content, wanted) in bad {

@@ -36,7 +36,7 @@ pub(crate) enum Command {
     New(NewArgs),
     /// Print what a stage of the compiler makes of a model.
     #[command(
-        after_help = "Examples:\n  snnc dump quickstart/digits --stage graph\n  snnc dump quickstart/digits --stage program --mode train"
+        after_help = "Examples:\n  snnc dump quickstart/digits --stage graph\n  snnc dump quickstart/digits --stage program --mode train\n  snnc dump quickstart/digits --stage schedule --weights runs/digits"
     )]
     Dump(DumpArgs),
     /// Layers, shapes, parameters, operations and energy of a model.
@@ -291,7 +291,7 @@ pub(crate) struct DumpArgs {
     #[arg(long)]
     pub(crate) cost: bool,
     /// For schedule: weights, to run it with: firing rates and times are measured on a made-up picture.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", conflicts_with = "rate")]
     pub(crate) weights: Option<PathBuf>,
     /// For schedule, without weights: the part of what layers read that fires.
     #[arg(long, default_value_t = 0.15, value_parser = rate)]
@@ -511,7 +511,7 @@ pub(crate) enum BenchArgs {
     #[command(after_help = "Examples:\n  snnc bench infer quickstart/digits\n  \
                             snnc bench infer mixer/mlp_spe#MlpSpeT --rate 0.07\n  \
                             snnc bench infer mixer/mlp_spe#MlpSpeT --weights w.safetensors --format json\n\n\
-                            Without weights they are random, and shifted so that the mean firing rate is what --rate says. Pictures are made up.")]
+                            Without weights they are random, and their biases all shifted alike, so that the\n                            mean firing rate comes near what --rate says. Pictures are made up.")]
     Infer(BenchInferArgs),
 }
 
@@ -520,14 +520,17 @@ pub(crate) struct BenchInferArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Trained weights: a safetensors file, or the folder of a training run.
-    #[arg(long, conflicts_with = "rate")]
+    #[arg(long, short, conflicts_with = "rate")]
     pub(crate) weights: Option<PathBuf>,
-    /// Part of all neurons that fire in a time step, without weights.
+    /// Without weights: the part of all neurons that fires in a time step, as near as one shift of all biases comes to it.
     #[arg(long, default_value_t = 0.15, value_parser = rate)]
     pub(crate) rate: f64,
     /// Where to write the weights that were run (safetensors).
-    #[arg(long, conflicts_with = "weights")]
+    #[arg(long, value_name = "FILE", conflicts_with = "weights")]
     pub(crate) keep: Option<PathBuf>,
+    /// Replace that file if it is there.
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Samples at once.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch: u32,

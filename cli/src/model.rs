@@ -9,7 +9,7 @@ use snnc_compiler::recipe::{Recipe, recipe};
 use snnc_compiler::resolve::{Package, resolve};
 use snnc_compiler::text::grouped;
 use snnc_grammar::{Diagnostic, SourceMap};
-use snnc_runtime::kept::{self, Start};
+use snnc_runtime::kept;
 use snnc_runtime::library::{Library, open};
 use snnc_runtime::session::Inference;
 use std::path::Path;
@@ -66,8 +66,9 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
 /// An inference of a model with the weights of a file, from the cache if it is there.
 pub(crate) fn inference(checked: &Checked, weights: &Path, (watch, streams): (Watch, bool)) -> Result<Inference, Failure> {
     let (session, start) = kept::open(checked, weights, 1, watch, streams).map_err(Failure::failed)?;
-    if let Start::Anew(entry) = start {
-        eprintln!("note: `{}` in the cache was damaged, and is made anew", entry.display());
+    if let Some((entry, why)) = &start.damaged {
+        let outcome = start.unkept.as_ref().map_or_else(|| "it is made anew".to_owned(), |why| format!("it cannot be replaced: {why}"));
+        eprintln!("note: `{}` in the cache was damaged ({why}); {outcome}", entry.display());
     }
     Ok(session)
 }

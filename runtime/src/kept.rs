@@ -37,19 +37,21 @@ pub enum OpenError {
 }
 
 /// Where an inference came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Start {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Start {
     /// From the cache.
-    Kept,
-    /// It was made, and is kept from now on if the cache can be written.
-    Made,
-    /// This entry of the cache was damaged, and was made anew.
-    Anew(PathBuf),
+    pub kept: bool,
+    /// An entry of the cache that cannot be used, and why; it was made anew.
+    pub damaged: Option<(PathBuf, String)>,
+    /// Why what was made is not kept, if it is not.
+    pub unkept: Option<String>,
 }
 
 /// What is read before the code.
 #[derive(Serialize, Deserialize)]
 struct Head {
+    /// The name that the file was written for: what it is made of.
+    name: String,
     /// Without its kernels: they are machine code.
     program: Program,
     /// Without its bytes.
@@ -64,27 +66,31 @@ struct Head {
 pub fn open(checked: &Checked, weights: &Path, batch: usize, watch: Watch, streams: bool) -> Result<(Inference, Start), OpenError> {
     let expected = machine::expected(batch);
     let place = place(checked, weights, batch, (watch, streams), &expected);
-    let mut start = Start::Made;
-    if let Some(place) = place.as_deref().filter(|p| p.exists()) {
+    let mut start = Start::default();
+    if let Some(place) = place.as_deref().filter(|p| p.symlink_metadata().is_ok()) {
         match read(place) {
             Ok((head, weights)) => {
                 let looks = head.looks_at_all.clone();
-                if let Ok(executable) = Executable::with(head.program, head.image, weights) {
-                    return Ok((Inference::kept(checked, executable, looks, (watch, streams), expected), Start::Kept));
+                match Executable::with(head.program, head.image, weights) {
+                    Ok(executable) => {
+                        let session = Inference::kept(checked, executable, looks, (watch, streams), expected);
+                        return Ok((session, Start { kept: true, ..start }));
+                    }
+                    Err(e) => start.damaged = Some((place.to_owned(), e.to_string())),
                 }
-                start = Start::Anew(place.to_owned());
             }
-            Err(_) => start = Start::Anew(place.to_owned()),
+            Err(e) => start.damaged = Some((place.to_owned(), e.to_string())),
         }
     }
     let values = Weights::read(weights, checked.graph(), None)?;
     let session = Inference::expecting(checked, &values, batch, (watch, streams), expected)?;
     // Not if the file was replaced in between. A cache that cannot be written is none.
-    if let Some(place) =
-        self::place(checked, weights, batch, (watch, streams), &session.expected().clone()).filter(|now| Some(now) == place.as_ref())
-    {
-        let _ = keep(&place, &session);
-    }
+    let now = self::place(checked, weights, batch, (watch, streams), session.expected());
+    start.unkept = match (place, now) {
+        (Some(before), Some(now)) if before == now => keep(&now, &session).err().map(|e| format!("`{}`: {e}", now.display())),
+        (None, _) => Some("there is no folder for it".to_owned()),
+        _ => Some("the weights changed in between".to_owned()),
+    };
     Ok((session, start))
 }
 
@@ -101,6 +107,10 @@ fn place(checked: &Checked, weights: &Path, batch: usize, (watch, streams): (Wat
     let [version, graph, machine] = parts.each_ref().map(String::as_bytes);
     let name = cache::name(&[version, graph, machine, &weights]);
     Some(cache::folder()?.join(format!("{name}.inference")))
+}
+
+fn name_of(place: &Path) -> String {
+    place.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The hash of the hashes of all chunks.
@@ -127,6 +137,7 @@ fn hash_of_file(path: &Path) -> io::Result<[u8; 32]> {
 fn keep(place: &Path, session: &Inference) -> io::Result<()> {
     let executable = session.executable();
     let head = Head {
+        name: name_of(place),
         program: Program { kernels: vec![], ..executable.program().clone() },
         image: Image { bytes: vec![], ..executable.image().clone() },
         looks_at_all: session.looks_at_all().map(str::to_owned),
@@ -147,11 +158,14 @@ fn keep(place: &Path, session: &Inference) -> io::Result<()> {
 
 /// Reads an entry that is whole.
 fn read(place: &Path) -> io::Result<(Head, Memory)> {
-    let bad = || io::Error::from(io::ErrorKind::InvalidData);
+    let bad = || io::Error::new(io::ErrorKind::InvalidData, "its bytes are not those that were written");
+    if !fs::metadata(place)?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
     let mut file = File::open(place)?;
     let length = file.metadata()?.len();
     let mut begin = [0; 16 + 64 + 24];
-    file.read_exact(&mut begin)?;
+    file.read_exact(&mut begin).map_err(|_| bad())?;
     let (magic, rest) = begin.split_at(16);
     let (hashes, lengths) = rest.split_at(64);
     let [said, code, weights] = [0, 8, 16].map(|at| lengths[at..at + 8].iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte)));
@@ -169,6 +183,9 @@ fn read(place: &Path) -> io::Result<(Head, Memory)> {
     let (front, code) = bytes[24..].split_at(usize::try_from(said).map_err(|_| bad())?);
     let mut head: Head = serde_json::from_slice(front)?;
     head.image.bytes = code.to_vec();
+    if head.name != name_of(place) {
+        return Err(io::Error::other("it is that of something else"));
+    }
     if head.image.weights as u64 != weights {
         return Err(bad());
     }

@@ -26,7 +26,9 @@ pub(crate) fn target(expected: &Expected) -> Result<Target, CodeError> {
 
 /// What an inference of batches of up to so many samples is cut for here: where there are fewer samples than threads, these share each.
 pub fn expected(batch: usize) -> Expected {
-    let mut expected = Expected { threads: rayon::current_num_threads().div_ceil(batch.max(1)), ..Expected::default() };
+    // More threads than cores have nothing to share.
+    let cores = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+    let mut expected = Expected { threads: rayon::current_num_threads().min(cores).div_ceil(batch.max(1)), ..Expected::default() };
     if let Ok(target) = Target::host() {
         expected.lanes = target.lanes();
     }

@@ -41,6 +41,12 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
     let human = args.report.format == Format::Human;
     let pictures = pictures(graph, batch, 2);
     let started = args.weights.as_deref().map(|path| first_result(checked, &model_file(path), &pictures, batch)).transpose()?;
+    if let Some(path) = args.keep.as_deref().filter(|path| path.exists() && !args.force) {
+        return Err(Failure::Usage(format!("{} exists; --force replaces it", path.display())));
+    }
+    if human && args.weights.is_none() {
+        eprintln!("looking for random weights at which {:.1} % of neurons fire", 100.0 * args.rate);
+    }
     let weights = match &args.weights {
         Some(path) => Weights::read(&model_file(path), graph, None).map_err(Failure::failed)?,
         None => calibrated(checked, args.rate, 1).map_err(Failure::failed)?,
@@ -53,7 +59,14 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
     let rate = firing_rate(&mut session, graph, &pictures, batch).map_err(Failure::failed)?;
     let energy = energy::on(checked, &weights, &pictures, batch).map_err(Failure::failed)?;
     let additions = energy.operations(Done::Ac) * batch as f64;
-    let of_path = |path: &str| energy.layers.iter().filter(|l| l.path == path && l.done == Done::Ac).map(Layer::operations).sum::<f64>();
+    let of_path =
+        |path: &str| energy.layers.iter().filter(|l| l.path == path && l.done == Done::Ac).map(Layer::operations).sum::<f64>() + 0.0;
+    // The mean of its contractions, by their dense operations.
+    let rate_of = |inside: &[Inside]| {
+        let own = energy.layers.iter().filter(|l| l.done == Done::Ac && inside.iter().any(|i| i.path == l.path));
+        let (done, dense) = own.fold((0.0, 0.0), |(done, dense), l| (done + l.rate * l.dense as f64, dense + l.dense as f64));
+        (dense > 0.0).then_some(done / dense)
+    };
     let begun = Instant::now();
     let mut session = Inference::new(checked, &weights, batch, Watch::Nothing).map_err(Failure::failed)?;
     let made = begun.elapsed().as_secs_f64();
@@ -72,8 +85,9 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
         session.run(&pictures, batch).map_err(Failure::failed)?;
         for (j, (l, seconds)) in session.seconds().enumerate() {
             if i == 0 {
-                let additions = l.inside.iter().map(|inside| of_path(&inside.path)).sum::<f64>() * batch as f64;
-                layers.push(Timed { label: l.label.clone(), inside: l.inside.clone(), seconds: vec![], additions });
+                let additions = l.inside.iter().map(|inside| of_path(&inside.path)).sum::<f64>() * batch as f64 + 0.0;
+                let fires = rate_of(&l.inside);
+                layers.push(Timed { label: l.label.clone(), inside: l.inside.clone(), seconds: vec![], additions, fires });
             }
             layers[j].seconds.push(seconds);
         }
@@ -85,23 +99,28 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
     let share = additions / middle / limit;
     if human {
         println!(
-            "an inference of {}, {batch} samples, {} threads, {:.1} % of neurons firing",
+            "an inference of {}, {batch} sample{}, {} threads, {:.1} % of neurons firing",
             graph.name,
+            if batch == 1 { "" } else { "s" },
             rayon::current_num_threads(),
             100.0 * rate
         );
         println!("latency        {:.3} ms, the median of {repeats}; 95 % within {:.3} ms", 1e3 * middle, 1e3 * late);
         println!("images         {:.1} a second", batch as f64 / middle);
         println!(
-            "additions      {:.2} G, {:.2} G a second, {:.1} % of the {:.1} G that registers take",
-            additions / 1e9,
-            additions / middle / 1e9,
+            "additions      {}, {} a second, {:.1} % of the {:.1} G that registers take",
+            large(additions),
+            large(additions / middle),
             100.0 * share,
             limit / 1e9
         );
         println!("made           in {made:.3} s: folded, compiled, weights packed");
         if let Some(started) = &started {
-            let from = if started.kept { "from the cache" } else { "made and kept" };
+            let from = match (started.start.kept, &started.start.unkept) {
+                (true, _) => "from the cache".to_owned(),
+                (false, None) => "made, and kept for the next one".to_owned(),
+                (false, Some(why)) => format!("made, and not kept: {why}"),
+            };
             println!("start          {:.3} s with the first result, {from}", started.seconds);
             if let Some(peak) = started.peak {
                 println!(
@@ -113,11 +132,11 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
         }
     }
     if human {
-        println!("\n{}", table(&["ms", "of all", "M additions", "of limit", "how", "loop"], &rows(&layers, limit)));
+        println!("\n{}", table(&["ms", "of all", "M additions", "of limit", "fires", "how", "loop"], &rows(&layers, limit)));
     }
     let layers: Vec<Value> = layers
         .iter()
-        .map(|l| json!({ "layer": l.label, "median_s": median(&l.seconds), "additions": l.additions, "contractions": l.inside }))
+        .map(|l| json!({ "layer": l.label, "median_s": median(&l.seconds), "additions": l.additions, "firing_rate": l.fires, "contractions": l.inside }))
         .collect();
     let report = json!({
         "layers": layers,
@@ -125,7 +144,7 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
         "median_s": middle, "p95_s": late, "images_per_s": batch as f64 / middle,
         "firing_rate": rate, "additions": additions, "additions_per_s": additions / middle,
         "limit_additions_per_s": limit, "share_of_limit": share, "made_s": made,
-        "start": started.map(|s| json!({ "seconds": s.seconds, "kept": s.kept, "peak_bytes": s.peak, "weights_bytes": s.weights })),
+        "start": started.map(|s| json!({ "seconds": s.seconds, "kept": s.start.kept, "peak_bytes": s.peak, "weights_bytes": s.weights })),
     });
     if !human {
         println!("{report:#}");
@@ -136,8 +155,7 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
 /// How a process that has done nothing yet gets to its first result.
 struct Started {
     seconds: f64,
-    /// From the cache.
-    kept: bool,
+    start: Start,
     /// The most memory until then, in bytes.
     peak: Option<u64>,
     /// Of the file of weights, in bytes.
@@ -149,7 +167,16 @@ fn first_result(checked: &Checked, path: &Path, pictures: &[f32], batch: usize) 
     let (mut session, start) = kept::open(checked, path, batch, Watch::Nothing, false).map_err(Failure::failed)?;
     session.run(pictures, batch).map_err(Failure::failed)?;
     let weights = std::fs::metadata(path).map_or(0, |m| m.len());
-    Ok(Started { seconds: begun.elapsed().as_secs_f64(), kept: start == Start::Kept, peak: machine::peak(), weights })
+    Ok(Started { seconds: begun.elapsed().as_secs_f64(), start, peak: machine::peak(), weights })
+}
+
+/// A count in thousands, millions or billions.
+fn large(n: f64) -> String {
+    match n {
+        1e9.. => format!("{:.2} G", n / 1e9),
+        1e6.. => format!("{:.2} M", n / 1e6),
+        _ => format!("{:.1} k", n / 1e3),
+    }
 }
 
 /// A loop that was timed.
@@ -158,19 +185,22 @@ struct Timed {
     inside: Vec<Inside>,
     seconds: Vec<f64>,
     additions: f64,
+    /// Part of what it reads that fires.
+    fires: Option<f64>,
 }
 
 /// The loops that take longest; and what all others take.
 fn rows(layers: &[Timed], limit: f64) -> Vec<Vec<String>> {
     const MOST: usize = 30;
     let all: f64 = layers.iter().map(|l| median(&l.seconds)).sum();
-    let row = |seconds: f64, additions: f64, how: &str, label: String| {
+    let row = |seconds: f64, additions: f64, fires: Option<f64>, how: &str, label: String| {
         let counted = |text: String| if additions > 0.0 { text } else { String::new() };
         vec![
             format!("{:.3}", 1e3 * seconds),
             format!("{:.1} %", 100.0 * seconds / all),
             counted(format!("{:.2}", additions / 1e6)),
             counted(format!("{:.1} %", 100.0 * additions / seconds / limit)),
+            fires.map(|f| format!("{:.1} %", 100.0 * f)).unwrap_or_default(),
             how.to_owned(),
             label,
         ]
@@ -183,11 +213,11 @@ fn rows(layers: &[Timed], limit: f64) -> Vec<Vec<String>> {
         all.into_iter().find(|(how, _)| has(*how)).map_or("", |(_, name)| name)
     };
     let mut rows: Vec<Vec<String>> =
-        sorted.iter().take(MOST).map(|l| row(median(&l.seconds), l.additions, how(l), l.label.clone())).collect();
+        sorted.iter().take(MOST).map(|l| row(median(&l.seconds), l.additions, l.fires, how(l), l.label.clone())).collect();
     if let Some(others) = sorted.get(MOST..).filter(|o| !o.is_empty()) {
         let seconds = others.iter().map(|l| median(&l.seconds)).sum();
         let additions = others.iter().map(|l| l.additions).sum();
-        rows.push(row(seconds, additions, "", format!("{} others", others.len())));
+        rows.push(row(seconds, additions, None, "", format!("{} others", others.len())));
     }
     rows
 }

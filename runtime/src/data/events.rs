@@ -14,8 +14,10 @@ use thiserror::Error;
 const SENSOR: usize = 128;
 /// What the text before the data of AEDAT 3.1 ends with.
 const END: &[u8] = b"#!END-HEADER\r\n";
-/// Bytes of an array that are read at most: archives may claim any size.
-const MOST: u64 = 1 << 31;
+/// Bytes of a column of events that are read at most: archives may claim any size.
+const MOST: u64 = 1 << 30;
+/// Bytes that an array may have before its numbers.
+const HEADER: u64 = 1 << 16;
 /// Events of pixels, in AEDAT 3.1.
 const POLARITY: u16 = 1;
 
@@ -31,7 +33,7 @@ pub enum EventError {
         reason: String,
     },
     /// The network takes no frames of events, or of another size.
-    #[error("`{path}` has frames of {found}, but `{model}` takes [{wanted}]")]
+    #[error("`{path}` has frames of {found}, but `{model}` takes {wanted}")]
     Frames {
         /// The file.
         path: String,
@@ -77,11 +79,14 @@ pub fn frames(path: &Path, model: &str, input: &Signal, time: usize) -> Result<V
     let refused = |reason: String| EventError::File { path: name.clone(), reason };
     let bytes = fs::read(path).map_err(|e| refused(e.to_string()))?;
     let npz = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
-    let held = if npz { npz_file(&bytes) } else { aedat(&bytes) }.map_err(refused)?;
     let size = |axis: &str| input.axes.iter().find(|a| a.name == axis).map(|a| a.size);
-    let other = |found: String| EventError::Frames { path: name.clone(), found, model: model.to_owned(), wanted: input.axes_text() };
+    // An archive does not say what its sensor's size is: the network does.
+    let sensor = ["H", "W"].map(|axis| size(axis).unwrap_or(SENSOR));
+    let held = if npz { npz_file(&bytes, sensor, time * input.elements()) } else { aedat(&bytes) }.map_err(&refused)?;
+    let other = |found: String| EventError::Frames { path: name.clone(), found, model: model.to_owned(), wanted: wanted_text(input, time) };
     let (values, shape) = match held {
         Held::Frames(values, shape) => (values, shape),
+        Held::Events(events, _) if events.is_empty() => return Err(refused("it has no events".into())),
         Held::Events(events, [rows, columns]) => {
             let mut values = vec![0.0; time * 2 * rows * columns];
             let each = events.len() / time;
@@ -96,8 +101,7 @@ pub fn frames(path: &Path, model: &str, input: &Signal, time: usize) -> Result<V
     let fits = input.varies && input.axes.len() == 3 && wanted.iter().zip(&shape).all(|(w, s)| *w == Some(*s)) && shape.len() == 4;
     if !fits {
         let text: Vec<String> = shape.iter().skip(1).map(ToString::to_string).collect();
-        let steps = if wanted[0] == shape.first().copied() { String::new() } else { format!(" for {} time steps, not {time}", shape[0]) };
-        return Err(other(format!("{}{steps}", text.join(" x "))));
+        return Err(other(format!("{} for {} time steps", text.join(" x "), shape[0])));
     }
     // From C, H, W to the network's own order.
     let stride = |axis: &str| match axis {
@@ -116,6 +120,14 @@ pub fn frames(path: &Path, model: &str, input: &Signal, time: usize) -> Result<V
         }
     }
     Ok(out)
+}
+
+fn wanted_text(input: &Signal, time: usize) -> String {
+    if input.varies {
+        format!("[{}] for {time} time steps", input.axes_text())
+    } else {
+        format!("one [{}] for all time steps", input.axes_text())
+    }
 }
 
 /// AEDAT 2.0 or 3.1.
@@ -153,9 +165,14 @@ fn aedat_2(bytes: &[u8]) -> Result<Vec<Event>, String> {
 /// Text, then packets: a header of 28 bytes, and events of 8 bytes, little-endian.
 fn aedat_3(bytes: &[u8]) -> Result<Vec<Event>, String> {
     let end = bytes.windows(END.len()).position(|w| w == END).ok_or("its header does not end with `#!END-HEADER`")?;
+    let header = String::from_utf8_lossy(&bytes[..end]);
+    if let Some(format) = header.lines().find_map(|l| l.strip_prefix("#Format:")).map(str::trim).filter(|f| *f != "RAW") {
+        return Err(format!("its format is `{}`, not RAW", format.chars().take(40).collect::<String>()));
+    }
     let mut rest = &bytes[end + END.len()..];
     let mut events = vec![];
     let mut packet = 0;
+    // Whether an event is marked as valid is not looked at, as in the published loaders.
     while !rest.is_empty() {
         let cut = || format!("it ends within packet {packet}");
         let (header, after) = rest.split_at_checked(28).ok_or_else(cut)?;
@@ -189,45 +206,52 @@ fn inside(events: &[Event], [rows, columns]: [usize; 2]) -> Result<(), String> {
     }
 }
 
-/// An archive of arrays: frames as `frames` or `arr_0`, or events as `x`, `y`, `p` and `t`.
-fn npz_file(bytes: &[u8]) -> Result<Held, String> {
+/// An archive of arrays, for so many numbers: frames as `frames` or `arr_0`, or events as `x`, `y`, `p` and `t`.
+fn npz_file(bytes: &[u8], sensor: [usize; 2], wanted: usize) -> Result<Held, String> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
-    let mut array = |name: &str| -> Result<Option<(Vec<f64>, Vec<usize>)>, String> {
+    let mut array = |name: &str, most: u64| -> Result<Option<(Vec<f64>, Vec<usize>)>, String> {
         let file = match archive.by_name(&format!("{name}.npy")) {
             Ok(file) => file,
             Err(zip::result::ZipError::FileNotFound) => return Ok(None),
             Err(e) => return Err(format!("`{name}`: {e}")),
         };
         let mut raw = vec![];
-        file.take(MOST + 1).read_to_end(&mut raw).map_err(|e| format!("`{name}`: {e}"))?;
-        if raw.len() as u64 > MOST {
-            return Err(format!("`{name}` is larger than {}", bytes_text(u128::from(MOST))));
+        file.take(most + 1).read_to_end(&mut raw).map_err(|e| format!("`{name}`: {e}"))?;
+        if raw.len() as u64 > most {
+            return Err(format!("`{name}` is larger than the {} that are looked at", bytes_text(u128::from(most))));
         }
         numbers(&raw).map(Some).map_err(|e| format!("`{name}`: {e}"))
     };
+    // More than the network takes, in numbers of 8 bytes, says enough of its shape.
+    let most = 64 * wanted as u64 + HEADER;
     for name in ["frames", "arr_0"] {
-        if let Some((values, shape)) = array(name)? {
-            if shape.len() != 4 || shape[0] == 0 {
+        if let Some((values, shape)) = array(name, most)? {
+            if shape.len() != 4 {
                 return Err(format!("`{name}` has {} axes, not T, C, H and W", shape.len()));
             }
             return Ok(Held::Frames(values.into_iter().map(|x| x as f32).collect(), shape));
         }
     }
-    let mut column = |name: &str| Ok::<_, String>(array(name)?.ok_or_else(|| format!("it has neither `frames` nor `{name}`"))?.0);
+    let mut column = |name: &str| Ok::<_, String>(array(name, MOST)?.ok_or_else(|| format!("it has neither `frames` nor `{name}`"))?.0);
     let (x, y, p, t) = (column("x")?, column("y")?, column("p")?, column("t")?);
     if [&y, &p, &t].iter().any(|c| c.len() != x.len()) {
         return Err(format!("`x`, `y`, `p` and `t` have {}, {}, {} and {} values", x.len(), y.len(), p.len(), t.len()));
     }
     if let Some(i) = t.windows(2).position(|w| w[1] < w[0]) {
-        return Err(format!("event {} comes before the one it stands behind", i + 1));
+        return Err(format!("the time of event {} is before that of event {i}", i + 1));
     }
     if let Some(i) = p.iter().position(|p| ![-1.0, 0.0, 1.0].contains(p)) {
         return Err(format!("the polarity of event {i} is {}, not 0 or 1 (or -1 or 1)", p[i]));
     }
-    let whole = |c: f64| if c >= 0.0 && c.fract() == 0.0 { c as usize } else { usize::MAX };
-    let events: Vec<Event> = (0..x.len()).map(|i| Event { x: whole(x[i]), y: whole(y[i]), up: p[i] > 0.0 }).collect();
-    inside(&events, [SENSOR, SENSOR])?;
-    Ok(Held::Events(events, [SENSOR, SENSOR]))
+    let pixel = |c: f64, size: usize| (c >= 0.0 && c.fract() == 0.0 && c < size as f64).then_some(c as usize);
+    let mut events = vec![];
+    for i in 0..x.len() {
+        let (Some(x), Some(y)) = (pixel(x[i], sensor[1]), pixel(y[i], sensor[0])) else {
+            return Err(format!("event {i} is at x = {}, y = {}, outside the {} x {} pixels", x[i], y[i], sensor[1], sensor[0]));
+        };
+        events.push(Event { x, y, up: p[i] > 0.0 });
+    }
+    Ok(Held::Events(events, sensor))
 }
 
 /// The numbers of an array of any plain type, and its shape.
@@ -250,5 +274,6 @@ fn numbers(raw: &[u8]) -> Result<(Vec<f64>, Vec<usize>), String> {
     }
     of!(f32 => f64::from, f64 => |x| x, i64 => |x| x as f64, u64 => |x| x as f64, i32 => f64::from, u32 => f64::from, i16 => f64::from,
         u16 => f64::from, i8 => f64::from, u8 => f64::from, bool => |x| f64::from(u8::from(x)));
-    Err("its numbers are damaged, or of a type that is not known".into())
+    let kind = head.dtype().descr();
+    Err(format!("its numbers are damaged, or of a type that is not read: {}", kind.chars().take(40).collect::<String>()))
 }

@@ -172,7 +172,7 @@ def measure(args, spec, folder):
     model, rate, *settings = spec.split("@")
     sets = [word for s in settings for word in (["--time", s[5:]] if s.startswith("time=") else ["--set", s])]
     weights, path = (str(folder / name) for name in ("weights.safetensors", "model.onnx"))
-    first = snnc(args, model, sets, "--rate", rate, "--keep", weights)
+    first = snnc(args, model, sets, "--rate", rate, "--keep", weights, "--force")
     command = [args.snnc, "export", "onnx", model, "--weights", weights, "--batch", "1", "--force", "-o", path, *sets]
     subprocess.run(command, check=True, capture_output=True)
     onnx.checker.check_model(onnx.load(path))
