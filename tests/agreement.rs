@@ -133,6 +133,25 @@ const WIDE: [&str; 5] = [
      v = s |> linear(C -> C = 96) |> lif |> split(C -> G = 2, V)\n y = 0.125 * dot(K; q, dot(H, W; k, v)) |> sub |> merge(G, V -> C)",
 ];
 
+/// Products and sums of the encoder are rounded once or twice, but everywhere alike: its currents are the logits here.
+#[test]
+fn what_the_encoder_rounds_hangs_on_no_schedule() {
+    let text = "model M {\n time T = 2\n input x: analog[C = 300]\n neuron lif = LIF(tau = 2.0)\n \
+                encoder { i = x |> linear(C -> K = 101) }\n s = i |> lif\n output i + (s |> linear(K -> K)) |> mean(T)\n}";
+    let checked = checked_text(text, &Settings::default());
+    let weights = weights(&checked, 3);
+    let flat: Vec<f32> = random_batch(&checked, 2, 4).iter().copied().collect();
+    let mut first: Option<Vec<f32>> = None;
+    for (threads, lanes, narrow) in
+        [(1, 48, false), (2, 64, false), (4, 64, false), (8, 64, false), (1, 8, false), (3, 24, false), (2, 48, true)]
+    {
+        let expected = Expected { threads, lanes, narrow, ..Expected::default() };
+        let mut session = Inference::expecting(&checked, &weights, 2, (Watch::Nothing, false), expected).unwrap();
+        let logits = session.run(&flat, 2).unwrap();
+        assert_eq!(logits, *first.get_or_insert_with(|| logits.clone()), "{threads} threads, {lanes} lanes, narrow: {narrow}");
+    }
+}
+
 /// However a network is cut, for whatever machine, for however many samples and threads, at once or step by step: the reference's spikes,
 /// and its logits to the last bit.
 #[test]
@@ -164,11 +183,7 @@ fn no_schedule_changes_a_bit() {
         let logits: Vec<f32> = reference.logits.iter().map(|x| *x as f32).collect();
         let flat: Vec<f32> = batch.iter().copied().collect();
         let (sample, frame, classes) = (flat.len() / 3, flat.len() / 12, graph.classes());
-        // What is not exact is rounded alike.
-        let odd: Vec<f32> = flat.iter().map(|x| x * 1.1 + 0.013).collect();
-        let mut rounded: Option<Vec<f32>> = None;
         for (schedule, pool) in schedules.iter().flat_map(|s| pools.iter().map(move |p| (s, p))) {
-            let rounded = &mut rounded;
             pool.install(|| {
                 let made = |streams| Inference::expecting(&checked, &weights, 3, (Watch::Spikes, streams), schedule.clone()).unwrap();
                 let mut session = made(false);
@@ -178,8 +193,6 @@ fn no_schedule_changes_a_bit() {
                     let alone = session.run(&flat[i * sample..][..sample], 1).unwrap();
                     assert_eq!(alone, logits[i * classes..][..classes], "sample {i} alone: {line} {schedule:?}");
                 }
-                let logits_of_odd = session.run(&odd, 3).unwrap();
-                assert_eq!(logits_of_odd, *rounded.get_or_insert_with(|| logits_of_odd.clone()), "{line} {schedule:?}");
                 let mut session = made(true);
                 let steps: Vec<Vec<f32>> = (0..4).map(|t| session.step(&flat[t * frame..][..frame], 1, 1).unwrap()).collect();
                 assert_eq!(steps[3], logits[..classes], "step by step: {line} {schedule:?}");
