@@ -5,8 +5,9 @@ use snnc_compiler::census::{Census, Wrong, census};
 use snnc_compiler::check::{Checked, Verdict};
 use snnc_compiler::flow::{Bin, Region, Un};
 use snnc_compiler::fold::fold;
+use snnc_compiler::fuse::{self, Expected, fuse_for};
 use snnc_compiler::kernel::{Expr, Int, IntExpr, Kernel, Stmt, Var};
-use snnc_compiler::lower::Watch;
+use snnc_compiler::lower::{self, Watch};
 use snnc_compiler::program::Program;
 use snnc_runtime::session::{Inference, inference_program, streaming_program};
 use snnc_runtime::weights::Weights;
@@ -43,6 +44,13 @@ pub(crate) fn multiplies_only_in_its_encoder(name: &str, checked: &Checked) {
 fn every_small_model_multiplies_only_in_its_encoder_on_every_target() {
     for (name, checked) in small_zoo() {
         multiplies_only_in_its_encoder(&name, &checked);
+        // However it is cut.
+        let (flow, strict) = (lower::infer(&fold(&checked), Watch::Nothing), checked.findings().verdict == Verdict::Strict);
+        for (threads, lanes) in [(1, 8), (8, 64)] {
+            let expected = Expected { threads, lanes, ..Expected::default() };
+            let program = fuse_for(&flow, fuse::Target::Infer, checked.graph().time, &expected);
+            clean(&name, strict, &program, &Target::host().unwrap());
+        }
     }
 }
 
