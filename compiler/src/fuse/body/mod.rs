@@ -630,7 +630,8 @@ impl Body<'_, '_> {
         let args = self.args.iter().map(|b| self.fuser.program.buffer(*b).format).collect();
         let kernel = Kernel { args, scratch: self.scratch.len(), time, body };
         let (extent, grain) = if self.batch.is_some() {
-            (None, SAMPLES)
+            // An inference has few samples, each with much to do.
+            (None, if self.fuser.target.infers() { 1 } else { SAMPLES })
         } else {
             let inner: usize = levels.iter().skip(1).map(|l| l.size).product();
             let size = levels.first().map_or(1, |l| l.size);

@@ -131,8 +131,7 @@ impl Body<'_, '_> {
         let args = self.args.iter().map(|b| self.fuser.program.buffer(*b).format).collect();
         let kernel = Kernel { args, scratch: self.scratch.len(), time: self.fuser.time, body };
         let args = std::mem::take(&mut self.args);
-        let grain = if cut.parts > 1 { 1 } else { SAMPLES };
-        let mut own = self.fuser.push_loop(kernel, args, None, grain, label.to_owned(), region);
+        let mut own = self.fuser.push_loop(kernel, args, None, 1, label.to_owned(), region);
         (own.parts, own.inside, own.choice) = (cut.parts, self.inside, self.choice);
         vec![own]
     }
