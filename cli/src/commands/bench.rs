@@ -282,7 +282,7 @@ fn step(args: &BenchStepArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn median(seconds: &[f64]) -> f64 {
+pub(super) fn median(seconds: &[f64]) -> f64 {
     let mut sorted = seconds.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = |i: usize| sorted.get(i).copied().unwrap_or(0.0);

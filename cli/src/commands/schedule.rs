@@ -1,5 +1,6 @@
 //! `snnc dump --stage schedule`
 
+use super::bench::median;
 use crate::Failure;
 use crate::args::DumpArgs;
 use crate::report::table;
@@ -54,11 +55,7 @@ fn seconds(session: &mut Inference, picture: &[f32]) -> Result<Vec<f64>, Failure
         session.run(picture, 1).map_err(Failure::failed)?;
         runs.push(session.seconds().map(|(_, seconds)| seconds).collect());
     }
-    let middle = |i: usize| {
-        let mut own: Vec<f64> = runs[1..].iter().map(|run| run[i]).collect();
-        own.sort_by(f64::total_cmp);
-        own[RUNS / 2]
-    };
+    let middle = |i: usize| median(&runs[1..].iter().map(|run| run[i]).collect::<Vec<_>>());
     Ok((0..runs[0].len()).map(middle).collect())
 }
 

@@ -310,6 +310,21 @@ pub fn mentioned(body: &[Stmt]) -> HashSet<Var> {
     &all - &own
 }
 
+/// The numbers that a body sets after they were declared.
+pub fn changing(body: &[Stmt]) -> HashSet<Var> {
+    let mut all = HashSet::new();
+    for stmt in body {
+        match stmt {
+            Stmt::Set(var, _) => {
+                all.insert(*var);
+            }
+            Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => all.extend(changing(body)),
+            _ => {}
+        }
+    }
+    all
+}
+
 /// Adds the numbers that an expression reads.
 pub fn reads(e: &Expr, into: &mut HashSet<Var>) {
     match e {

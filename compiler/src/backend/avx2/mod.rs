@@ -10,7 +10,7 @@ mod asm;
 mod loops;
 mod vectors;
 
-use crate::kernel::{Cond, Expr, Int, IntExpr, Place, Stmt, Var, mentioned};
+use crate::kernel::{Cond, Expr, Int, IntExpr, Place, Stmt, Var, changing, mentioned};
 use asm::{Assembler, FRAME, FREE, Gpr, Mem};
 
 use std::collections::{HashMap, HashSet};
@@ -137,8 +137,6 @@ pub(super) fn piece(body: &[Stmt], lane: Int, lanes: usize, may: May) -> Option<
     }
     let mut mentions = HashMap::new();
     count(body, &mut mentions);
-    let (mut stored, mut changing) = (HashSet::new(), HashSet::new());
-    note(body, &mut stored, &mut changing);
     let reserved = if sums.is_empty() { 0 } else { lanes.div_ceil(LANES) };
     let mut writer = Writer {
         a: Assembler::default(),
@@ -159,8 +157,8 @@ pub(super) fn piece(body: &[Stmt], lane: Int, lanes: usize, may: May) -> Option<
         registers: Registers::new(reserved),
         resident: None,
         sums,
-        stored,
-        changing,
+        stored: stored(body),
+        changing: changing(body),
         open: vec![],
         fresh: u32::MAX,
         mentions,
@@ -203,20 +201,19 @@ fn count(body: &[Stmt], into: &mut HashMap<Var, usize>) {
     }
 }
 
-/// The arguments that are written, and the numbers that are set.
-fn note(body: &[Stmt], stored: &mut HashSet<usize>, changing: &mut HashSet<Var>) {
+/// The arguments that are written.
+fn stored(body: &[Stmt]) -> HashSet<usize> {
+    let mut all = HashSet::new();
     for stmt in body {
         match stmt {
-            Stmt::Set(var, _) => {
-                changing.insert(*var);
-            }
             Stmt::Store(place, _) | Stmt::StoreBits(place, _) => {
-                stored.insert(place.arg);
+                all.insert(place.arg);
             }
-            Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => note(body, stored, changing),
+            Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => all.extend(stored(body)),
             _ => {}
         }
     }
+    all
 }
 
 impl Writer<'_> {

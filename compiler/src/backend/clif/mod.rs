@@ -18,7 +18,7 @@ pub use image::{HEADER, Image, Symbol, Target, image};
 
 use super::context;
 use crate::flow::{Bin, Cmp, Un};
-use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var};
+use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var, changing};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::V128Imm;
 use cranelift_codegen::ir::types::{F32, F32X4, I32, I32X4, I64};
@@ -88,7 +88,7 @@ fn kernel(
         parked: if lanes(&kernel.body) > FEW_LANES { parked::parked(&kernel.body) } else { HashSet::new() },
         vars: HashMap::new(),
         masks: HashMap::new(),
-        changing: changing(&kernel.body).collect(),
+        changing: changing(&kernel.body),
         places: HashMap::new(),
         lane: None,
         lanes: 1,
@@ -154,15 +154,6 @@ struct Emitter<'a> {
     may_multiply: bool,
     /// What adds a product to a number does that in one instruction.
     fuses: bool,
-}
-
-/// The numbers that are set.
-fn changing(body: &[Stmt]) -> Box<dyn Iterator<Item = Var> + '_> {
-    Box::new(body.iter().flat_map(|stmt| match stmt {
-        Stmt::Set(var, _) => Box::new(std::iter::once(*var)),
-        Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => changing(body),
-        _ => Box::new(std::iter::empty()) as Box<dyn Iterator<Item = Var>>,
-    }))
 }
 
 /// The most lanes that run at once.
