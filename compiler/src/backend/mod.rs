@@ -29,12 +29,10 @@ pub mod context {
     pub const FIRST: i32 = 88;
     /// The time step that the next call begins with, i64.
     pub const NEXT: i32 = 96;
-    /// Ranges of the loop at hand that some thread has taken, i64; on a cache line of its own.
-    pub const TAKEN: i32 = 128;
     /// Addresses for the way in: the input's, and the caller's.
-    pub const ENTER: i32 = 192;
+    pub const ENTER: i32 = 104;
     /// Addresses for the way out: the logits', and the caller's.
-    pub const LEAVE: i32 = 208;
+    pub const LEAVE: i32 = 120;
     /// Addresses for the loops, one after the other.
-    pub const ARGS: i32 = 256;
+    pub const ARGS: i32 = 136;
 }

@@ -168,10 +168,14 @@ impl Fuser<'_> {
 
 /// Rows in a block of a part that has so many, in so many rows of the first level; and how many blocks there are.
 pub(super) fn blocks(part: usize, inner: usize) -> (usize, usize) {
-    let block = (ROWS / inner.max(1)).clamp(1, part.max(1));
-    let blocks = part.div_ceil(block);
-    // As large as the others.
-    (part.div_ceil(blocks.max(1)), blocks)
+    let part = part.max(1);
+    // Whole blocks, so that parts are equally large.
+    let whole = (1..=part).rev().find(|n| part.is_multiple_of(*n) && n * inner <= 2 * ROWS).filter(|n| 2 * n * inner >= ROWS);
+    let block = whole.unwrap_or_else(|| {
+        let blocks = part.div_ceil((ROWS / inner.max(1)).clamp(1, part));
+        part.div_ceil(blocks)
+    });
+    (block, part.div_ceil(block))
 }
 
 /// A power of two, and no less than there are threads.

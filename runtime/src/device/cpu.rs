@@ -16,6 +16,7 @@ use std::time::Instant;
 
 type Init = unsafe extern "C" fn(*mut u8, *mut f32, *const f32) -> i32;
 type Act = unsafe extern "C" fn(*mut u8);
+type Drive = unsafe extern "C" fn(*mut u8, i64, i64);
 type Enter = unsafe extern "C" fn(*mut u8, *const f32, i64, i64);
 type Leave = unsafe extern "C" fn(*mut u8, *mut f32);
 
@@ -67,6 +68,11 @@ impl Code {
         // SAFETY: functions of this kind take the context alone.
         self.address(name).map(|at| unsafe { std::mem::transmute::<*const u8, Act>(at) })
     }
+
+    fn drive(&self, index: usize) -> Option<Drive> {
+        // SAFETY: functions of this kind take the context and two numbers.
+        self.address(&format!("drive_{index}")).map(|at| unsafe { std::mem::transmute::<*const u8, Drive>(at) })
+    }
 }
 
 impl Drop for Code {
@@ -83,7 +89,7 @@ pub struct Executable {
     program: Program,
     code: Code,
     /// What drives each loop.
-    drives: Vec<Act>,
+    drives: Vec<Drive>,
     context: Memory,
     memory: Memory,
     weights: Memory,
@@ -140,8 +146,7 @@ impl Executable {
         let (context, memory) = (Memory::new(image.context / 4), Memory::new(image.memory / 4));
         let code = Code::map(image, target)?;
         let missing = || CodeError("a function is missing".into());
-        let drives =
-            (0..program.loops().count()).map(|i| code.act(&format!("drive_{i}")).ok_or_else(missing)).collect::<Result<Vec<_>, _>>()?;
+        let drives = (0..program.loops().count()).map(|i| code.drive(i).ok_or_else(missing)).collect::<Result<Vec<_>, _>>()?;
         let mut executable = Executable { program, code, drives, context, memory, weights, places, batch, started: false, seconds: None };
         let init = executable.code.address("init").ok_or_else(missing)?;
         let (context, memory) = (executable.context().get(), executable.memory.get_mut().as_mut_ptr());
@@ -258,7 +263,7 @@ impl Executable {
         let mut drives = self.drives.iter();
         let mut seconds = self.seconds.is_some().then(Vec::new);
         for group in &self.program.groups {
-            let own: Vec<Act> = drives.by_ref().take(group.loops.len()).copied().collect();
+            let own: Vec<Drive> = drives.by_ref().take(group.loops.len()).copied().collect();
             if group.once && self.started {
                 continue;
             }
@@ -298,12 +303,10 @@ fn set(context: Pointer, offset: i32, value: i64) {
     unsafe { context.get().cast::<u8>().add(offset as usize).cast::<i64>().write_unaligned(value) }
 }
 
-fn run_loop(l: &Loop, drive: Act, context: Pointer, call: &Call, team: &Team) {
-    set(context, context::TAKEN, 0);
+fn run_loop(l: &Loop, drive: Drive, context: Pointer, call: &Call, team: &Team) {
     // SAFETY: the kernel touches only the buffers of its arguments, within their extents for this batch, and ranges write
     // disjoint parts (`fuse` gives sums a buffer for each range).
-    let work = || unsafe { drive(context.get().cast()) };
-    if plan::ranges(l, call.batch) > 1 { team.together(work) } else { work() }
+    team.each(plan::ranges(l, call.batch), |range| unsafe { drive(context.get().cast(), range as i64, range as i64 + 1) });
 }
 
 /// An address that threads may share: they write disjoint parts.

@@ -10,6 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 /// Looks for work before a helper lets other threads have the core.
 const LOOKS: usize = 1000;
 
+/// A thread's share of the tasks at hand: the number of the next, in a cache line of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Share(AtomicUsize);
+
 /// A thread with its helpers.
 pub(super) struct Team {
     /// What is to be done; valid while `open` is not zero or somebody is `inside`.
@@ -22,10 +27,11 @@ pub(super) struct Team {
     over: AtomicUsize,
     /// The numbers given to works so far; used by the leading thread only.
     given: AtomicUsize,
-    alone: bool,
+    /// One for each thread.
+    shares: Vec<Share>,
 }
 
-type Work = *const (dyn Fn() + Sync);
+type Work = *const (dyn Fn(usize) + Sync);
 
 // SAFETY: `work` is written by the leading thread only, while nobody else looks at it.
 unsafe impl Sync for Team {}
@@ -33,12 +39,14 @@ unsafe impl Sync for Team {}
 impl Team {
     /// Runs `lead` on one thread of the pool, with the others as helpers.
     pub(super) fn run(lead: impl FnOnce(&Team) + Send) {
-        let helpers = rayon::current_num_threads() - 1;
+        let threads = rayon::current_num_threads();
         let zero = || AtomicUsize::new(0);
-        let team = Team { work: UnsafeCell::new(None), open: zero(), inside: zero(), over: zero(), given: zero(), alone: helpers == 0 };
+        let shares = (0..threads).map(|_| Share::default()).collect();
+        let team = Team { work: UnsafeCell::new(None), open: zero(), inside: zero(), over: zero(), given: zero(), shares };
         rayon::scope(|scope| {
-            for _ in 0..helpers {
-                scope.spawn(|_| team.help());
+            for number in 1..threads {
+                let team = &team;
+                scope.spawn(move |_| team.help(number));
             }
             let _over = OnDrop(|| team.over.store(1, SeqCst));
             lead(&team);
@@ -46,38 +54,45 @@ impl Team {
     }
 
     /// Calls `f` for every number below `tasks`, on any thread; results must not hang on which. Each thread has a value
-    /// of its own that `f` may keep things in.
+    /// of its own that `f` may keep things in. A thread begins with its share, the same of equally many tasks each time: what it wrote
+    /// before is near. Then it helps the others.
     pub(super) fn each_with<S: Default>(&self, tasks: usize, f: impl Fn(&mut S, usize) + Sync) {
-        let next = AtomicUsize::new(0);
-        let work = || {
+        let threads = self.shares.len();
+        if tasks <= 1 || threads == 1 {
             let mut own = S::default();
-            loop {
-                let i = next.fetch_add(1, SeqCst);
-                if i >= tasks {
-                    break;
+            return (0..tasks).for_each(|i| f(&mut own, i));
+        }
+        let begin = |thread: usize| thread * tasks / threads;
+        for (thread, share) in self.shares.iter().enumerate() {
+            share.0.store(begin(thread), SeqCst);
+        }
+        self.together(|number| {
+            let mut own = S::default();
+            for thread in (number..threads).chain(0..number) {
+                loop {
+                    let i = self.shares[thread].0.fetch_add(1, SeqCst);
+                    if i >= begin(thread + 1) {
+                        break;
+                    }
+                    f(&mut own, i);
                 }
-                f(&mut own, i);
             }
-        };
-        if tasks <= 1 { work() } else { self.together(work) }
+        });
     }
 
-    /// Calls `work` once on every thread.
-    pub(super) fn together(&self, work: impl Fn() + Sync) {
-        if self.alone {
-            return work();
-        }
-        let shared: &(dyn Fn() + Sync) = &work;
+    /// Calls `work` once on every thread that is free, with the thread's number.
+    fn together(&self, work: impl Fn(usize) + Sync) {
+        let shared: &(dyn Fn(usize) + Sync) = &work;
         // SAFETY: nobody is inside. The lifetime is only forgotten: this call does not return, nor unwind, before the
         // work is closed and everybody has left it.
-        unsafe { *self.work.get() = Some(std::mem::transmute::<&(dyn Fn() + Sync), Work>(shared)) };
+        unsafe { *self.work.get() = Some(std::mem::transmute::<&(dyn Fn(usize) + Sync), Work>(shared)) };
         let number = self.given.fetch_add(1, SeqCst) + 1;
         self.open.store(number, SeqCst);
         let _closed = OnDrop(|| {
             self.open.store(0, SeqCst);
             wait(|| self.inside.load(SeqCst) == 0);
         });
-        work();
+        work(0);
     }
 
     /// Calls `f` for every number below `tasks`.
@@ -97,7 +112,7 @@ impl Team {
         results.into_iter().filter_map(|slot| slot.into_inner().ok().flatten()).collect()
     }
 
-    fn help(&self) {
+    fn help(&self, own: usize) {
         let mut last = 0;
         loop {
             let mut number = 0;
@@ -117,7 +132,7 @@ impl Team {
                 // SAFETY: the work is there until it is closed and everybody has left.
                 if let Some(work) = unsafe { *self.work.get() } {
                     // SAFETY: as above.
-                    unsafe { (*work)() }
+                    unsafe { (*work)(own) }
                 }
             }
             last = number;

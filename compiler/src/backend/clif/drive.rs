@@ -7,7 +7,7 @@ use super::{CodeError, context};
 use crate::program::{Loop, Purpose};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I32, I64};
-use cranelift_codegen::ir::{AtomicRmwOp, Block, InstBuilder, MemFlagsData, Value};
+use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Value};
 use cranelift_frontend::FunctionBuilder;
 
 /// Writes one function.
@@ -17,7 +17,7 @@ pub(super) fn write(plant: &Plant<'_>, body: &Body, b: FunctionBuilder<'_>, para
     let mut w = Writer { plant, b, ctx: *ctx, flags: MemFlagsData::new().with_notrap() };
     match (body, rest) {
         (Body::Kernel(_) | Body::Lanes(..), _) => return Err(CodeError("a kernel is no driver".into())),
-        (Body::Drive(i), []) => w.drive(*i)?,
+        (Body::Drive(i), [from, to]) => w.drive(*i, *from, *to)?,
         (Body::Init, [memory, weights]) => w.init(*memory, *weights)?,
         (Body::Reset, []) => w.reset(),
         (Body::Enter, [input, samples, steps]) => w.enter(*input, *samples, *steps)?,
@@ -87,33 +87,31 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// Takes ranges of a loop until there is none left; several threads may.
-    fn drive(&mut self, index: usize) -> Result<(), CodeError> {
+    /// Runs the ranges of a loop from one to before another.
+    fn drive(&mut self, index: usize, from: Value, to: Value) -> Result<(), CodeError> {
         let l = self.the_loop(index)?;
         let table = self.b.ins().iadd_imm_s(self.ctx, i64::from(self.plant.tables[index]));
-        let taken = self.b.ins().iadd_imm_s(self.ctx, i64::from(context::TAKEN));
         let extent = match l.extent {
             Some(n) => self.constant(n as i64),
             None => self.units(&l),
         };
-        let (range, begin) = (self.b.declare_var(I64), self.b.declare_var(I64));
+        let range = self.b.declare_var(I64);
         let grain = l.grain as i64;
+        self.b.def_var(range, from);
         self.repeat(
             |w| {
-                let one = w.constant(1);
-                let next = w.b.ins().atomic_rmw(I64, MemFlagsData::trusted(), AtomicRmwOp::Add, taken, one);
-                w.b.def_var(range, next);
-                let zero = w.constant(0);
-                let first = add_multiple(&mut w.b, zero, next, grain);
-                w.b.def_var(begin, first);
-                w.b.ins().icmp(IntCC::SignedLessThan, first, extent)
+                let now = w.b.use_var(range);
+                w.b.ins().icmp(IntCC::SignedLessThan, now, to)
             },
             |w| {
-                let (first, number) = (w.b.use_var(begin), w.b.use_var(range));
+                let (number, zero) = (w.b.use_var(range), w.constant(0));
+                let first = add_multiple(&mut w.b, zero, number, grain);
                 let end = w.b.ins().iadd_imm_s(first, grain);
                 let end = w.b.ins().smin(end, extent);
                 let ctx = w.ctx;
                 w.call(|b| matches!(b, Body::Kernel(i) if *i == l.kernel.index()), &[ctx, table, first, end, number])?;
+                let next = w.b.ins().iadd_imm_s(number, 1);
+                w.b.def_var(range, next);
                 Ok(())
             },
         )?;
@@ -261,10 +259,9 @@ impl Writer<'_, '_> {
                 let ranges = self.ranges(first)?;
                 self.store(ranges, context::RANGES);
             }
-            for _ in &group.loops {
-                let (zero, ctx) = (self.constant(0), self.ctx);
-                self.store(zero, context::TAKEN);
-                self.call(|b| matches!(b, Body::Drive(i) if *i == index), &[ctx])?;
+            for l in &group.loops {
+                let (zero, ranges, ctx) = (self.constant(0), self.ranges(l)?, self.ctx);
+                self.call(|b| matches!(b, Body::Drive(i) if *i == index), &[ctx, zero, ranges])?;
                 index += 1;
             }
             if let Some(after) = after {

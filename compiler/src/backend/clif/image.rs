@@ -387,7 +387,8 @@ impl Plant<'_> {
         let mut signature = Signature::new(self.convention());
         let (params, result): (&[_], bool) = match body {
             Body::Kernel(_) => (&[pointer, pointer, I64, I64, I64], false),
-            Body::Lanes(..) | Body::Drive(_) | Body::Reset | Body::Step => (&[pointer], false),
+            Body::Lanes(..) | Body::Reset | Body::Step => (&[pointer], false),
+            Body::Drive(_) => (&[pointer, I64, I64], false),
             Body::Init => (&[pointer, pointer, pointer], true),
             Body::Enter => (&[pointer, pointer, I64, I64], false),
             Body::Leave => (&[pointer, pointer], false),
