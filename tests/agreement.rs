@@ -203,6 +203,54 @@ fn no_schedule_changes_a_bit() {
     }
 }
 
+/// Where rows fire much, four inputs are added at once, and elsewhere one by one: the reference's spikes and logits where all sums are exact,
+/// and otherwise the same bits for whatever machine, however many samples and threads, at once or step by step.
+#[test]
+fn sums_of_four_hang_on_a_rows_spikes_alone() {
+    let text = "model M {\n time T = 4\n input x: analog[T, C = 2, H = 16, W = 16]\n neuron lif = LIF(tau = 2.0)\n \
+                encoder { i = x |> conv(C = 84, kernel = 3, pad = 1) }\n s = i |> lif\n \
+                a = s |> conv(C = 21, kernel = 3, pad = 1) |> lif\n b = concat(C; s, s, s, s) |> linear(C -> C = 21)\n \
+                output ((a |> linear(C -> C = 21)) + b) |> mean(H, W) |> mean(T)\n}";
+    let checked = checked_text(text, &Settings::default());
+    let graph = checked.graph();
+    let mut numbers = Numbers(5);
+    let mut eighths = || (numbers.uniform() * 8.0 - 4.0).round() as f32 / 8.0;
+    let exact = Weights { values: graph.params.iter().map(|p| (0..p.elements()).map(|_| eighths()).collect()).collect() };
+    // Pictures that are darker on the left: rows there fire seldom.
+    let mut batch = random_batch(&checked, 2, 3).mapv(|x| (x * 4.0).round() / 4.0);
+    batch.indexed_iter_mut().for_each(|(at, x)| *x = if at[4] < 5 { *x } else { 4.0 * *x + 1.0 });
+    let wide = reference::arrange(graph, batch.mapv(f64::from));
+    let reference = reference::run(graph, &exact.arrays::<f64>(graph), &wide, None, false);
+    let rates = |columns: std::ops::Range<usize>| {
+        // [T, B, C, H, W] of the encoder's neurons.
+        let spikes = &reference.values[graph.ids().find(|id| graph.node(*id).path == reference.spikes[0].0).unwrap().index()];
+        let all: Vec<f64> = spikes.indexed_iter().filter(|(at, _)| columns.contains(&at[4])).map(|(_, x)| *x).collect();
+        all.iter().sum::<f64>() / all.len() as f64
+    };
+    assert!(rates(0..3) > 0.02 && rates(0..3) < 0.15 && rates(7..16) > 0.25, "{} {}", rates(0..3), rates(7..16));
+    let logits: Vec<f32> = reference.logits.iter().map(|x| *x as f32).collect();
+    let flat: Vec<f32> = batch.iter().copied().collect();
+    let (sample, frame, classes) = (flat.len() / 2, flat.len() / 8, graph.classes());
+    let rounded = weights(&checked, 9);
+    let mut first: Option<Vec<f32>> = None;
+    for (threads, lanes, narrow) in [(1, 64, false), (2, 16, false), (3, 48, true), (16, 32, false)] {
+        let expected = Expected { threads, lanes, narrow, ..Expected::default() };
+        let made = |weights: &Weights, streams| {
+            Inference::expecting(&checked, weights, 2, (Watch::Spikes, streams), expected.clone()).unwrap()
+        };
+        let mut session = made(&exact, false);
+        assert_eq!(session.run(&flat, 2).unwrap(), logits, "{expected:?}");
+        assert_eq!(session.spikes(graph.time), reference.spikes, "{expected:?}");
+        let mut session = made(&rounded, false);
+        let all = session.run(&flat, 2).unwrap();
+        assert_eq!(all, *first.get_or_insert_with(|| all.clone()), "{expected:?}");
+        assert_eq!(session.run(&flat[sample..], 1).unwrap(), all[classes..], "{expected:?}");
+        let mut session = made(&rounded, true);
+        let steps: Vec<Vec<f32>> = (0..4).map(|t| session.step(&flat[t * frame..][..frame], 1, 1).unwrap()).collect();
+        assert_eq!(steps[3], all[..classes], "step by step: {expected:?}");
+    }
+}
+
 #[test]
 fn sums_of_sums_are_compiled_in_no_time() {
     let lines = "    y = y + y\n    y = y * 0.5\n".repeat(40);

@@ -7,6 +7,7 @@
 use super::Fuser;
 use super::body::{At, Body, Columns};
 use super::contract::{at_source, taps};
+use super::fours::{FOUR, MANY, SUMS};
 use crate::flow::{Bin, ConvPart, Def, FlowId, Operand, Scalar, Source, Window};
 use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var};
 use crate::program::{BufferId, Purpose, View};
@@ -14,7 +15,7 @@ use crate::program::{BufferId, Purpose, View};
 /// Spikes of a word that are written at once, whether they are there or not: most words have fewer, so that seldom a branch is guessed wrong.
 const AT_ONCE: usize = 8;
 /// Positions are kept in 16 bits.
-const MOST_POSITIONS: usize = 1 << 16;
+pub(super) const MOST_POSITIONS: usize = 1 << 16;
 
 /// The spikes that rows of a contraction read, as lists.
 pub(in crate::fuse) struct List {
@@ -22,14 +23,34 @@ pub(in crate::fuse) struct List {
     window: Option<Window>,
     /// An axis of the loop, and the operand's axis that goes with it.
     rows: Vec<(String, String)>,
+    /// The number of the range.
+    pub(in crate::fuse) range: Int,
+    steps: i64,
+    /// Spikes one by one.
+    alone: Entries,
+    /// Fours of inputs of which some fire, for rows where many do.
+    fours: Option<Entries>,
+}
+
+/// Lists of rows, one behind the other.
+#[derive(Clone, Copy)]
+struct Entries {
     /// Where each list begins, and all of them.
     starts: BufferId,
     entries: BufferId,
-    /// The number of the range.
-    pub(in crate::fuse) range: Int,
-    /// Distances of ranges in both, and of rows in the first.
+    /// Distances of ranges in both.
     apart: [i64; 2],
-    steps: i64,
+    /// Where the next entry goes.
+    cursor: Int,
+}
+
+/// A word of a row's bits, or the first bits of one.
+struct Word {
+    place: Place,
+    bits: usize,
+    /// The position of its first bit.
+    terms: Vec<(Int, i64)>,
+    before: usize,
 }
 
 impl Fuser<'_> {
@@ -261,51 +282,71 @@ pub(super) fn sum(
         body.push(at, Stmt::While(Cond::NotZero(word), each));
         return acc;
     }
-    let list = body.list(operand, window, rows);
-    let (starts, entries) = (body.start_of_list(list, at), body.lists[list].entries);
+    let list = body.list(operand, window, rows, body.fuser.in_fours(id));
+    let alone = body.lists[list].alone;
+    visit(body, list, alone, acc, w.clone(), at);
+    if let Some(fours) = body.lists[list].fours {
+        let (_, inputs) = body.fuser.inputs_of(id);
+        let table = body.table(by, inputs, w, fours.cursor);
+        visit(body, list, fours, acc, table, at);
+    }
+    acc
+}
+
+/// Adds the rows at `w` that a list's entries say to a sum.
+fn visit(body: &mut Body<'_, '_>, list: usize, entries: Entries, acc: Var, mut w: Place, at: At) {
+    let lanes = body.columns.as_ref().map_or(1, |c| c.lanes) as i64;
+    let starts = body.start_of_list(list, &entries, at);
     let mut end = starts.clone();
     end.offset += 1;
     let [from, to, index, position] = [(); 4].map(|()| body.int());
-    let entry = Place { arg: body.arg(entries), terms: vec![(body.lists[list].range, body.lists[list].apart[1]), (index, 1)], offset: 0 };
+    let terms = vec![(body.lists[list].range, entries.apart[1]), (index, 1)];
+    let entry = Place { arg: body.arg(entries.entries), terms, offset: 0 };
     w.terms.push((position, lanes));
     let add = Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(Expr::Load(w)));
     let each = vec![Stmt::LetInt(position, IntExpr::Half(entry)), Stmt::Set(acc, add)];
     body.push(at, Stmt::LetInt(from, IntExpr::Word(starts)));
     body.push(at, Stmt::LetInt(to, IntExpr::Word(end)));
     body.push(at, Stmt::For { index, from: Bound::Int(from), to: Bound::Int(to), reverse: false, lanes: 1, body: each });
-    acc
 }
 
 impl Body<'_, '_> {
     /// The lists of an operand's rows.
-    fn list(&mut self, operand: FlowId, window: Option<Window>, rows: Vec<(String, String)>) -> usize {
-        if let Some(known) = self.lists.iter().position(|l| (l.operand, l.window, &l.rows) == (operand, window, &rows)) {
+    fn list(&mut self, operand: FlowId, window: Option<Window>, rows: Vec<(String, String)>, fours: bool) -> usize {
+        let same = |l: &List| (l.operand, l.window, &l.rows, l.fours.is_some()) == (operand, window, &rows, fours);
+        if let Some(known) = self.lists.iter().position(same) {
             return known;
         }
         let dims = self.fuser.flow.dims(operand).clone();
-        let cut = self.cut();
         let steps = if dims.time { self.fuser.time } else { 1 };
         let taps = window.map_or(1, |w| w.kernel[0] * w.kernel[1]);
-        let inputs = dims.axes.last().map_or(1, |a| a.size);
-        let (lists, most) = (cut.rows * steps + 1, (cut.rows * steps * taps * inputs + 2 * AT_ONCE).next_multiple_of(2));
+        let inputs = taps * dims.axes.last().map_or(1, |a| a.size);
         let label = self.fuser.flow.get(operand).label.clone();
-        let mut buffer = |name: &str, elements| {
-            let buffer = self.fuser.buffer(&format!("{label} {name}"), elements, false, Purpose::Temporary);
-            self.fuser.program.buffers[buffer.index()].ranges = true;
-            buffer
-        };
-        let (starts, entries) = (buffer("starts", 2 * lists), buffer("spikes", most / 2));
         let range = self.lists.first().map(|l| l.range);
         let range = range.unwrap_or_else(|| self.int());
+        let alone = self.entries(&format!("{label} spikes"), steps, inputs);
+        let fours = fours.then(|| self.entries(&format!("{label} fours"), steps, inputs / FOUR));
         self.block = Some(self.block.unwrap_or_else(|| self.int()));
-        let apart = [lists as i64, most as i64];
-        self.lists.push(List { operand, window, rows, starts, entries, range, apart, steps: steps as i64 });
+        self.lists.push(List { operand, window, rows, range, steps: steps as i64, alone, fours });
         self.lists.len() - 1
     }
 
+    /// Room for lists of up to so many entries for each row of a block.
+    fn entries(&mut self, label: &str, steps: usize, most: usize) -> Entries {
+        let rows = self.cut().rows * steps;
+        let (lists, most) = (rows + 1, (rows * most + 2 * AT_ONCE).next_multiple_of(2));
+        let mut buffer = |name: &str, elements| {
+            let buffer = self.fuser.buffer(&format!("{label}{name}"), elements, false, Purpose::Temporary);
+            self.fuser.program.buffers[buffer.index()].ranges = true;
+            buffer
+        };
+        let (starts, entries) = (buffer(" starts", 2 * lists), buffer("", most / 2));
+        Entries { starts, entries, apart: [lists as i64, most as i64], cursor: self.int() }
+    }
+
     /// Where it is kept at which entry the list of the body's place begins; behind it stands its end.
-    fn start_of_list(&mut self, list: usize, at: At) -> Place {
-        let mut terms = vec![(self.lists[list].range, self.lists[list].apart[0])];
+    fn start_of_list(&mut self, list: usize, entries: &Entries, at: At) -> Place {
+        let mut terms = vec![(self.lists[list].range, entries.apart[0])];
         let mut stride = self.lists[list].steps;
         if let (Some(t), true) = (self.index_of("T", at), stride > 1 || self.fuser.flow.dims(self.lists[list].operand).time) {
             terms.push((t, 1));
@@ -318,7 +359,7 @@ impl Body<'_, '_> {
             }
             stride *= *size as i64;
         }
-        Place { arg: self.arg(self.lists[list].starts), terms, offset: 0 }
+        Place { arg: self.arg(entries.starts), terms, offset: 0 }
     }
 
     /// Makes the lists of a block's rows, which begin and end here on the first level.
@@ -329,25 +370,35 @@ impl Body<'_, '_> {
 
     fn lists_of_rows(&mut self, list: usize, first: Int, last: Int) -> Vec<Stmt> {
         let flow = self.fuser.flow;
-        let (operand, window) = (self.lists[list].operand, self.lists[list].window);
+        let List { operand, window, alone, fours, .. } = self.lists[list];
         let (at, step) = self.another_pass();
-        let cursor = self.int();
-        let start = self.start_of_list(list, at);
-        let mut end = start.clone();
-        end.offset += 1;
-        let inputs = flow.dims(operand).axes.last().map_or(1, |a| a.size);
-        let mut stmts = match window {
-            None => self.spikes_of_a_row(list, cursor, None, at),
-            Some(window) => {
-                let size = ["H", "W"].map(|n| flow.dims(operand).axis(n).map_or(1, |x| x.size));
-                taps(self, window, size, at, &mut |body, source, tap| {
-                    let width = window.kernel[1] as i64 * inputs as i64;
-                    body.spikes_of_a_row(list, cursor, Some(&(source, vec![(tap[0], width), (tap[1], inputs as i64)])), at)
-                })
+        let kinds: Vec<Entries> = [alone].into_iter().chain(fours).collect();
+        let mut stmts = vec![];
+        for kind in &kinds {
+            stmts.push(Stmt::StoreWord(self.start_of_list(list, kind, at), kind.cursor));
+        }
+        let one_by_one = self.words_of_a_row(list, at, &mut |body, word| body.spikes_of_a_word(list, alone, word));
+        match fours {
+            None => stmts.extend(one_by_one),
+            Some(fours) => {
+                let taps = window.map_or(1, |w| w.kernel[0] * w.kernel[1]);
+                let inputs = (taps * flow.dims(operand).axes.last().map_or(1, |a| a.size)) as i64;
+                let [count, many, few] = [(); 3].map(|()| self.int());
+                stmts.push(Stmt::LetInt(count, IntExpr::Const(0)));
+                stmts.extend(self.words_of_a_row(list, at, &mut |body, word| body.count_a_word(count, &word)));
+                let least = inputs / MANY;
+                stmts.push(Stmt::LetInt(many, IntExpr::Affine(vec![(count, 1)], -least)));
+                stmts.push(Stmt::LetInt(few, IntExpr::Affine(vec![(count, -1)], least - 1)));
+                let in_fours = self.words_of_a_row(list, at, &mut |body, word| body.fours_of_a_word(list, fours, word));
+                stmts.push(Stmt::If(Cond::Within(many, inputs + 1), in_fours));
+                stmts.push(Stmt::If(Cond::Within(few, inputs + 1), one_by_one));
             }
-        };
-        stmts.insert(0, Stmt::StoreWord(start, cursor));
-        stmts.push(Stmt::StoreWord(end, cursor));
+        }
+        for kind in &kinds {
+            let mut end = self.start_of_list(list, kind, at);
+            end.offset += 1;
+            stmts.push(Stmt::StoreWord(end, kind.cursor));
+        }
         if flow.dims(operand).time {
             stmts = vec![Stmt::For { index: step, from: Bound::Const(0), to: Bound::Steps, reverse: false, lanes: 1, body: stmts }];
         }
@@ -355,8 +406,7 @@ impl Body<'_, '_> {
             let (from, to) = if i == 0 { (Bound::Int(first), Bound::Int(last)) } else { (Bound::Const(0), Bound::Const(size as i64)) };
             stmts = vec![Stmt::For { index, from, to, reverse: false, lanes: 1, body: stmts }];
         }
-        stmts.insert(0, Stmt::LetInt(cursor, IntExpr::Const(0)));
-        stmts
+        kinds.iter().map(|kind| Stmt::LetInt(kind.cursor, IntExpr::Const(0))).chain(stmts).collect()
     }
 
     /// Where the bits of the body's place begin; `rows` says which axis of the loop goes with which of the spikes.
@@ -377,24 +427,44 @@ impl Body<'_, '_> {
         Place { arg: self.arg(view.buffer), terms, offset: view.offset as i64 }
     }
 
-    /// Appends the spikes of the operand's row to a list; behind a tap their positions begin elsewhere.
-    fn spikes_of_a_row(&mut self, list: usize, cursor: Int, tap: Option<&([Int; 2], Vec<(Int, i64)>)>, at: At) -> Vec<Stmt> {
+    /// Goes through the words of what the body's place reads: of every tap inside the operand, and of every part of a concat.
+    fn words_of_a_row(&mut self, list: usize, at: At, f: &mut dyn FnMut(&mut Body<'_, '_>, Word) -> Vec<Stmt>) -> Vec<Stmt> {
+        let flow = self.fuser.flow;
+        let List { operand, window, .. } = self.lists[list];
+        let Some(window) = window else { return self.words_of_a_tap(list, None, at, f) };
+        let size = ["H", "W"].map(|n| flow.dims(operand).axis(n).map_or(1, |x| x.size));
+        let inputs = flow.dims(operand).axes.last().map_or(1, |a| a.size) as i64;
+        taps(self, window, size, at, &mut |body, source, tap| {
+            let terms = vec![(tap[0], window.kernel[1] as i64 * inputs), (tap[1], inputs)];
+            body.words_of_a_tap(list, Some((source, terms)), at, f)
+        })
+    }
+
+    /// The same of one tap, with the place that it reads; positions behind it begin elsewhere.
+    fn words_of_a_tap(
+        &mut self,
+        list: usize,
+        tap: Option<([Int; 2], Vec<(Int, i64)>)>,
+        at: At,
+        f: &mut dyn FnMut(&mut Body<'_, '_>, Word) -> Vec<Stmt>,
+    ) -> Vec<Stmt> {
         let flow = self.fuser.flow;
         let operand = self.lists[list].operand;
         let parts = match &flow.get(operand).def {
             Def::Concat { parts, .. } => parts.clone(),
             _ => vec![operand],
         };
-        let (base, moved) = match tap {
-            Some((_, terms)) => (Some(self.int()), terms.clone()),
-            None => (None, vec![]),
-        };
-        let mut stmts: Vec<Stmt> = base.map(|base| Stmt::LetInt(base, IntExpr::Affine(moved, 0))).into_iter().collect();
+        let mut stmts = vec![];
+        let base = tap.as_ref().map(|(_, terms)| {
+            let base = self.int();
+            stmts.push(Stmt::LetInt(base, IntExpr::Affine(terms.clone(), 0)));
+            (base, 1)
+        });
         let mut before = 0;
         for part in parts {
             let channels = flow.dims(part).axes.last().map_or(1, |a| a.size);
             let view = self.fuser.bits_view(part);
-            let place = match tap {
+            let place = match &tap {
                 Some((source, _)) => at_source(self, &view, *source, at),
                 None => {
                     let rows = self.lists[list].rows.clone();
@@ -405,49 +475,78 @@ impl Body<'_, '_> {
             if whole > 0 {
                 let (index, mut place) = (self.int(), place.clone());
                 place.terms.push((index, 1));
-                let body = self.spikes_of_a_word(list, cursor, place, None, [base.map(|b| (b, 1)), Some((index, 64))], before);
+                let terms = base.into_iter().chain([(index, 64)]).collect();
+                let body = f(self, Word { place, bits: 64, terms, before });
                 let to = Bound::Const(whole as i64);
                 stmts.push(Stmt::For { index, from: Bound::Const(0), to, reverse: false, lanes: 1, body });
             }
             if rest > 0 {
                 let mut place = place;
                 place.offset += whole as i64;
-                let mask = Some((1i64 << rest) - 1);
-                stmts.extend(self.spikes_of_a_word(list, cursor, place, mask, [base.map(|b| (b, 1)), None], before + 64 * whole));
+                stmts.extend(f(self, Word { place, bits: rest, terms: base.into_iter().collect(), before: before + 64 * whole }));
             }
             before += channels;
         }
         stmts
     }
 
-    fn spikes_of_a_word(
-        &mut self,
-        list: usize,
-        cursor: Int,
-        place: Place,
-        mask: Option<i64>,
-        terms: [Option<(Int, i64)>; 2],
-        before: usize,
-    ) -> Vec<Stmt> {
-        let [word, ones, next, bit, position] = [(); 5].map(|()| self.int());
-        let (range, apart) = (self.lists[list].range, self.lists[list].apart[1]);
-        let arg = self.arg(self.lists[list].entries);
-        let mut stmts = vec![Stmt::LetInt(word, IntExpr::Word(place))];
-        stmts.extend(mask.map(|mask| Stmt::SetInt(word, IntExpr::And(word, mask))));
-        stmts.push(Stmt::LetInt(ones, IntExpr::Ones(word)));
+    /// A word of bits, without those that belong to others.
+    fn bits_of(&mut self, word: &Word) -> (Int, Vec<Stmt>) {
+        let int = self.int();
+        let mut stmts = vec![Stmt::LetInt(int, IntExpr::Word(word.place.clone()))];
+        if word.bits < 64 {
+            stmts.push(Stmt::SetInt(int, IntExpr::And(int, (1i64 << word.bits) - 1)));
+        }
+        (int, stmts)
+    }
+
+    /// Appends the positions of a word's ones to a list.
+    fn spikes_of_a_word(&mut self, list: usize, to: Entries, word: Word) -> Vec<Stmt> {
+        let [ones, next, bit, position] = [(); 4].map(|()| self.int());
+        let (range, arg, cursor) = (self.lists[list].range, self.arg(to.entries), to.cursor);
+        let (left, mut stmts) = self.bits_of(&word);
+        stmts.push(Stmt::LetInt(ones, IntExpr::Ones(left)));
         stmts.push(Stmt::LetInt(next, IntExpr::Affine(vec![(cursor, 1), (ones, 1)], 0)));
         let mut some = vec![];
         for i in 0..AT_ONCE {
-            let terms = terms.iter().flatten().copied().chain([(bit, 1)]).collect();
-            some.push(Stmt::LetInt(bit, IntExpr::TrailingZeros(word)));
-            some.push(Stmt::LetInt(position, IntExpr::Affine(terms, before as i64)));
-            let entry = Place { arg, terms: vec![(range, apart), (cursor, 1)], offset: i as i64 };
+            let terms = word.terms.iter().copied().chain([(bit, 1)]).collect();
+            some.push(Stmt::LetInt(bit, IntExpr::TrailingZeros(left)));
+            some.push(Stmt::LetInt(position, IntExpr::Affine(terms, word.before as i64)));
+            let entry = Place { arg, terms: vec![(range, to.apart[1]), (cursor, 1)], offset: i as i64 };
             some.push(Stmt::StoreHalf(entry, position));
-            some.push(Stmt::SetInt(word, IntExpr::ClearLowest(word)));
+            some.push(Stmt::SetInt(left, IntExpr::ClearLowest(left)));
         }
         some.push(Stmt::SetInt(cursor, IntExpr::Affine(vec![(cursor, 1)], AT_ONCE as i64)));
-        stmts.push(Stmt::While(Cond::NotZero(word), some));
+        stmts.push(Stmt::While(Cond::NotZero(left), some));
         stmts.push(Stmt::SetInt(cursor, IntExpr::Affine(vec![(next, 1)], 0)));
+        stmts
+    }
+
+    /// Adds a word's ones to a count.
+    fn count_a_word(&mut self, count: Int, word: &Word) -> Vec<Stmt> {
+        let ones = self.int();
+        let (bits, mut stmts) = self.bits_of(word);
+        stmts.push(Stmt::LetInt(ones, IntExpr::Ones(bits)));
+        stmts.push(Stmt::SetInt(count, IntExpr::Affine(vec![(count, 1), (ones, 1)], 0)));
+        stmts
+    }
+
+    /// Appends a word's fours that are not empty to a list: each writes its entry, and the next one goes behind it if it is to stay.
+    fn fours_of_a_word(&mut self, list: usize, to: Entries, word: Word) -> Vec<Stmt> {
+        let [bits, four, position] = [(); 3].map(|()| self.int());
+        let (range, arg, cursor) = (self.lists[list].range, self.arg(to.entries), to.cursor);
+        let sums = SUMS as i64;
+        let mut stmts = vec![Stmt::LetInt(bits, IntExpr::Word(word.place))];
+        for i in 0..word.bits / FOUR {
+            let terms = word.terms.iter().map(|(int, factor)| (*int, factor * sums / FOUR as i64)).chain([(four, 1)]).collect();
+            stmts.push(Stmt::LetInt(four, IntExpr::Quotient(bits, 1 << (FOUR * i))));
+            stmts.push(Stmt::SetInt(four, IntExpr::And(four, sums - 1)));
+            stmts.push(Stmt::LetInt(position, IntExpr::Affine(terms, sums * (word.before / FOUR + i) as i64)));
+            let entry = Place { arg, terms: vec![(range, to.apart[1]), (cursor, 1)], offset: 0 };
+            stmts.push(Stmt::StoreHalf(entry, position));
+            stmts.push(Stmt::SetInt(four, IntExpr::Least(four, 1)));
+            stmts.push(Stmt::SetInt(cursor, IntExpr::Affine(vec![(cursor, 1), (four, 1)], 0)));
+        }
         stmts
     }
 }

@@ -13,6 +13,7 @@ mod doors;
 mod dots;
 mod events;
 mod formats;
+mod fours;
 mod rows;
 mod schedule;
 mod views;

@@ -6,6 +6,7 @@
 
 use super::Fuser;
 use super::body::{LANES_OF_BITS, TILE_COST};
+use super::fours::{FOUR, MANY, SUMS};
 use crate::flow::{Def, FlowId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,10 +15,14 @@ use std::collections::BTreeMap;
 const ROWS: usize = 128;
 /// The way through one row's list: loops, addresses, and a branch that is guessed wrong.
 const WALK: f64 = 9.0;
-/// A spike on such a way, beside what it adds.
-const SPIKE: f64 = 1.0;
+/// A spike on such a way takes no less.
+const SPIKE: f64 = 1.4;
 /// Eight additions, by where the weights are: in the first cache, in the second, beyond.
-const ADD: [f64; 3] = [0.3, 0.42, 0.6];
+const ADD: [f64; 3] = [0.26, 0.34, 0.44];
+/// What eight more lanes add to that outside the first cache.
+const WIDER: f64 = 0.02;
+/// A table of eight lanes.
+const TABLE: f64 = 6.0;
 /// What becomes of eight sums at a time step: residual, neuron, bits.
 const NEURONS: f64 = 0.9;
 /// Listing a row's spikes: for the row, a word of 64 bits, a spike.
@@ -86,6 +91,34 @@ struct Reads {
     rate: f64,
     /// Of lists; the others look at every input.
     visits: bool,
+    /// By fours, at this rate.
+    fours: bool,
+}
+
+impl Reads {
+    /// Rows of weights, or of their tables.
+    fn rows(&self) -> usize {
+        if self.fours { self.inputs / FOUR * SUMS } else { self.inputs }
+    }
+
+    /// Entries of a list.
+    fn entries(&self) -> f64 {
+        let inputs = self.inputs as f64;
+        match (self.visits, self.fours) {
+            (false, _) => inputs,
+            (true, false) => inputs * self.rate,
+            (true, true) => inputs / FOUR as f64 * (1.0 - (1.0 - self.rate).powi(FOUR as i32)),
+        }
+    }
+
+    /// Nanoseconds for an entry that so many vectors of eight lanes take up.
+    fn adds(&self, vectors: f64, caches: &[usize]) -> f64 {
+        let size = self.rows() as f64 * vectors * 32.0;
+        let level = caches.iter().position(|c| size <= *c as f64).unwrap_or(2);
+        let near = (caches[0] as f64 / size).min(1.0);
+        let far = ADD[level.max(1)] + WIDER * vectors;
+        (vectors * (near * ADD[0] + (1.0 - near) * far)).max(SPIKE)
+    }
 }
 
 impl Fuser<'_> {
@@ -98,7 +131,9 @@ impl Fuser<'_> {
         };
         let inputs = taps * self.flow.dims(operand).axes.last().map_or(1, |a| a.size);
         let rate = self.expected.rates.get(&tensor.label).copied().unwrap_or(self.expected.rate);
-        Some(Reads { inputs, rate, visits: self.event_driven(id) })
+        let visits = self.event_driven(id);
+        let fours = visits && self.in_fours(id) && rate * MANY as f64 >= 1.0;
+        Some(Reads { inputs, rate, visits, fours })
     }
 
     /// The cheapest way to cut a loop with so many rows, of which the outermost level has `first`, and so many outputs. `None` if no
@@ -112,7 +147,6 @@ impl Fuser<'_> {
         let threads = expected.threads.max(1);
         let most = parts_for(threads);
         let (rows, inputs) = (first * inner, reads.iter().map(|r| r.inputs).sum::<usize>());
-        let spikes = |r: &Reads| if r.visits { r.inputs as f64 * r.rate } else { r.inputs as f64 };
         let rate = reads.iter().map(|r| r.inputs as f64 * r.rate).sum::<f64>() / inputs as f64;
         let mut best: Option<Choice> = None;
         for lanes in (1..=expected.lanes / LANES_OF_BITS).rev().map(|n| n * LANES_OF_BITS) {
@@ -130,13 +164,16 @@ impl Fuser<'_> {
                 let steps = own_rows * self.time as f64;
                 let mut time = 0.0;
                 for r in &reads {
-                    let words = r.inputs.div_ceil(64) as f64;
+                    let (words, entries) = (r.inputs.div_ceil(64) as f64, r.entries());
                     if r.visits {
-                        time += steps * (LIST[0] + words * LIST[1] + spikes(r) * LIST[2]);
+                        time += steps * (LIST[0] + words * LIST[1] + entries * LIST[2]);
                     }
-                    let level = expected.caches.iter().position(|c| r.inputs * lanes * 4 <= *c).unwrap_or(2);
-                    let adds = (lanes.div_ceil(8) as f64 * ADD[level]).max(SPIKE);
-                    time += steps * own_tiles * (WALK + spikes(r) * adds);
+                    let vectors = lanes.div_ceil(8) as f64;
+                    time += steps * own_tiles * (WALK + entries * r.adds(vectors, &expected.caches));
+                    if r.fours {
+                        let blocks = (own_rows / ROWS as f64).max(1.0);
+                        time += blocks * own_tiles * (r.inputs / FOUR) as f64 * vectors * TABLE;
+                    }
                     time += own_tiles * (lanes * r.inputs * 4) as f64 * BYTE;
                 }
                 time += steps * own_tiles * lanes.div_ceil(8) as f64 * NEURONS;

@@ -106,7 +106,7 @@ pub enum IntExpr {
     Truncate(Place),
     /// One less.
     Less(Int),
-    /// Divided by a constant, rounded down; of a number that is not negative.
+    /// Divided by a constant, rounded down; of a number that is not negative, unless by a power of two.
     Quotient(Int, i64),
     /// A number of 16 bits in memory, not negative; the place counts such numbers.
     Half(Place),

@@ -12,6 +12,7 @@ mod transpose;
 pub(super) use transpose::transpose;
 
 use super::events::List;
+use super::fours::Tables;
 use super::schedule::Choice;
 use super::{ELEMENTS, Fuser, SAMPLES, Space, Target};
 use crate::flow::{Bin, Cmp, Def, Dims, FlowId, Region, Scalar, Source, Un};
@@ -98,6 +99,8 @@ pub(super) struct Body<'f, 'a> {
     pub(super) columns: Option<Columns>,
     /// Spikes that are visited.
     pub(super) lists: Vec<List>,
+    /// Sums of their weights.
+    pub(super) tables: Vec<Tables>,
     /// Contractions so far.
     pub(super) inside: Vec<Inside>,
     /// How a loop that reads weights is cut.
@@ -147,6 +150,7 @@ impl<'f, 'a> Body<'f, 'a> {
             levels: vec![],
             columns: None,
             lists: vec![],
+            tables: vec![],
             inside: vec![],
             choice: None,
             block: None,

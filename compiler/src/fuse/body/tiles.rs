@@ -64,6 +64,7 @@ impl Body<'_, '_> {
         // All tiles of whole lanes, and the last one.
         let (whole, rest) = (columns.size / columns.lanes, columns.size % columns.lanes);
         let wide = |lanes: usize| vec![over(columns.lane, constant(0), constant(lanes), lanes as u8, element.to_vec())];
+        let tables = [columns.lanes, rest].map(|lanes| self.make_tables(columns.lane, lanes, columns.lanes));
         let tiles = |inner: &dyn Fn(Vec<Stmt>) -> Vec<Stmt>| {
             let mut body = vec![];
             let (mut from, mut to) = (constant(0), constant(whole));
@@ -74,11 +75,12 @@ impl Body<'_, '_> {
                 (from, to) = (Bound::Int(from_tile), Bound::Int(to_tile));
             }
             if whole > 0 {
-                body.push(over(columns.tile, from, to, 1, inner(wide(columns.lanes))));
+                let each = tables[0].iter().cloned().chain(inner(wide(columns.lanes))).collect();
+                body.push(over(columns.tile, from, to, 1, each));
             }
             if rest > 0 {
                 let mut last = vec![Stmt::LetInt(columns.tile, IntExpr::Const(whole as i64))];
-                last.extend(inner(wide(rest)));
+                last.extend(tables[1].iter().cloned().chain(inner(wide(rest))));
                 match cut.tiles {
                     None => body.extend(last),
                     Some(own) => {
