@@ -235,9 +235,8 @@ fn sums_of_four_hang_on_a_rows_spikes_alone() {
     let mut first: Option<Vec<f32>> = None;
     for (threads, lanes, narrow) in [(1, 64, false), (2, 16, false), (3, 48, true), (16, 32, false)] {
         let expected = Expected { threads, lanes, narrow, ..Expected::default() };
-        let made = |weights: &Weights, streams| {
-            Inference::expecting(&checked, weights, 2, (Watch::Spikes, streams), expected.clone()).unwrap()
-        };
+        let made =
+            |weights: &Weights, streams| Inference::expecting(&checked, weights, 2, (Watch::Spikes, streams), expected.clone()).unwrap();
         let mut session = made(&exact, false);
         assert_eq!(session.run(&flat, 2).unwrap(), logits, "{expected:?}");
         assert_eq!(session.spikes(graph.time), reference.spikes, "{expected:?}");
@@ -248,6 +247,27 @@ fn sums_of_four_hang_on_a_rows_spikes_alone() {
         let mut session = made(&rounded, true);
         let steps: Vec<Vec<f32>> = (0..4).map(|t| session.step(&flat[t * frame..][..frame], 1, 1).unwrap()).collect();
         assert_eq!(steps[3], all[..classes], "step by step: {expected:?}");
+    }
+}
+
+/// More places than a word has bits, and channels that begin within words: what two signals of spikes share is counted right.
+#[test]
+fn products_of_spikes_with_spikes() {
+    let attention = [
+        "q = s |> linear(C -> C = 40) |> lif |> split(C -> G = 2, K)\n k = s |> linear(C -> C = 40) |> lif |> split(C -> G = 2, K)\n \
+         v = s |> linear(C -> C = 60) |> lif |> split(C -> G = 2, V)\n y = 0.125 * dot(K; q, dot(H, W; k, v)) |> lif |> merge(G, V -> C)",
+        "q = s |> linear(C -> K = 20) |> lif\n k = s |> linear(C -> K = 20) |> lif\n v = s |> linear(C -> V = 70) |> lif\n \
+         y = 0.125 * dot(K; q, dot(H, W; k, v)) |> lif |> merge(V -> C)",
+        "k = s |> linear(C -> K = 20) |> lif\n a = dot(H, W; k, s) * 0.0625\n y = dot(K; k, a) |> lif",
+    ];
+    for line in attention {
+        let text = format!(
+            "model M {{\n time T = 3\n input x: analog[T, C = 2, H = 9, W = 9]\n neuron lif = LIF(tau = 2.0, threshold = 0.25)\n \
+             encoder {{ i = x |> conv(C = 70, kernel = 3, pad = 1) }}\n s = i |> lif\n {line}\n \
+             output y |> mean(H, W) |> linear(C -> C = 5) |> mean(T)\n}}"
+        );
+        let checked = checked_text(&text, &Settings::default());
+        agrees(&checked, 2);
     }
 }
 

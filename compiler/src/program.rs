@@ -207,6 +207,8 @@ pub enum How {
     Visits,
     /// Looks at every value, and adds where there is a spike.
     Tests,
+    /// Counts the ones that two words of spikes share.
+    Counts,
     /// Multiplies.
     Multiplies,
 }

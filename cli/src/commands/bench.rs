@@ -209,7 +209,8 @@ fn rows(layers: &[Timed], limit: f64) -> Vec<Vec<String>> {
     sorted.sort_by(|a, b| median(&b.seconds).total_cmp(&median(&a.seconds)));
     let how = |l: &Timed| {
         let has = |how: How| l.inside.iter().any(|i| i.how == how);
-        let all = [(How::Visits, "visits spikes"), (How::Tests, "tests all"), (How::Multiplies, "multiplies")];
+        let all =
+            [(How::Visits, "visits spikes"), (How::Tests, "tests all"), (How::Counts, "counts bits"), (How::Multiplies, "multiplies")];
         all.into_iter().find(|(how, _)| has(*how)).map_or("", |(_, name)| name)
     };
     let mut rows: Vec<Vec<String>> =

@@ -5,7 +5,66 @@ use super::Fuser;
 use crate::flow::{Def, Dims, FlowId, Operand, Source};
 use crate::types::Axis;
 
+/// A product of spikes with spikes over all places of both: how many ones the bits of two channels share over the places.
+pub(super) struct Counts {
+    /// The spikes, whose places are rows of bits.
+    pub(super) operands: [FlowId; 2],
+    /// Places of both.
+    pub(super) places: usize,
+    /// The label of an axis that both share with the result, and its extent.
+    pub(super) shared: Option<(String, usize)>,
+    /// Labels and extents of the axes that either shares with the result.
+    pub(super) own: [(String, usize); 2],
+}
+
+/// Cycles for a word of two channels that is counted, and for what becomes of the sum.
+const COUNT: [f64; 2] = [1.5, 4.0];
+/// Cycles for a look at a spike, and for a vector of eight lanes that is added.
+const LOOK: f64 = 6.0;
+const LANE: f64 = 1.0 / 8.0;
+
 impl Fuser<'_> {
+    /// How a product of two signals of spikes is counted in words, if that takes less than to add up one signal where the other fires.
+    pub(super) fn counts(&self, id: FlowId) -> Option<Counts> {
+        let tensor = self.flow.get(id);
+        let Def::Product { a, b, a_labels, b_labels, out_labels } = &tensor.def else { return None };
+        if !self.target.infers() || tensor.operand != Operand::Spikes {
+            return None;
+        }
+        let [(first, a_places, a_kept), (second, b_places, b_kept)] =
+            [(self.rows_of_bits(*a, a_labels)?), (self.rows_of_bits(*b, b_labels)?)];
+        let times = [first, second, id].map(|id| self.flow.dims(id).time);
+        let known = |l: &(String, usize)| out_labels.contains(&l.0);
+        if a_places != b_places || a_places.iter().any(known) || times[0] != times[1] || times[0] != times[2] {
+            return None;
+        }
+        let (shared, own) = match (a_kept.as_slice(), b_kept.as_slice()) {
+            ([k], [v]) if k.0 != v.0 => (None, [k, v]),
+            ([g, k], [same, v]) if g == same && k.0 != v.0 => (Some(g.clone()), [k, v]),
+            _ => return None,
+        };
+        let places: usize = a_places.iter().map(|(_, size)| size).product();
+        let lanes = own[1].1.min(self.expected.lanes).max(1) as f64;
+        let rate = self.expected.rates.get(&self.flow.get(first).label).copied().unwrap_or(self.expected.rate);
+        let counted = places.div_ceil(64) as f64 * COUNT[0] + COUNT[1];
+        let added = places as f64 * (LOOK / lanes + rate * LANE);
+        let all = own.iter().chain(&shared.as_ref()).all(|l| known(l));
+        (all && counted < added).then(|| Counts { operands: [first, second], places, shared, own: own.map(Clone::clone) })
+    }
+
+    /// Spikes that are kept as rows of bits: with the labels of their places and of what lies within a row, perhaps under several axes.
+    fn rows_of_bits(&self, id: FlowId, labels: &[String]) -> Option<(FlowId, Vec<(String, usize)>, Vec<(String, usize)>)> {
+        let (source, within) = match &self.flow.get(id).def {
+            Def::Reshape { of, from, to } if self.flow.dims(*of).axes.last().is_some_and(|a| *from == [a.name.clone()]) => (*of, to.len()),
+            _ => (id, 1),
+        };
+        let dims = self.flow.dims(id);
+        let outer = labels.len().checked_sub(dims.axes.len())?;
+        let all: Vec<(String, usize)> = labels[outer..].iter().cloned().zip(dims.axes.iter().map(|a| a.size)).collect();
+        let (places, kept) = all.split_at_checked(all.len().checked_sub(within)?)?;
+        self.fired_in_rows(source).then(|| (source, places.to_vec(), kept.to_vec()))
+    }
+
     /// The axis of such a product's result that its lanes go along.
     pub(super) fn across(&self, id: FlowId) -> Option<String> {
         let tensor = self.flow.get(id);

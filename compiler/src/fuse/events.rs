@@ -62,6 +62,8 @@ impl Fuser<'_> {
     /// What event-driven contractions visit: their operands, and the parts of those; and what is read as numbers.
     pub(super) fn find_visited(&mut self) {
         let flow = self.flow;
+        let counted: Vec<_> = self.ids().filter_map(|id| self.counts(id)).collect();
+        self.visited.extend(counted.iter().flat_map(|c| c.operands));
         for id in self.ids().filter(|id| self.event_driven(*id)).collect::<Vec<_>>() {
             let operand = flow.get(id).def.inputs()[0];
             self.visited.insert(operand);
@@ -80,7 +82,10 @@ impl Fuser<'_> {
             }
             let tiled = self.weighs(id);
             for (i, input) in flow.get(id).def.inputs().into_iter().enumerate() {
-                let bits = i == 0 && self.event_driven(id);
+                let bits = i == 0 && self.event_driven(id) || self.counts(id).is_some();
+                if let (Def::Reshape { .. }, false) = (&flow.get(id).def, self.numbers[id.index()]) {
+                    continue;
+                }
                 let whole = matches!(flow.get(id).def, Def::Concat { .. } | Def::Transpose { .. })
                     && self.visited.contains(&id)
                     && !self.numbers[id.index()];
@@ -132,7 +137,7 @@ impl Fuser<'_> {
 
     /// Reads its operand as bits alone.
     pub(super) fn reads_bits(&self, id: FlowId) -> bool {
-        self.event_driven(id) || matches!(self.flow.get(id).def, Def::Transpose { .. })
+        self.event_driven(id) || self.counts(id).is_some() || matches!(self.flow.get(id).def, Def::Transpose { .. })
     }
 
     /// Is computed in tiles of the innermost axis.

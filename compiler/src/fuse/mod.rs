@@ -79,8 +79,8 @@ enum Item {
         roots: Vec<FlowId>,
     },
     Contract(FlowId),
-    /// Bits only.
-    Transpose(FlowId),
+    /// Of bits alone, in a loop of its own.
+    OfBits(FlowId),
 }
 
 /// What a loop runs over, and where in the network it belongs.
@@ -224,8 +224,10 @@ impl<'a> Fuser<'a> {
                 }
             }
             match &tensor.def {
-                Def::Source(_) | Def::Concat { .. } | Def::Transpose { .. } => self.stored[id.index()] = self.numbers[id.index()],
-                Def::Slice { .. } | Def::Reshape { .. } => self.stored[id.index()] = true,
+                Def::Source(_) | Def::Concat { .. } | Def::Transpose { .. } | Def::Reshape { .. } => {
+                    self.stored[id.index()] = self.numbers[id.index()];
+                }
+                Def::Slice { .. } => self.stored[id.index()] = true,
                 Def::Map { inputs, .. } => {
                     // A small tensor read by a larger loop would be computed again for every sample.
                     for input in inputs {
@@ -386,9 +388,9 @@ impl<'a> Fuser<'a> {
             self.items.push(Item::Contract(id));
             return;
         }
-        if let Def::Transpose { .. } = self.flow.get(id).def {
+        if matches!(self.flow.get(id).def, Def::Transpose { .. }) || self.counts(id).is_some() {
             self.item_of[id.index()] = Some(self.items.len());
-            self.items.push(Item::Transpose(id));
+            self.items.push(Item::OfBits(id));
             return;
         }
         let space = self.space(id);
@@ -429,7 +431,7 @@ impl<'a> Fuser<'a> {
                     && roots.len() + members.len() <= MAX_ROOTS
                     && roots.iter().any(|r| reads.contains(r) || self.reads(*r).iter().any(|x| reads.contains(x)))
             }
-            Item::Contract(_) | Item::Transpose(_) => false,
+            Item::Contract(_) | Item::OfBits(_) => false,
         });
         let item = joined.unwrap_or(self.items.len());
         members.sort();
@@ -451,9 +453,12 @@ impl<'a> Fuser<'a> {
                     let contract = self.contract(*id);
                     pending.push(contract);
                 }
-                Item::Transpose(id) => {
+                Item::OfBits(id) => {
                     let id = *id;
-                    let loops = body::transpose(&mut self, index, id);
+                    let loops = match self.counts(id) {
+                        Some(counts) => body::counts(&mut self, index, id, &counts),
+                        None => body::transpose(&mut self, index, id),
+                    };
                     self.program.groups.push(Group { contracts: std::mem::take(&mut pending), loops, once: false });
                 }
                 Item::Loop { space, roots } => {

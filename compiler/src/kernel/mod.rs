@@ -114,6 +114,8 @@ pub enum IntExpr {
     Ones(Int),
     /// The bits that it shares with a constant.
     And(Int, i64),
+    /// The bits that two share.
+    Both(Int, Int),
     /// It or a constant, whichever is less.
     Least(Int, i64),
 }
@@ -142,6 +144,8 @@ pub enum Expr {
     Batch,
     /// Time steps of this call.
     Steps,
+    /// An integer, which has at most 24 digits of base two.
+    Integer(Int),
     /// A number that the caller sets.
     Hyper(usize),
     /// A number in memory.
@@ -265,6 +269,7 @@ pub fn decides(body: &[Stmt], index: Int) -> bool {
         | IntExpr::Ones(i)
         | IntExpr::And(i, _)
         | IntExpr::Least(i, _) => *i == index,
+        IntExpr::Both(a, b) => *a == index || *b == index,
     };
     let cond = |c: &Cond| match c {
         Cond::NotZero(i) | Cond::Positive(i) | Cond::Within(i, _) => *i == index,
@@ -334,6 +339,13 @@ pub fn reads(e: &Expr, into: &mut HashSet<Var>) {
         Expr::Rounded(_, a) | Expr::Un(_, a) => reads(a, into),
         Expr::Masked(a, b) | Expr::Bin(_, a, b) => [a, b].into_iter().for_each(|e| reads(e, into)),
         Expr::Select(_, parts) => parts.iter().for_each(|e| reads(e, into)),
-        Expr::Const(_) | Expr::Batch | Expr::Steps | Expr::Hyper(_) | Expr::Load(_) | Expr::Scratch(..) | Expr::Random(..) => {}
+        Expr::Const(_)
+        | Expr::Batch
+        | Expr::Steps
+        | Expr::Integer(_)
+        | Expr::Hyper(_)
+        | Expr::Load(_)
+        | Expr::Scratch(..)
+        | Expr::Random(..) => {}
     }
 }

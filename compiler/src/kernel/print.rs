@@ -99,6 +99,7 @@ fn int(e: &IntExpr) -> String {
         IntExpr::Quotient(i, n) => format!("i{} / {n}", i.0),
         IntExpr::Half(p) => format!("half {}", place(p)),
         IntExpr::Ones(i) => format!("ones(i{})", i.0),
+        IntExpr::Both(a, b) => format!("i{} & i{}", a.0, b.0),
         IntExpr::And(i, mask) => format!("i{} & {mask:#x}", i.0),
         IntExpr::Least(i, n) => format!("i{} min {n}", i.0),
     }
@@ -110,6 +111,7 @@ fn expr(e: &Expr) -> String {
         Expr::Const(c) => format!("{c:?}"),
         Expr::Batch => "batch".into(),
         Expr::Steps => "steps".into(),
+        Expr::Integer(i) => format!("i{}", i.0),
         Expr::Hyper(i) => format!("hyper{i}"),
         Expr::Load(p) => place(p),
         Expr::Scratch(s, i) => format!("s{s}[i{}]", i.0),

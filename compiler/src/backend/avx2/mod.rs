@@ -184,7 +184,14 @@ fn count(body: &[Stmt], into: &mut HashMap<Var, usize>) {
             Expr::Rounded(_, a) | Expr::Un(_, a) => expr(a, into),
             Expr::Masked(a, b) | Expr::Bin(_, a, b) => [a, b].into_iter().for_each(|e| expr(e, into)),
             Expr::Select(_, parts) => parts.iter().for_each(|e| expr(e, into)),
-            Expr::Const(_) | Expr::Batch | Expr::Steps | Expr::Hyper(_) | Expr::Load(_) | Expr::Scratch(..) | Expr::Random(..) => {}
+            Expr::Const(_)
+            | Expr::Batch
+            | Expr::Steps
+            | Expr::Integer(_)
+            | Expr::Hyper(_)
+            | Expr::Load(_)
+            | Expr::Scratch(..)
+            | Expr::Random(..) => {}
         }
     }
     for stmt in body {

@@ -427,7 +427,7 @@ impl Writer<'_> {
                 held.into_iter().chain([mask, y]).for_each(|r| self.registers.done(r));
                 dst
             }
-            Expr::Batch | Expr::Steps | Expr::Hyper(_) | Expr::Scratch(..) | Expr::Random(..) => return Err(Other),
+            Expr::Batch | Expr::Steps | Expr::Integer(_) | Expr::Hyper(_) | Expr::Scratch(..) | Expr::Random(..) => return Err(Other),
         };
         self.note(e, register);
         Ok(register)

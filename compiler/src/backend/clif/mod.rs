@@ -524,6 +524,10 @@ impl Emitter<'_> {
                 let i = self.int(*i);
                 self.b.ins().popcnt(i)
             }
+            IntExpr::Both(a, b) => {
+                let (a, b) = (self.int(*a), self.int(*b));
+                self.b.ins().band(a, b)
+            }
             IntExpr::And(i, mask) => {
                 let i = self.int(*i);
                 let mask = self.b.ins().iconst(I64, *mask);
@@ -605,6 +609,11 @@ impl Emitter<'_> {
             Expr::Const(c) => self.splat(*c),
             Expr::Batch => self.context(context::BATCH),
             Expr::Steps => self.context(context::STEPS_REAL),
+            Expr::Integer(i) => {
+                let i = self.int(*i);
+                let x = self.b.ins().fcvt_from_sint(F32, i);
+                self.b.ins().splat(F32X4, x)
+            }
             Expr::Hyper(i) => self.context(context::HYPER + 4 * *i as i32),
             Expr::Load(place) => self.load(place),
             Expr::Random(site, terms) => self.random(*site, terms),

@@ -151,7 +151,14 @@ impl Walk<'_> {
             }
             Expr::Un(_, a) | Expr::Rounded(_, a) => self.expr(a),
             Expr::Select(_, parts) => parts.iter().for_each(|p| self.expr(p)),
-            Expr::Var(_) | Expr::Const(_) | Expr::Batch | Expr::Steps | Expr::Hyper(_) | Expr::Scratch(..) | Expr::Random(..) => {}
+            Expr::Var(_)
+            | Expr::Const(_)
+            | Expr::Batch
+            | Expr::Steps
+            | Expr::Integer(_)
+            | Expr::Hyper(_)
+            | Expr::Scratch(..)
+            | Expr::Random(..) => {}
         }
     }
 

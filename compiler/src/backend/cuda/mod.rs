@@ -351,6 +351,7 @@ fn int(e: &IntExpr) -> Result<String, Unsupported> {
         | IntExpr::Half(_)
         | IntExpr::Ones(_)
         | IntExpr::And(..)
+        | IntExpr::Both(..)
         | IntExpr::Least(..)
         | IntExpr::TrailingZeros(_)
         | IntExpr::ClearLowest(_) => {
@@ -384,6 +385,7 @@ fn expr(e: &Expr) -> String {
         Expr::Const(x) => constant(*x),
         Expr::Batch => "c.batch".into(),
         Expr::Steps => "(float)c.steps".into(),
+        Expr::Integer(i) => format!("(float)i{}", i.0),
         Expr::Hyper(i) => format!("c.hyper[{i}]"),
         Expr::Load(p) => place(p),
         Expr::Scratch(s, i) => format!("s{s}[i{}]", i.0),

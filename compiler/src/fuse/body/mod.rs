@@ -4,11 +4,13 @@
 //! vary over T. A value is computed in the pass that needs it; what a later pass needs of a recurrence goes through an
 //! array of the kernel's own.
 
+mod counts;
 mod doublings;
 mod roots;
 mod tiles;
 mod transpose;
 
+pub(super) use counts::counts;
 pub(super) use transpose::transpose;
 
 use super::events::List;
