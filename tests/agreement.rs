@@ -136,19 +136,27 @@ const WIDE: [&str; 5] = [
 /// Products and sums of the encoder are rounded once or twice, but everywhere alike: its currents are the logits here.
 #[test]
 fn what_the_encoder_rounds_hangs_on_no_schedule() {
-    let text = "model M {\n time T = 2\n input x: analog[C = 300]\n neuron lif = LIF(tau = 2.0)\n \
-                encoder { i = x |> linear(C -> K = 101) }\n s = i |> lif\n output i + (s |> linear(K -> K)) |> mean(T)\n}";
-    let checked = checked_text(text, &Settings::default());
-    let weights = weights(&checked, 3);
-    let flat: Vec<f32> = random_batch(&checked, 2, 4).iter().copied().collect();
-    let mut first: Option<Vec<f32>> = None;
-    for (threads, lanes, narrow) in
-        [(1, 48, false), (2, 64, false), (4, 64, false), (8, 64, false), (1, 8, false), (3, 24, false), (2, 48, true)]
-    {
-        let expected = Expected { threads, lanes, narrow, ..Expected::default() };
-        let mut session = Inference::expecting(&checked, &weights, 2, (Watch::Nothing, false), expected).unwrap();
-        let logits = session.run(&flat, 2).unwrap();
-        assert_eq!(logits, *first.get_or_insert_with(|| logits.clone()), "{threads} threads, {lanes} lanes, narrow: {narrow}");
+    let linear = ("C = 300", "linear(C -> K = 101)", "(s |> linear(K -> K))");
+    // Rows abreast, as many as registers allow, and edges that windows reach over.
+    let window = ("C = 3, H = 9, W = 17", "conv(C = 101, kernel = 4, stride = 1, pad = [1, 2])", "(s |> linear(C -> C)) |> mean(H, W)");
+    let strided = ("C = 7, H = 6, W = 23", "conv(C = 33, kernel = 3, stride = 2, pad = 1)", "(s |> linear(C -> C)) |> mean(H, W)");
+    for (input, first, second) in [linear, window, strided] {
+        let text = format!(
+            "model M {{\n time T = 2\n input x: analog[{input}]\n neuron lif = LIF(tau = 2.0)\n \
+             encoder {{ i = x |> {first} }}\n s = i |> lif\n output i + {second} |> mean(T)\n}}"
+        );
+        let checked = checked_text(&text, &Settings::default());
+        let weights = weights(&checked, 3);
+        let flat: Vec<f32> = random_batch(&checked, 2, 4).iter().copied().collect();
+        let mut first: Option<Vec<f32>> = None;
+        for (threads, lanes, narrow) in
+            [(1, 48, false), (2, 64, false), (4, 64, false), (8, 64, false), (1, 8, false), (3, 24, false), (1, 16, false), (2, 48, true)]
+        {
+            let expected = Expected { threads, lanes, narrow, ..Expected::default() };
+            let mut session = Inference::expecting(&checked, &weights, 2, (Watch::Nothing, false), expected).unwrap();
+            let logits = session.run(&flat, 2).unwrap();
+            assert_eq!(logits, *first.get_or_insert_with(|| logits.clone()), "{threads} threads, {lanes} lanes, narrow: {narrow}: {input}");
+        }
     }
 }
 

@@ -511,7 +511,9 @@ pub(crate) enum BenchArgs {
     #[command(after_help = "Examples:\n  snnc bench infer quickstart/digits\n  \
                             snnc bench infer mixer/mlp_spe#MlpSpeT --rate 0.07\n  \
                             snnc bench infer mixer/mlp_spe#MlpSpeT --weights w.safetensors --format json\n\n\
-                            Without weights they are random, and their biases all shifted alike, so that the\n                            mean firing rate comes near what --rate says. Pictures are made up.")]
+                            Without weights they are random, and their biases all shifted alike, so that the mean firing rate comes near what --rate says. \
+                            Pictures are made up. An addition is a spike and an output that reads it: loops that add up several inputs at once get done \
+                            more of them than registers take.")]
     Infer(BenchInferArgs),
 }
 

@@ -21,6 +21,8 @@ const SPIKE: f64 = 1.4;
 const ADD: [f64; 3] = [0.26, 0.34, 0.44];
 /// What eight more lanes add to that outside the first cache.
 const WIDER: f64 = 0.02;
+/// Eight products, where several rows share a weight, and where they cannot.
+const PRODUCT: [f64; 2] = [0.2, 0.36];
 /// A table of eight lanes.
 const TABLE: f64 = 6.0;
 /// What becomes of eight sums at a time step: residual, neuron, bits.
@@ -113,6 +115,9 @@ impl Reads {
 
     /// Nanoseconds for an entry that so many vectors of eight lanes take up.
     fn adds(&self, vectors: f64, caches: &[usize]) -> f64 {
+        if !self.visits {
+            return vectors * PRODUCT[usize::from(vectors > 4.0)];
+        }
         let size = self.rows() as f64 * vectors * 32.0;
         let level = caches.iter().position(|c| size <= *c as f64).unwrap_or(2);
         let near = (caches[0] as f64 / size).min(1.0);

@@ -291,6 +291,11 @@ pub fn decides(body: &[Stmt], index: Int) -> bool {
     })
 }
 
+/// The body of a loop over rows whose lanes are another loop's: where the row is, and that loop.
+pub fn over_rows(body: &[Stmt]) -> bool {
+    matches!(body, [Stmt::LetInt(..), Stmt::For { lanes, .. }] if *lanes > 1)
+}
+
 /// The numbers that a body reads or sets and does not declare.
 pub fn mentioned(body: &[Stmt]) -> HashSet<Var> {
     let (mut all, mut own) = (HashSet::new(), HashSet::new());

@@ -218,7 +218,7 @@ impl Writer<'_> {
     /// Adds the weights of a word's ones to the resident sum.
     fn ones(&mut self, ones: &Ones) -> Written {
         // A row of a tile has room for all lanes of the last vector.
-        if self.stride(&ones.weights) != 1 || ones.apart < 32 * self.parts() as i64 {
+        if self.rows > 1 || self.stride(&ones.weights) != 1 || ones.apart < 32 * self.parts() as i64 {
             return Err(Other);
         }
         let (rows, offset) = self.address(&ones.weights, Some(4))?;
@@ -406,7 +406,7 @@ impl Writer<'_> {
     fn visits(&mut self, visit: &Visit, from: Int, to: Int) -> Written {
         debug_assert_eq!(self.resident, Some(visit.sum));
         // A row of a tile has room for all lanes of the last vector.
-        if self.stride(&visit.weights) != 1 || visit.apart < 32 * self.parts() as i64 {
+        if self.rows > 1 || self.stride(&visit.weights) != 1 || visit.apart < 32 * self.parts() as i64 {
             return Err(Other);
         }
         let (entries, behind) = self.address(&visit.entries, Some(2))?;

@@ -95,6 +95,10 @@ struct Writer<'k> {
     /// The index whose elements are the lanes.
     lane: Int,
     lanes: usize,
+    /// The index of rows that are computed at once, and how many there are. Vectors of a number are those of a row's first lanes, by
+    /// rows, then those of the next lanes.
+    row: Option<Int>,
+    rows: usize,
     may: May,
     inputs: Vec<(Input, usize)>,
     addresses: Vec<Address>,
@@ -131,18 +135,32 @@ struct Writer<'k> {
 
 /// Writes the body of a loop over so many lanes; `None` if it is left to Cranelift.
 pub(super) fn piece(body: &[Stmt], lane: Int, lanes: usize, may: May) -> Option<Piece> {
+    write(body, (lane, lanes), None, may)
+}
+
+/// Writes the body of a loop over so many rows: where the row is, and a loop over its lanes.
+pub(super) fn rows(body: &[Stmt], row: Int, rows: usize, may: May) -> Option<Piece> {
+    let [Stmt::LetInt(index, value), Stmt::For { index: lane, lanes, body, .. }] = body else { return None };
+    write(body, (*lane, usize::from(*lanes)), Some((row, rows, *index, value)), may)
+}
+
+fn write(body: &[Stmt], (lane, lanes): (Int, usize), abreast: Option<(Int, usize, Int, &IntExpr)>, may: May) -> Option<Piece> {
     let sums = loops::sums(body);
-    if lanes < LANES || lanes < FEWEST && sums.is_empty() || lanes.div_ceil(LANES) > MOST_PARTS || !mentioned(body).is_empty() {
+    let rows = abreast.map_or(1, |(_, rows, ..)| rows);
+    let parts = lanes.div_ceil(LANES) * rows;
+    if lanes < LANES || lanes < FEWEST && sums.is_empty() || parts > MOST_PARTS || !mentioned(body).is_empty() {
         return None;
     }
     let mut mentions = HashMap::new();
     count(body, &mut mentions);
-    let reserved = if sums.is_empty() { 0 } else { lanes.div_ceil(LANES) };
+    let reserved = if sums.is_empty() { 0 } else { parts };
     let mut writer = Writer {
         a: Assembler::default(),
         body,
         lane,
         lanes,
+        row: abreast.map(|(row, ..)| row),
+        rows,
         may,
         inputs: vec![],
         addresses: vec![],
@@ -164,6 +182,9 @@ pub(super) fn piece(body: &[Stmt], lane: Int, lanes: usize, may: May) -> Option<
         mentions,
         part: 0,
     };
+    if let Some((_, _, index, value)) = abreast {
+        writer.let_int(index, value).ok()?;
+    }
     writer.piece().ok()?;
     writer.a.leave();
     if writer.slots + writer.own > SLOTS {
@@ -226,7 +247,12 @@ fn stored(body: &[Stmt]) -> HashSet<usize> {
 impl Writer<'_> {
     /// Vectors of a number.
     fn parts(&self) -> usize {
-        self.lanes.div_ceil(LANES)
+        self.lanes.div_ceil(LANES) * self.rows
+    }
+
+    /// Which of its row's the vector at hand is.
+    fn vector(&self) -> usize {
+        self.part / self.rows
     }
 
     fn slot(&mut self) -> usize {
@@ -285,6 +311,8 @@ impl Writer<'_> {
         let mut outer = vec![];
         for (int, factor) in terms {
             match self.ints.get(&int) {
+                // Every row has its own.
+                None if Some(int) == self.row => {}
                 None => outer.push((int, factor)),
                 // An integer that was read says nothing before it is.
                 Some(_) if self.around.iter().all(|l| l.index != int) => return Err(Other),
@@ -317,6 +345,14 @@ impl Writer<'_> {
     /// A place in memory, its address in a register until others are needed.
     fn place(&mut self, place: &Place, size: Option<i64>) -> Written<Mem> {
         let (slot, behind) = self.address(place, size)?;
+        // As far behind the first row's as the row at hand is behind that.
+        let apart = self.stride_of(place, self.row) * (self.part % self.rows) as i64;
+        let apart = match size {
+            Some(size) => apart * size,
+            None if apart % 8 == 0 => apart / 8,
+            None => return Err(Other),
+        };
+        let behind = i32::try_from(i64::from(behind) + apart).map_err(|_| Other)?;
         Ok(Mem::at(self.base(slot), behind))
     }
 
@@ -342,6 +378,9 @@ impl Writer<'_> {
         };
         let (sum, term) = (FREE[0], FREE[1]);
         self.bases.retain(|(_, r)| *r != term);
+        if terms.iter().any(|(int, _)| Some(*int) == self.row) {
+            return Err(Other);
+        }
         let alone = matches!(terms.as_slice(), [(_, 1)]);
         if !alone {
             self.a.set(sum, i32::try_from(constant).map_err(|_| Other)?);
@@ -380,8 +419,17 @@ impl Writer<'_> {
 
     /// How far lanes of a place are apart.
     fn stride(&self, place: &Place) -> i64 {
+        self.stride_of(place, Some(self.lane))
+    }
+
+    fn stride_of(&self, place: &Place, index: Option<Int>) -> i64 {
         let (terms, _) = self.resolved(&place.terms, 0);
-        terms.iter().filter(|(i, _)| *i == self.lane).map(|(_, s)| *s).sum()
+        terms.iter().filter(|(i, _)| Some(*i) == index).map(|(_, s)| *s).sum()
+    }
+
+    /// One integer for all rows.
+    fn for_all_rows(&self, place: &Place) -> Written {
+        if self.stride_of(place, self.row) == 0 { Ok(()) } else { Err(Other) }
     }
 
     /// Nothing is known of registers where the flow of control meets.
@@ -400,6 +448,7 @@ impl Writer<'_> {
                 self.ints.insert(int, Home::Affine(vec![], *c));
             }
             IntExpr::Word(place) => {
+                self.for_all_rows(place)?;
                 let from = self.place(place, Some(8))?;
                 let slot = self.late_slot()?;
                 self.a.read(FREE[0], from);
@@ -439,6 +488,7 @@ impl Writer<'_> {
                 self.a.jump(asm::When::NotBelow, to);
             }
             Cond::Spike(place) if self.stride(place) == 0 => {
+                self.for_all_rows(place)?;
                 let at = self.place(place, Some(4))?;
                 self.a.is_zero(at);
                 self.a.jump(asm::When::Equal, to);

@@ -146,11 +146,52 @@ impl Writer<'_> {
 
     /// Lanes of the vector at hand.
     fn here(&self) -> usize {
-        (self.lanes - LANES * self.part).min(LANES)
+        (self.lanes - LANES * self.vector()).min(LANES)
+    }
+
+    /// A product for the sums of all rows: what each row reads, and one vector of weights after the other.
+    fn products(&mut self, x: &Place, weights: &Place) -> Written {
+        let (mut read, sums) = (vec![], self.parts());
+        for row in 0..self.rows {
+            self.part = row;
+            read.push(self.load(x, None)?);
+        }
+        for first in (0..sums).step_by(self.rows) {
+            self.part = first;
+            let weight = self.load(weights, None)?;
+            for (row, x) in read.iter().enumerate() {
+                let sum = Ymm((first + row) as u8);
+                if self.may.fuse {
+                    self.a.three(asm::FUSED, sum, *x, Operand::Reg(weight));
+                    continue;
+                }
+                let product = self.registers.take()?;
+                self.a.three(asm::MUL, product, *x, Operand::Reg(weight));
+                self.a.three(asm::ADD, sum, sum, Operand::Reg(product));
+                self.registers.done(product);
+            }
+            self.registers.done(weight);
+        }
+        read.into_iter().for_each(|x| self.registers.done(x));
+        self.part = 0;
+        Ok(())
+    }
+
+    /// The places of a product that is added to the resident sum, if all rows share one of them.
+    fn shared_product<'s>(&self, run: &'s [Stmt]) -> Option<(&'s Place, &'s Place)> {
+        let [Stmt::Set(sum, Expr::Bin(Bin::Add, now, term))] = run else { return None };
+        let Expr::Bin(Bin::Mul, x, weights) = &**term else { return None };
+        let (Expr::Var(same), Expr::Load(x), Expr::Load(weights)) = (&**now, &**x, &**weights) else { return None };
+        let resident = self.rows > 1 && self.may.multiply && self.resident == Some(*sum) && same == sum;
+        let shared = self.stride(x) == 0 && self.stride(weights) == 1 && self.stride_of(weights, self.row) == 0;
+        (resident && shared).then_some((x, weights))
     }
 
     /// Writes statements that concern every lane alone, vector by vector.
     pub(super) fn run(&mut self, run: &[Stmt]) -> Written {
+        if let Some((x, weights)) = self.shared_product(run) {
+            return self.products(x, weights);
+        }
         let mut own = HashMap::new();
         super::count(run, &mut own);
         let is_local = |var: &Var| self.mentions.get(var) == own.get(var) && self.resident != Some(*var);
@@ -189,6 +230,10 @@ impl Writer<'_> {
         Ok(())
     }
 
+    fn same_in_all(&self, place: &Place) -> bool {
+        self.stride(place) == 0 && self.stride_of(place, self.row) == 0
+    }
+
     /// Keeps what is the same for all vectors.
     fn forget_lanes(&mut self, uniform: &HashSet<Var>) {
         let mut registers = std::mem::replace(&mut self.registers, Registers::new(0));
@@ -200,9 +245,9 @@ impl Writer<'_> {
     fn uniform(&self, e: &Expr, known: &HashSet<Var>) -> bool {
         match e {
             Expr::Const(_) => true,
-            Expr::Load(place) => self.stride(place) == 0,
+            Expr::Load(place) => self.same_in_all(place),
             Expr::Var(var) => match self.loads.get(var) {
-                Some(place) => self.stride(place) == 0,
+                Some(place) => self.same_in_all(place),
                 None => known.contains(var) || self.homes.get(var).is_some_and(|(_, uniform)| *uniform),
             },
             _ => false,
@@ -230,11 +275,12 @@ impl Writer<'_> {
                     return Ok(());
                 }
                 if !uniform && !run.local.contains(var) {
-                    self.homes.entry(*var).or_insert_with(|| home_of(&mut self.frame, self.lanes, false));
+                    let parts = self.parts();
+                    self.homes.entry(*var).or_insert_with(|| home_of(&mut self.frame, parts, false));
                 }
                 self.change(*var, value, run)?;
                 if uniform && !run.local.contains(var) {
-                    let (offset, _) = *self.homes.entry(*var).or_insert_with(|| home_of(&mut self.frame, self.lanes, true));
+                    let (offset, _) = *self.homes.entry(*var).or_insert_with(|| home_of(&mut self.frame, 1, true));
                     let (_, register) = run.held.pop().ok_or(Other)?;
                     self.a.store(Mem::at(asm::FRAME, offset), register);
                     run.held.push((*var, register));
@@ -264,7 +310,7 @@ impl Writer<'_> {
                     None => self.nonzero(&Expr::Var(*var))?,
                 };
                 let mut to = self.place(place, None)?;
-                to.offset += self.part as i32;
+                to.offset += self.vector() as i32;
                 let bits = asm::FREE[0];
                 self.a.signs(bits, mask);
                 if self.here() < LANES {
@@ -339,13 +385,14 @@ impl Writer<'_> {
 
     /// Makes a home for a number.
     pub(super) fn settle(&mut self, var: Var) {
-        self.homes.entry(var).or_insert_with(|| home_of(&mut self.frame, self.lanes, false));
+        let parts = self.parts();
+        self.homes.entry(var).or_insert_with(|| home_of(&mut self.frame, parts, false));
     }
 
     /// The vector at hand of a place.
     fn lane_place(&mut self, place: &Place) -> Written<Mem> {
         let mut at = self.place(place, Some(4))?;
-        at.offset += 4 * (LANES * self.part) as i32;
+        at.offset += 4 * (LANES * self.vector()) as i32;
         Ok(at)
     }
 
@@ -601,9 +648,9 @@ impl Writer<'_> {
 }
 
 /// A new place in a frame.
-fn home_of(frame: &mut usize, lanes: usize, uniform: bool) -> (i32, bool) {
+fn home_of(frame: &mut usize, parts: usize, uniform: bool) -> (i32, bool) {
     let at = *frame as i32;
-    *frame += if uniform { 32 } else { 32 * lanes.div_ceil(LANES) };
+    *frame += if uniform { 32 } else { 32 * parts };
     (at, uniform)
 }
 

@@ -4,7 +4,7 @@ use super::Emitter;
 use super::image::Body;
 use crate::backend::avx2::{self, Input, May, Piece};
 use crate::backend::context;
-use crate::kernel::{Bound, Stmt};
+use crate::kernel::{Bound, Stmt, over_rows};
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, StackSlotData, StackSlotKind, Value};
 use cranelift_frontend::FunctionBuilder;
@@ -29,6 +29,13 @@ pub(super) fn found(body: &[Stmt], may: May) -> Vec<Lanes> {
             Stmt::For { index, from: Bound::Const(first), to: Bound::Const(end), lanes, body, .. } if *lanes > 1 => {
                 // As they are run: so many at once, and what is left.
                 let (all, at_once) = ((end - first).max(0) as usize, usize::from(*lanes));
+                if over_rows(body) {
+                    match avx2::rows(body, *index, at_once, may) {
+                        Some(piece) => found.push(Lanes { body: body.as_ptr() as usize, lanes: at_once, piece }),
+                        None => found.extend(self::found(body, may)),
+                    }
+                    continue;
+                }
                 let some = [(all / at_once > 0).then_some(at_once), (!all.is_multiple_of(at_once)).then_some(all % at_once)];
                 for lanes in some.into_iter().flatten() {
                     let piece = avx2::piece(body, *index, lanes, may);

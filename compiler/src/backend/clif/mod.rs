@@ -18,7 +18,7 @@ pub use image::{HEADER, Image, Symbol, Target, image};
 
 use super::context;
 use crate::flow::{Bin, Cmp, Un};
-use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var, changing};
+use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var, changing, over_rows};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::V128Imm;
 use cranelift_codegen::ir::types::{F32, F32X4, I32, I32X4, I64};
@@ -335,6 +335,16 @@ impl Emitter<'_> {
             Stmt::Transpose { from, rows_apart, rows, to, columns_apart, columns } => {
                 let (rows_apart, columns_apart) = (*rows_apart, *columns_apart);
                 self.transpose(&bits::Block64 { from, rows_apart, rows: *rows, to, columns_apart, columns: *columns });
+            }
+            // Rows abreast, one after the other if there is no function for them.
+            Stmt::For { index, from: Bound::Const(first), to: Bound::Const(end), lanes, body, .. } if *lanes > 1 && over_rows(body) => {
+                match self.called(body, usize::from(*lanes)) {
+                    Some(called) => self.call(called),
+                    None => {
+                        let [from, to] = [*first, *end].map(|n| self.b.ins().iconst(I64, n));
+                        self.counted(*index, from, to, false, 1, body);
+                    }
+                }
             }
             Stmt::For { index, from, to, reverse, lanes, body } => match (from, to) {
                 (Bound::Const(first), Bound::Const(end)) if *lanes > 1 => self.wide(*index, *first, *end, i64::from(*lanes), body),

@@ -4,6 +4,7 @@
 //! vary over T. A value is computed in the pass that needs it; what a later pass needs of a recurrence goes through an
 //! array of the kernel's own.
 
+mod abreast;
 mod counts;
 mod doublings;
 mod roots;

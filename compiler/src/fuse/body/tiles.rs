@@ -4,6 +4,7 @@
 use super::*;
 use crate::fuse::schedule::{Shared, blocks};
 use crate::kernel::Int;
+use crate::program::How;
 
 /// How the rows of a loop are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +56,16 @@ impl Body<'_, '_> {
         let levels = std::mem::take(&mut self.levels);
         let constant = |n: usize| Bound::Const(n as i64);
         let over = |index, from, to, lanes, body| Stmt::For { index, from, to, reverse: false, lanes, body };
+        let multiplies = !self.inside.is_empty() && self.inside.iter().all(|i| i.how == How::Multiplies);
+        let count = [self.int(), self.int()];
         let rows = |body: Vec<Stmt>, from: Int, to: Int| {
             levels.iter().enumerate().rev().fold(body, |body, (i, level)| {
+                if multiplies
+                    && i > 0
+                    && let Some(groups) = abreast::in_groups(level.index, level.size, count, &body)
+                {
+                    return groups;
+                }
                 let (from, to) = if i == 0 { (Bound::Int(from), Bound::Int(to)) } else { (constant(0), constant(level.size)) };
                 vec![over(level.index, from, to, 1, body)]
             })
