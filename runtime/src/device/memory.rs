@@ -5,6 +5,8 @@ use memmap2::{MmapMut, MmapOptions};
 use std::fs::File;
 use std::io;
 
+/// Bytes of a large page. What is read here and there, such as tables of sums, needs fewer of them than the processor remembers.
+const LARGE: usize = 2 << 20;
 /// Elements of a cache line.
 const LINE: usize = 16;
 
@@ -17,6 +19,8 @@ pub(crate) enum Memory {
         /// The first element.
         first: usize,
     },
+    /// The same in large pages.
+    Large(MmapMut),
     /// Part of a file, whose pages are read when they are needed; what is written stays here.
     Mapped(MmapMut),
 }
@@ -24,6 +28,12 @@ pub(crate) enum Memory {
 impl Memory {
     /// Zeroed memory is given page by page as it is written, so a plan for a larger batch costs nothing by itself.
     pub(crate) fn new(elements: usize) -> Memory {
+        #[cfg(target_os = "linux")]
+        if let (true, Ok(map)) = (4 * elements >= LARGE, MmapMut::map_anon(4 * elements)) {
+            // Where there are none, small ones do.
+            let _ = map.advise(memmap2::Advice::HugePage);
+            return Memory::Large(map);
+        }
         let data = vec![0.0; elements + LINE];
         let bytes = data.as_ptr() as usize % (4 * LINE);
         Memory::Own { data, first: (4 * LINE - bytes) / 4 % LINE }
@@ -46,7 +56,7 @@ impl Memory {
         match self {
             Memory::Own { data, first } => &data[*first..],
             // SAFETY: pages are aligned for numbers, of which every pattern of bits is one.
-            Memory::Mapped(map) => unsafe { std::slice::from_raw_parts(map.as_ptr().cast(), map.len() / 4) },
+            Memory::Large(map) | Memory::Mapped(map) => unsafe { std::slice::from_raw_parts(map.as_ptr().cast(), map.len() / 4) },
         }
     }
 
@@ -54,7 +64,7 @@ impl Memory {
         match self {
             Memory::Own { data, first } => &mut data[*first..],
             // SAFETY: as above, and nobody else has it.
-            Memory::Mapped(map) => unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr().cast(), map.len() / 4) },
+            Memory::Large(map) | Memory::Mapped(map) => unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr().cast(), map.len() / 4) },
         }
     }
 
