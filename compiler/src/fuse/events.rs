@@ -382,7 +382,7 @@ impl Body<'_, '_> {
         for kind in &kinds {
             stmts.push(Stmt::StoreWord(self.start_of_list(list, kind, at), kind.cursor));
         }
-        let one_by_one = self.words_of_a_row(list, at, &mut |body, word| body.spikes_of_a_word(list, alone, word));
+        let one_by_one = self.words_of_a_row(list, at, &mut |body, word| body.spikes_of_a_word(list, alone, &word));
         match fours {
             None => stmts.extend(one_by_one),
             Some(fours) => {
@@ -441,7 +441,7 @@ impl Body<'_, '_> {
         let inputs = flow.dims(operand).axes.last().map_or(1, |a| a.size) as i64;
         taps(self, window, size, at, &mut |body, source, tap| {
             let terms = vec![(tap[0], window.kernel[1] as i64 * inputs), (tap[1], inputs)];
-            body.words_of_a_tap(list, Some((source, terms)), at, f)
+            body.words_of_a_tap(list, Some(&(source, terms)), at, f)
         })
     }
 
@@ -449,7 +449,7 @@ impl Body<'_, '_> {
     fn words_of_a_tap(
         &mut self,
         list: usize,
-        tap: Option<([Int; 2], Vec<(Int, i64)>)>,
+        tap: Option<&([Int; 2], Vec<(Int, i64)>)>,
         at: At,
         f: &mut dyn FnMut(&mut Body<'_, '_>, Word) -> Vec<Stmt>,
     ) -> Vec<Stmt> {
@@ -460,7 +460,7 @@ impl Body<'_, '_> {
             _ => vec![operand],
         };
         let mut stmts = vec![];
-        let base = tap.as_ref().map(|(_, terms)| {
+        let base = tap.map(|(_, terms)| {
             let base = self.int();
             stmts.push(Stmt::LetInt(base, IntExpr::Affine(terms.clone(), 0)));
             (base, 1)
@@ -469,7 +469,7 @@ impl Body<'_, '_> {
         for part in parts {
             let channels = flow.dims(part).axes.last().map_or(1, |a| a.size);
             let view = self.fuser.bits_view(part);
-            let place = match &tap {
+            let place = match tap {
                 Some((source, _)) => at_source(self, &view, *source, at),
                 None => {
                     let rows = self.lists[list].rows.clone();
@@ -506,10 +506,10 @@ impl Body<'_, '_> {
     }
 
     /// Appends the positions of a word's ones to a list.
-    fn spikes_of_a_word(&mut self, list: usize, to: Entries, word: Word) -> Vec<Stmt> {
+    fn spikes_of_a_word(&mut self, list: usize, to: Entries, word: &Word) -> Vec<Stmt> {
         let [ones, next, bit, position] = [(); 4].map(|()| self.int());
         let (range, arg, cursor) = (self.lists[list].range, self.arg(to.entries), to.cursor);
-        let (left, mut stmts) = self.bits_of(&word);
+        let (left, mut stmts) = self.bits_of(word);
         stmts.push(Stmt::LetInt(ones, IntExpr::Ones(left)));
         stmts.push(Stmt::LetInt(next, IntExpr::Affine(vec![(cursor, 1), (ones, 1)], 0)));
         let mut some = vec![];
