@@ -93,8 +93,12 @@ fn the_example_in_c_gives_the_same_predictions_and_its_census_is_zero() {
             program.arg(t.path().join("digits.weights"));
         }
         assert_eq!(classes(&feed(&mut program, &input)), wanted, "{more:?}");
-        let cut = feed(&mut program, &input[..300]);
-        assert!(said(&cut).contains("cut short: 11 of 64 floats") && cut.status.code() == Some(1), "{}", said(&cut));
+        let nan: Vec<u8> = input[..260].iter().copied().chain(f32::NAN.to_le_bytes()).chain(input[264..512].iter().copied()).collect();
+        for (bytes, why) in [(&input[..301], "cut short: 45 of 256 bytes"), (&nan, "value 1 of a sample is not finite")] {
+            let refused = feed(&mut program, bytes);
+            assert!(said(&refused).contains(why) && refused.status.code() == Some(1), "{}", said(&refused));
+            assert_eq!(String::from_utf8_lossy(&refused.stdout), format!("{}\n", wanted[0]), "what was whole before is said");
+        }
     }
 }
 

@@ -7,6 +7,7 @@
  *   cc -O2 -o name_example name_example.c name.o && ./name_example < samples.f32
 //-embedded
  */
+#include <math.h>
 #include <stdio.h>
 
 #include "name.h"
@@ -43,7 +44,13 @@ int main(int argc, char **argv) {
     }
 //-embedded
     size_t read;
-    while ((read = fread(input, sizeof(float), NAME_INPUT, stdin)) == NAME_INPUT) {
+    while ((read = fread(input, 1, sizeof input, stdin)) == sizeof input) {
+        for (size_t i = 0; i < NAME_INPUT; i++) {
+            if (!isfinite(input[i])) {
+                fprintf(stderr, "value %zu of a sample is not finite\n", i);
+                return 1;
+            }
+        }
         if (name_run(context, input, 1, logits)) return 1;
         int best = 0;
         for (int i = 1; i < NAME_CLASSES; i++) {
@@ -52,7 +59,7 @@ int main(int argc, char **argv) {
         printf("%d\n", best);
     }
     if (read) {
-        fprintf(stderr, "the last sample is cut short: %zu of %zu floats\n", read, (size_t)NAME_INPUT);
+        fprintf(stderr, "the last sample is cut short: %zu of %zu bytes\n", read, sizeof input);
         return 1;
     }
     return 0;

@@ -1,6 +1,6 @@
 """A training step of MLP-SPE-T or Spikingformer-8-512 in PyTorch, beside `snnc bench step` on the same GPU in the same run.
 
-    python tests/benches/peers/step.py [--model mlp_spe_t|spikingformer_8_512] [--batch 64] [--precision f32|bf16|f16]
+    python tests/benches/peers/step.py [--model mlp_spe_t|spikingformer_8_512|digits] [--batch 64] [--precision f32|bf16|f16]
                                        [--neurons torch spikingjelly spikingjelly-cupy]
                                        [--snnc target/release/snnc] [--compile] [--repeats 20]
 
@@ -8,7 +8,7 @@ The networks are written anew from the papers' descriptions, with the parameters
 time steps, `spikingjelly` are SpikingJelly's multi-step LIF nodes as version 2 runs them, and `spikingjelly-cupy` or `-triton` those of
 versions that take a backend. Times are those of CUDA events, medians of the repetitions; peak
 memory is what PyTorch's allocator held. Every row is also given as a ratio to snnc's. With `--device cpu` the networks
-are small ones (`--batch 16 --precision f32`), and neither reports memory.
+are small ones (`--batch 16 --precision f32`), and neither reports memory; `digits` is small as it is, and runs there.
 """
 
 import argparse
@@ -146,13 +146,14 @@ class PatchEncoding(nn.Module):
 
 class MlpSpe(nn.Module):
     SETTINGS = ("dim", "depths", "classes", "image")
+    INPUTS, PATCH = 3, 4
 
     def __init__(self, lif, dim=78, depths=(2, 8, 14, 2), expand=3, classes=1000, image=224):
         super().__init__()
-        self.embed = nn.Sequential(nn.Conv2d(3, dim, 4, 4, bias=False), nn.BatchNorm2d(dim))
+        self.embed = nn.Sequential(nn.Conv2d(self.INPUTS, dim, self.PATCH, self.PATCH, bias=False), nn.BatchNorm2d(dim))
         self.encodings, self.first, self.blocks = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for i, depth in enumerate(depths):
-            size = image // 4 >> i
+            size = image // self.PATCH >> i
             self.encodings.append(PatchEncoding(dim << i - 1, dim << i, lif) if i else nn.Identity())
             self.first.append(lif())
             self.blocks.append(nn.ModuleList(Mixer(dim << i, size, expand, lif) for _ in range(depth)))
@@ -170,6 +171,12 @@ class MlpSpe(nn.Module):
                 s = block(h, s)
         y = self.norm(s.flatten(0, 1)).mean((-2, -1))
         return self.head(y).view(T, x.shape[0], -1).mean(0)
+
+
+class Digits(MlpSpe):
+    """The quick start on pictures of 8 x 8."""
+
+    INPUTS, PATCH = 1, 1
 
 
 class Attention(nn.Module):
@@ -203,6 +210,7 @@ class Mlp(nn.Module):
 
 class Spikingformer(nn.Module):
     SETTINGS = ("dim", "heads", "depth", "classes")
+    INPUTS = 3
 
     def __init__(self, lif, dim=512, heads=8, depth=8, ratio=4, classes=1000):
         super().__init__()
@@ -234,6 +242,7 @@ MODELS = {
         {"dim": 32, "heads": 2, "depth": 1, "classes": 5, "image": 32},
         "spikingformer/imagenet_published#Spikingformer8x512Published",
     ),
+    "digits": (Digits, None, {"dim": 48, "depths": (1, 1), "classes": 10, "image": 8}, "quickstart/digits"),
 }
 FORMATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
@@ -247,7 +256,7 @@ def measured(args, kind):
     assert tiny or count == parameters, f"{count} parameters, not {parameters}"
     run = torch.compile(net) if args.compile else net
     image, classes = (small.get("image", 32), small["classes"]) if tiny else (224, 1000)
-    x = torch.rand(args.batch, 3, image, image, device=device)
+    x = torch.rand(args.batch, build.INPUTS, image, image, device=device)
     y = torch.randint(classes, (args.batch,), device=device)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.9)
     scaler = torch.amp.GradScaler(enabled=args.precision == "f16" and not tiny)

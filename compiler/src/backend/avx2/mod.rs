@@ -8,6 +8,7 @@
 
 mod asm;
 mod loops;
+mod products;
 mod vectors;
 
 use crate::kernel::{Cond, Expr, Int, IntExpr, Place, Stmt, Var, changing, mentioned};

@@ -60,7 +60,7 @@ impl Registers {
     }
 
     /// A register for something new, pinned; what nobody needs goes, the oldest first.
-    fn take(&mut self) -> Written<Ymm> {
+    pub(super) fn take(&mut self) -> Written<Ymm> {
         let free = (self.reserved..ALL).filter(|r| self.pins[*r] == 0);
         let register = free.min_by_key(|r| (!self.held[*r].is_empty(), self.used[*r])).ok_or(Other)?;
         self.held[register].clear();
@@ -74,7 +74,7 @@ impl Registers {
     }
 
     /// Not needed any more, by one.
-    fn done(&mut self, register: Ymm) {
+    pub(super) fn done(&mut self, register: Ymm) {
         let register = usize::from(register.0);
         if register >= self.reserved {
             self.pins[register] = self.pins[register].saturating_sub(1);
@@ -147,44 +147,6 @@ impl Writer<'_> {
     /// Lanes of the vector at hand.
     fn here(&self) -> usize {
         (self.lanes - LANES * self.vector()).min(LANES)
-    }
-
-    /// A product for the sums of all rows: what each row reads, and one vector of weights after the other.
-    fn products(&mut self, x: &Place, weights: &Place) -> Written {
-        let (mut read, sums) = (vec![], self.parts());
-        for row in 0..self.rows {
-            self.part = row;
-            read.push(self.load(x, None)?);
-        }
-        for first in (0..sums).step_by(self.rows) {
-            self.part = first;
-            let weight = self.load(weights, None)?;
-            for (row, x) in read.iter().enumerate() {
-                let sum = Ymm((first + row) as u8);
-                if self.may.fuse {
-                    self.a.three(asm::FUSED, sum, *x, Operand::Reg(weight));
-                    continue;
-                }
-                let product = self.registers.take()?;
-                self.a.three(asm::MUL, product, *x, Operand::Reg(weight));
-                self.a.three(asm::ADD, sum, sum, Operand::Reg(product));
-                self.registers.done(product);
-            }
-            self.registers.done(weight);
-        }
-        read.into_iter().for_each(|x| self.registers.done(x));
-        self.part = 0;
-        Ok(())
-    }
-
-    /// The places of a product that is added to the resident sum, if all rows share one of them.
-    fn shared_product<'s>(&self, run: &'s [Stmt]) -> Option<(&'s Place, &'s Place)> {
-        let [Stmt::Set(sum, Expr::Bin(Bin::Add, now, term))] = run else { return None };
-        let Expr::Bin(Bin::Mul, x, weights) = &**term else { return None };
-        let (Expr::Var(same), Expr::Load(x), Expr::Load(weights)) = (&**now, &**x, &**weights) else { return None };
-        let resident = self.rows > 1 && self.may.multiply && self.resident == Some(*sum) && same == sum;
-        let shared = self.stride(x) == 0 && self.stride(weights) == 1 && self.stride_of(weights, self.row) == 0;
-        (resident && shared).then_some((x, weights))
     }
 
     /// Writes statements that concern every lane alone, vector by vector.
@@ -550,7 +512,7 @@ impl Writer<'_> {
         Ok((Operand::Reg(register), Some(register)))
     }
 
-    fn load(&mut self, place: &Place, wanted: Option<Ymm>) -> Written<Ymm> {
+    pub(super) fn load(&mut self, place: &Place, wanted: Option<Ymm>) -> Written<Ymm> {
         let stride = self.stride(place);
         let dst = self.into(wanted)?;
         match (stride, self.here()) {
