@@ -140,7 +140,9 @@ fn what_the_encoder_rounds_hangs_on_no_schedule() {
     // Rows abreast, as many as registers allow, and edges that windows reach over.
     let window = ("C = 3, H = 9, W = 17", "conv(C = 101, kernel = 4, stride = 1, pad = [1, 2])", "(s |> linear(C -> C)) |> mean(H, W)");
     let strided = ("C = 7, H = 6, W = 23", "conv(C = 33, kernel = 3, stride = 2, pad = 1)", "(s |> linear(C -> C)) |> mean(H, W)");
-    for (input, first, second) in [linear, window, strided] {
+    // A last tile of one lane, and windows that reach over no edge.
+    let rest = ("C = 2, H = 20, W = 20", "conv(C = 97, kernel = 3)", "(s |> linear(C -> C)) |> mean(H, W)");
+    for (input, first, second) in [linear, window, strided, rest] {
         let text = format!(
             "model M {{\n time T = 2\n input x: analog[{input}]\n neuron lif = LIF(tau = 2.0)\n \
              encoder {{ i = x |> {first} }}\n s = i |> lif\n output i + {second} |> mean(T)\n}}"

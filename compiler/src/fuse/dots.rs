@@ -45,7 +45,7 @@ impl Fuser<'_> {
         };
         let places: usize = a_places.iter().map(|(_, size)| size).product();
         let lanes = own[1].1.min(self.expected.lanes).max(1) as f64;
-        let rate = self.expected.rates.get(&self.flow.get(first).label).copied().unwrap_or(self.expected.rate);
+        let rate = self.rate_of(id);
         let counted = places.div_ceil(64) as f64 * COUNT[0] + COUNT[1];
         let added = places as f64 * (LOOK / lanes + rate * LANE);
         let all = own.iter().chain(&shared.as_ref()).all(|l| known(l));

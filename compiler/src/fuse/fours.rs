@@ -17,9 +17,10 @@ pub(super) const FOUR: usize = 4;
 pub(super) const SUMS: usize = 1 << FOUR;
 /// Of how many inputs one has to fire so that a row is added up by fours: with 20 % of them, these are 0.74 of the additions.
 pub(super) const MANY: i64 = 5;
-/// With less inputs, weights stay in the first cache, and tables would not.
+/// With fewer inputs, weights stay in the first cache, and tables would not.
 const FEWEST_INPUTS: usize = 256;
-/// With less rows and time steps, tables cost what they give.
+/// With fewer rows and time steps of a sample, tables cost what they give; where many threads share these, they may cost more, as which rows are
+/// added up how must not hang on that.
 const FEWEST_READERS: usize = 512;
 
 /// The tables of a contraction's weights.

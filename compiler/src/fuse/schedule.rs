@@ -11,7 +11,7 @@ use crate::flow::{Def, FlowId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Rows of a block, about: so many that weights are seldom fetched again, so few that lists of spikes stay near.
+/// Rows of a block, half of them to twice as many: so many that weights are seldom fetched again, so few that lists of spikes stay near.
 const ROWS: usize = 128;
 /// The way through one row's list: loops, addresses, and a branch that is guessed wrong.
 const WALK: f64 = 9.0;
@@ -127,6 +127,11 @@ impl Reads {
 }
 
 impl Fuser<'_> {
+    /// The part of what a contraction reads that is expected to fire.
+    pub(super) fn rate_of(&self, id: FlowId) -> f64 {
+        self.expected.rates.get(&self.flow.get(id).label).copied().unwrap_or(self.expected.rate)
+    }
+
     fn reads_of(&self, id: FlowId) -> Option<Reads> {
         let tensor = self.flow.get(id);
         let (operand, taps) = match &tensor.def {
@@ -135,7 +140,7 @@ impl Fuser<'_> {
             _ => return None,
         };
         let inputs = taps * self.flow.dims(operand).axes.last().map_or(1, |a| a.size);
-        let rate = self.expected.rates.get(&tensor.label).copied().unwrap_or(self.expected.rate);
+        let rate = self.rate_of(id);
         let visits = self.event_driven(id);
         let fours = visits && self.in_fours(id) && rate * MANY as f64 >= 1.0;
         Some(Reads { inputs, rate, visits, fours })

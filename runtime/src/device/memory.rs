@@ -28,9 +28,9 @@ pub(crate) enum Memory {
 impl Memory {
     /// Zeroed memory is given page by page as it is written, so a plan for a larger batch costs nothing by itself.
     pub(crate) fn new(elements: usize) -> Memory {
-        #[cfg(target_os = "linux")]
-        if let (true, Ok(map)) = (4 * elements >= LARGE, MmapMut::map_anon(4 * elements)) {
+        if let (true, Ok(map)) = (cfg!(target_os = "linux") && 4 * elements >= LARGE, MmapMut::map_anon(4 * elements)) {
             // Where there are none, small ones do.
+            #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
             return Memory::Large(map);
         }

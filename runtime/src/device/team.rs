@@ -62,19 +62,21 @@ impl Team {
             let mut own = S::default();
             return (0..tasks).for_each(|i| f(&mut own, i));
         }
-        let begin = |thread: usize| thread * tasks / threads;
+        // The leading thread, which is surely awake, always has a share.
+        let begin = |thread: usize| (thread * tasks).div_ceil(threads);
+        // Nobody looks at them: the last work is closed, and the next is not open.
         for (thread, share) in self.shares.iter().enumerate() {
             share.0.store(begin(thread), SeqCst);
         }
         self.together(|number| {
             let mut own = S::default();
             for thread in (number..threads).chain(0..number) {
-                loop {
-                    let i = self.shares[thread].0.fetch_add(1, SeqCst);
-                    if i >= begin(thread + 1) {
-                        break;
+                let (next, end) = (&self.shares[thread].0, begin(thread + 1));
+                while next.load(SeqCst) < end {
+                    let i = next.fetch_add(1, SeqCst);
+                    if i < end {
+                        f(&mut own, i);
                     }
-                    f(&mut own, i);
                 }
             }
         });
@@ -83,7 +85,7 @@ impl Team {
     /// Calls `work` once on every thread that is free, with the thread's number.
     fn together(&self, work: impl Fn(usize) + Sync) {
         let shared: &(dyn Fn(usize) + Sync) = &work;
-        // SAFETY: nobody is inside. The lifetime is only forgotten: this call does not return, nor unwind, before the
+        // SAFETY: nobody looks at it: who is inside saw another number than the one that is open. The lifetime is only forgotten: this call does not return, nor unwind, before the
         // work is closed and everybody has left it.
         unsafe { *self.work.get() = Some(std::mem::transmute::<&(dyn Fn(usize) + Sync), Work>(shared)) };
         let number = self.given.fetch_add(1, SeqCst) + 1;

@@ -353,7 +353,7 @@ impl Writer<'_> {
             None if apart % 8 == 0 => apart / 8,
             None => return Err(Other),
         };
-        let behind = i32::try_from(i64::from(behind) + apart).map_err(|_| Other)?;
+        let behind = i32::try_from(i64::from(behind) + apart).ok().filter(|n| *n < i32::MAX - 4096).ok_or(Other)?;
         Ok(Mem::at(self.base(slot), behind))
     }
 

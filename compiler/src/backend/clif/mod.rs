@@ -339,7 +339,14 @@ impl Emitter<'_> {
             // Rows abreast, one after the other if there is no function for them.
             Stmt::For { index, from: Bound::Const(first), to: Bound::Const(end), lanes, body, .. } if *lanes > 1 && over_rows(body) => {
                 match self.called(body, usize::from(*lanes)) {
-                    Some(called) => self.call(called),
+                    Some(called) => {
+                        // Addresses are those of the first lane.
+                        if let [_, Stmt::For { index: lane, .. }] = body.as_slice() {
+                            let first = self.b.ins().iconst(I64, 0);
+                            self.let_int(*lane, first);
+                        }
+                        self.call(called);
+                    }
                     None => {
                         let [from, to] = [*first, *end].map(|n| self.b.ins().iconst(I64, n));
                         self.counted(*index, from, to, false, 1, body);

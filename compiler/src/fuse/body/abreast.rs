@@ -4,7 +4,7 @@
 use super::*;
 use std::ops::Range;
 
-/// Rows at once for so many vectors of eight lanes: what sixteen registers hold of sums, of what rows read, and a weight.
+/// Rows at once for so many lanes: what sixteen registers hold of sums, of what rows read, and a weight.
 fn abreast(lanes: usize) -> usize {
     match lanes.div_ceil(8) {
         1 | 2 => 4,
@@ -57,6 +57,7 @@ fn inside(stmts: &[Stmt], known: &mut HashMap<Int, Known>, range: &mut Range<i64
                 inside(body, known, range)?;
             }
             Stmt::If(_, body) | Stmt::While(_, body) => inside(body, known, range)?,
+            Stmt::SetInt(int, _) if known.contains_key(int) => return None,
             _ => {}
         }
     }
@@ -87,11 +88,14 @@ pub(super) type Count = [Int; 2];
 pub(super) fn in_groups(index: Int, size: usize, [group, row]: Count, wide: &[Stmt]) -> Option<Vec<Stmt>> {
     let [Stmt::For { index: lane, lanes, body: element, .. }] = wide else { return None };
     let rows = abreast(usize::from(*lanes));
+    if rows == 1 || *lanes == 1 {
+        return None;
+    }
     let mut range = 0..size as i64;
     let mut known: HashMap<Int, Known> = [(index, Known { factor: 1, least: 0, most: 0 })].into();
     inside(element, &mut known, &mut range)?;
     let groups = (range.end - range.start) / rows as i64;
-    if rows == 1 || groups < 1 || *lanes == 1 {
+    if groups < 1 {
         return None;
     }
     let over = |index, from: i64, to: i64, lanes, body| Stmt::For {

@@ -73,7 +73,8 @@ impl Body<'_, '_> {
         // All tiles of whole lanes, and the last one.
         let (whole, rest) = (columns.size / columns.lanes, columns.size % columns.lanes);
         let wide = |lanes: usize| vec![over(columns.lane, constant(0), constant(lanes), lanes as u8, element.to_vec())];
-        let tables = [columns.lanes, rest].map(|lanes| self.make_tables(columns.lane, lanes, columns.lanes));
+        let tables =
+            [columns.lanes, rest].map(|lanes| if lanes > 0 { self.make_tables(columns.lane, lanes, columns.lanes) } else { vec![] });
         let tiles = |inner: &dyn Fn(Vec<Stmt>) -> Vec<Stmt>| {
             let mut body = vec![];
             let (mut from, mut to) = (constant(0), constant(whole));
