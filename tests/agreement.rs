@@ -124,11 +124,12 @@ fn on_dyadic_weights_every_spike_and_logit_is_the_same() {
 }
 
 /// Lines over tiles of several vectors, whole and cut: from the spikes `s`, `[C = 70, H = 4, W = 8]`, to spikes `y`.
-const WIDE: [&str; 5] = [
+const WIDE: [&str; 6] = [
     "y = s |> conv(C = 75, kernel = 3, pad = 1) |> lif",
     "a = s |> linear(C -> C = 52) |> lif\n b = s |> linear(C -> C = 52) |> lif\n y = concat(C; a, b) |> linear(C -> C = 33) |> sub",
     "a = s |> linear(C -> C)\n b = a |> lif\n y = a + (b |> linear(C -> C)) |> strict",
     "a = s |> linear(H -> H = 16) |> lif\n y = a |> linear(C -> C = 24) |> lif",
+    "a = s |> linear(C -> E = 52) |> lif\n b = a |> linear(E -> F = 33) |> sub\n y = b |> linear(F -> C = 24) |> lif",
     "q = s |> linear(C -> C = 64) |> lif |> split(C -> G = 2, K)\n k = s |> linear(C -> C = 64) |> lif |> split(C -> G = 2, K)\n \
      v = s |> linear(C -> C = 96) |> lif |> split(C -> G = 2, V)\n y = 0.125 * dot(K; q, dot(H, W; k, v)) |> sub |> merge(G, V -> C)",
 ];

@@ -1,5 +1,6 @@
-//! Contractions of spikes along another axis than the innermost, such as those that mix tokens: what they sum over is put innermost,
-//! and so is their result, up to the neuron that makes spikes of it. In between stand transposes, which cost little: spikes are bits.
+//! Contractions of spikes along another axis than the innermost, such as those that mix tokens, or whose outputs are another axis: what they
+//! sum over is put innermost, and so is their result, up to the neuron that makes spikes of it. In between stand transposes, which cost
+//! little: spikes are bits.
 
 use super::views::renumber;
 use super::{Fuser, Target};
@@ -74,7 +75,12 @@ fn chains(fuser: &Fuser<'_>) -> Vec<Chain> {
     let reads_bits = |id: FlowId| fuser.event_driven(id) || heads.contains(&id);
     let sink = |id: FlowId| flow.sinks.iter().any(|(_, sink)| *sink == id);
     let fits = |chain: &Chain| {
+        // Where the result is innermost already, nobody notices.
+        let as_it_is = |id: &FlowId| flow.dims(*id).axes.last().is_some_and(|a| a.name == chain.axis);
         chain.members.iter().all(|id| {
+            if as_it_is(id) {
+                return true;
+            }
             let mut outside = readers.get(id).into_iter().flatten().filter(|r| !chain.members.contains(r)).peekable();
             let spikes = fuser.fired_in_rows(*id);
             (spikes || !sink(*id) && outside.peek().is_none())
@@ -97,10 +103,11 @@ fn chain(fuser: &Fuser<'_>, readers: &HashMap<FlowId, Vec<FlowId>>, id: FlowId) 
     }
     let of_weights: Vec<&String> = b_labels.iter().filter(|l| *l != "T").collect();
     let [summed, made] = *of_weights.as_slice() else { return None };
-    let place = a_labels.iter().position(|l| l == summed)?;
-    let same = a_labels.iter().zip(out_labels).enumerate().all(|(i, (a, out))| if i == place { out == made } else { a == out });
-    if !same || a_labels.len() != out_labels.len() || place + 1 == a_labels.len() || out_labels.contains(summed) || a_labels.contains(made)
-    {
+    let place = out_labels.iter().position(|l| l == made)?;
+    let others = |labels: &[String], one: &String| labels.iter().filter(|l| *l != one).cloned().collect::<Vec<_>>();
+    let same = others(a_labels, summed) == others(out_labels, made);
+    let innermost = a_labels.last() == Some(summed) && place + 1 == out_labels.len();
+    if !same || innermost || !a_labels.contains(summed) || out_labels.contains(summed) || a_labels.contains(made) {
         return None;
     }
     let axis = tensor.dims.labels()[place].clone();
