@@ -167,27 +167,22 @@ impl Fuser<'_> {
         if tensor.operand != Operand::Spikes || !self.weighs(id) {
             return false;
         }
-        let (operand, taps) = match &tensor.def {
-            Def::Conv { a, window, .. } => (*a, window.kernel[0] * window.kernel[1]),
-            Def::Product { a, a_labels, b_labels, out_labels, .. } => {
-                let last_only = a_labels.last().is_some_and(|l| b_labels.contains(l) && !out_labels.contains(l));
-                let summed = a_labels.iter().filter(|l| !out_labels.contains(l)).count();
-                let weighs = b_labels.iter().filter(|l| *l != "T").count() == 2;
-                if !last_only || summed != 1 || !weighs {
-                    return false;
-                }
-                (*a, 1)
+        if let Def::Product { a_labels, b_labels, out_labels, .. } = &tensor.def {
+            let last_only = a_labels.last().is_some_and(|l| b_labels.contains(l) && !out_labels.contains(l));
+            let summed = a_labels.iter().filter(|l| !out_labels.contains(l)).count();
+            let weighs = b_labels.iter().filter(|l| *l != "T").count() == 2;
+            if !last_only || summed != 1 || !weighs {
+                return false;
             }
-            _ => return false,
-        };
-        let inputs = self.flow.dims(operand).axes.last().map_or(0, |a| a.size);
+        }
+        let (operand, inputs) = self.inputs_of(id);
         let fired = match &self.flow.get(operand).def {
             Def::Concat { parts, axis } => {
                 self.flow.dims(operand).axes.last().is_some_and(|a| a.name == *axis) && parts.iter().all(|p| self.fired_in_rows(*p))
             }
             _ => self.fired_in_rows(operand),
         };
-        fired && taps * inputs <= MOST_POSITIONS
+        fired && inputs <= MOST_POSITIONS
     }
 
     /// The bits of a spike tensor: rows of words, one bit for every place of the innermost axis; behind them stands anything.

@@ -7,7 +7,7 @@
 use super::Fuser;
 use super::body::{LANES_OF_BITS, TILE_COST};
 use super::fours::{FOUR, MANY, SUMS};
-use crate::flow::{Def, FlowId};
+use crate::flow::FlowId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -132,24 +132,18 @@ impl Fuser<'_> {
         self.expected.rates.get(&self.flow.get(id).label).copied().unwrap_or(self.expected.rate)
     }
 
-    fn reads_of(&self, id: FlowId) -> Option<Reads> {
-        let tensor = self.flow.get(id);
-        let (operand, taps) = match &tensor.def {
-            Def::Conv { a, window, .. } => (*a, window.kernel[0] * window.kernel[1]),
-            Def::Product { a, .. } => (*a, 1),
-            _ => return None,
-        };
-        let inputs = taps * self.flow.dims(operand).axes.last().map_or(1, |a| a.size);
+    fn reads_of(&self, id: FlowId) -> Reads {
+        let (_, inputs) = self.inputs_of(id);
         let rate = self.rate_of(id);
         let visits = self.event_driven(id);
         let fours = visits && self.in_fours(id) && rate * MANY as f64 >= 1.0;
-        Some(Reads { inputs, rate, visits, fours })
+        Reads { inputs, rate, visits, fours }
     }
 
     /// The cheapest way to cut a loop with so many rows, of which the outermost level has `first`, and so many outputs. `None` if no
     /// contraction in it reads weights.
     pub(super) fn choice(&self, roots: &[FlowId], [first, inner]: [usize; 2], outputs: usize) -> Option<Choice> {
-        let reads: Vec<Reads> = roots.iter().filter(|id| self.weighs(**id)).filter_map(|id| self.reads_of(*id)).collect();
+        let reads: Vec<Reads> = roots.iter().filter(|id| self.weighs(**id)).map(|id| self.reads_of(*id)).collect();
         if reads.is_empty() {
             return None;
         }

@@ -337,13 +337,18 @@ pub fn changing(body: &[Stmt]) -> HashSet<Var> {
 
 /// Adds the numbers that an expression reads.
 pub fn reads(e: &Expr, into: &mut HashSet<Var>) {
+    each_read(e, &mut |var| {
+        into.insert(var);
+    });
+}
+
+/// Every number that an expression reads, as often as it does.
+pub fn each_read(e: &Expr, f: &mut impl FnMut(Var)) {
     match e {
-        Expr::Var(var) => {
-            into.insert(*var);
-        }
-        Expr::Rounded(_, a) | Expr::Un(_, a) => reads(a, into),
-        Expr::Masked(a, b) | Expr::Bin(_, a, b) => [a, b].into_iter().for_each(|e| reads(e, into)),
-        Expr::Select(_, parts) => parts.iter().for_each(|e| reads(e, into)),
+        Expr::Var(var) => f(*var),
+        Expr::Rounded(_, a) | Expr::Un(_, a) => each_read(a, f),
+        Expr::Masked(a, b) | Expr::Bin(_, a, b) => [a, b].into_iter().for_each(|e| each_read(e, f)),
+        Expr::Select(_, parts) => parts.iter().for_each(|e| each_read(e, f)),
         Expr::Const(_)
         | Expr::Batch
         | Expr::Steps

@@ -11,7 +11,7 @@ mod loops;
 mod products;
 mod vectors;
 
-use crate::kernel::{Cond, Expr, Int, IntExpr, Place, Stmt, Var, changing, mentioned};
+use crate::kernel::{Cond, Expr, Int, IntExpr, Place, Stmt, Var, changing, each_read, mentioned};
 use asm::{Assembler, FRAME, FREE, Gpr, Mem};
 
 use std::collections::{HashMap, HashSet};
@@ -200,22 +200,7 @@ fn write(body: &[Stmt], (lane, lanes): (Int, usize), abreast: Option<(Int, usize
 
 /// How often each number is mentioned.
 fn count(body: &[Stmt], into: &mut HashMap<Var, usize>) {
-    fn expr(e: &Expr, into: &mut HashMap<Var, usize>) {
-        match e {
-            Expr::Var(var) => *into.entry(*var).or_default() += 1,
-            Expr::Rounded(_, a) | Expr::Un(_, a) => expr(a, into),
-            Expr::Masked(a, b) | Expr::Bin(_, a, b) => [a, b].into_iter().for_each(|e| expr(e, into)),
-            Expr::Select(_, parts) => parts.iter().for_each(|e| expr(e, into)),
-            Expr::Const(_)
-            | Expr::Batch
-            | Expr::Steps
-            | Expr::Integer(_)
-            | Expr::Hyper(_)
-            | Expr::Load(_)
-            | Expr::Scratch(..)
-            | Expr::Random(..) => {}
-        }
-    }
+    let expr = |e: &Expr, into: &mut HashMap<Var, usize>| each_read(e, &mut |var| *into.entry(var).or_default() += 1);
     for stmt in body {
         match stmt {
             Stmt::Let(var, value) | Stmt::Set(var, value) => {
