@@ -282,6 +282,19 @@ fn products_of_spikes_with_spikes() {
     }
 }
 
+/// A head that counts many spikes of each channel rounds once a channel and digit of the count, not once a spike: added one by one, these
+/// logits are 2e-5 off.
+#[test]
+fn sums_of_large_counts_do_not_drift() {
+    for pooled in ["mean(H, W) |> linear(C -> C = 50)", "avg_pool(kernel = 8, stride = 8) |> conv(C = 19, kernel = 1) |> mean(H, W)"] {
+        let text = format!("model M {{\n time T = 4\n input x: spike[T, C = 1024, H = 8, W = 8]\n output x |> {pooled} |> mean(T)\n}}\n");
+        let checked = checked_text(&text, &Settings::default());
+        let mut weights = weights(&checked, 3);
+        weights.values.iter_mut().flatten().for_each(|w| *w = w.abs());
+        same(&checked, &weights, &random_batch(&checked, 2, 5), 2e-6);
+    }
+}
+
 #[test]
 fn sums_of_sums_are_compiled_in_no_time() {
     let lines = "    y = y + y\n    y = y * 0.5\n".repeat(40);

@@ -85,52 +85,125 @@ fn conv(body: &mut Body<'_, '_>, id: FlowId, a: FlowId, b: FlowId, window: Windo
     let operand = flow.get(id).operand;
     let size = ["H", "W"].map(|n| flow.dims(a).axis(n).map_or(1, |x| x.size));
     let acc = body.sum_from_start(id, at);
-    let stmts = taps(body, window, size, at, &mut |body, source, taps| {
-        let (weights, mut w) = if body.fuser.weighs(id) {
-            events::weights(body, b, at)
-        } else {
-            let weights = body.fuser.view(b);
-            let mut terms = body.along("C", weights.axis("out").map_or(0, |(_, s)| s as i64), at);
-            if let Some(t) = body.index_of("T", at) {
-                terms.extend(body.steps(&weights, t));
-            }
-            let place = Place { arg: body.arg(weights.buffer), terms, offset: weights.offset as i64 };
-            (weights, place)
-        };
-        let stride = |axis: &str| weights.axis(axis).map_or(0, |(_, s)| s as i64);
-        w.terms.extend([(taps[0], stride("kh")), (taps[1], stride("kw"))]);
-        let view = body.fuser.view(a);
-        let (channels, spread) = view.axis("C").unwrap_or((1, 1));
-        let mut x = at_source(body, &view, source, at);
-        let channel = body.int();
-        x.terms.push((channel, spread as i64));
-        w.terms.push((channel, stride("in")));
-        let inner = accumulate(body, acc, operand, x, w, true);
-        vec![Stmt::For { index: channel, from: Bound::Const(0), to: Bound::Const(channels as i64), reverse: false, lanes: 1, body: inner }]
+    add(body, acc, operand, true, at, &mut |body, sum, adds| {
+        taps(body, window, size, at, &mut |body, source, taps| {
+            let (weights, mut w) = if body.fuser.weighs(id) {
+                events::weights(body, b, at)
+            } else {
+                let weights = body.fuser.view(b);
+                let mut terms = body.along("C", weights.axis("out").map_or(0, |(_, s)| s as i64), at);
+                if let Some(t) = body.index_of("T", at) {
+                    terms.extend(body.steps(&weights, t));
+                }
+                let place = Place { arg: body.arg(weights.buffer), terms, offset: weights.offset as i64 };
+                (weights, place)
+            };
+            let stride = |axis: &str| weights.axis(axis).map_or(0, |(_, s)| s as i64);
+            w.terms.extend([(taps[0], stride("kh")), (taps[1], stride("kw"))]);
+            let view = body.fuser.view(a);
+            let (channels, spread) = view.axis("C").unwrap_or((1, 1));
+            let mut x = at_source(body, &view, source, at);
+            let channel = body.int();
+            x.terms.push((channel, spread as i64));
+            w.terms.push((channel, stride("in")));
+            let inner = adds.term(body, sum, x, w);
+            vec![Stmt::For {
+                index: channel,
+                from: Bound::Const(0),
+                to: Bound::Const(channels as i64),
+                reverse: false,
+                lanes: 1,
+                body: inner,
+            }]
+        })
     });
-    for stmt in stmts {
-        body.push(at, stmt);
-    }
     acc
 }
 
-/// Adds one term: `x` is the operand's place, `w` the other one's. `x_scalar`: the operand is the same for all lanes.
-fn accumulate(body: &mut Body<'_, '_>, acc: Var, operand: Operand, x: Place, w: Place, x_scalar: bool) -> Vec<Stmt> {
-    let plus = |value: Expr| Stmt::Set(acc, Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(value)));
-    match operand {
-        Operand::Real => vec![plus(Expr::Bin(Bin::Mul, Box::new(Expr::Load(x)), Box::new(Expr::Load(w))))],
-        Operand::Spikes if x_scalar => vec![Stmt::If(Cond::Spike(x), vec![plus(Expr::Load(w))])],
-        Operand::Spikes => vec![plus(Expr::Masked(Box::new(Expr::Load(w)), Box::new(Expr::Load(x))))],
-        Operand::Count(_) if x_scalar => {
-            let left = body.int();
-            vec![
-                Stmt::LetInt(left, IntExpr::Truncate(x)),
-                Stmt::While(Cond::Positive(left), vec![plus(Expr::Load(w)), Stmt::SetInt(left, IntExpr::Less(left))]),
-            ]
-        }
-        // Every lane has a count of its own: the weight is added once for every possible spike that is there.
-        Operand::Count(most) => (1..=most).map(|n| plus(at_least(Expr::Load(x.clone()), n as f32, Expr::Load(w.clone())))).collect(),
+/// How a term is added to a sum.
+#[derive(Clone, Copy)]
+enum Adds {
+    /// The product.
+    Product,
+    /// The other one where there is a spike, which is the same for all lanes.
+    AtSpike,
+    /// The other one where there is a spike, lane by lane.
+    AtSpikes,
+    /// The other one where a count that is the same for all lanes has this digit.
+    AtDigit(u32),
+    /// The other one as often as counts of so many digits say, lane by lane.
+    AtCounts(u32),
+}
+
+impl Adds {
+    /// Adds one term: `x` is the operand's place, `w` the other one's.
+    fn term(self, body: &mut Body<'_, '_>, sum: Var, x: Place, w: Place) -> Vec<Stmt> {
+        let value = match self {
+            Adds::Product => Expr::Bin(Bin::Mul, Box::new(Expr::Load(x)), Box::new(Expr::Load(w))),
+            Adds::AtSpike => return vec![Stmt::If(Cond::Spike(x), vec![plus(sum, Expr::Load(w))])],
+            Adds::AtSpikes => Expr::Masked(Box::new(Expr::Load(w)), Box::new(Expr::Load(x))),
+            Adds::AtDigit(digit) => return vec![Stmt::If(Cond::Digit(x, digit), vec![plus(sum, Expr::Load(w))])],
+            Adds::AtCounts(digits) => {
+                // From the highest digit on: twice what there is, and the other one where what is left of the count has the digit.
+                let (left, times) = (body.var(), body.var());
+                let mut stmts = vec![Stmt::Let(left, Expr::Load(x)), Stmt::Let(times, Expr::Const(0.0))];
+                for digit in (0..digits).rev() {
+                    let worth = (1_u32 << digit) as f32;
+                    stmts.push(plus(times, Expr::Var(times)));
+                    stmts.push(plus(times, at_least(Expr::Var(left), worth, Expr::Load(w.clone()))));
+                    stmts.push(plus(left, at_least(Expr::Var(left), worth, Expr::Const(-worth))));
+                }
+                stmts.push(plus(sum, Expr::Var(times)));
+                return stmts;
+            }
+        };
+        vec![plus(sum, value)]
     }
+}
+
+fn plus(sum: Var, value: Expr) -> Stmt {
+    Stmt::Set(sum, Expr::Bin(Bin::Add, Box::new(Expr::Var(sum)), Box::new(value)))
+}
+
+/// Adds all terms to a sum, which loops do that `nest` makes. `x_scalar`: the operand is the same for all lanes.
+///
+/// Counts are added by their digits of base two, the highest first: twice the sum, which is exact, and every weight whose count has the
+/// digit. Adding a weight as often as its count says takes longer, and rounds more often.
+fn add(
+    body: &mut Body<'_, '_>,
+    acc: Var,
+    operand: Operand,
+    x_scalar: bool,
+    at: At,
+    nest: &mut dyn FnMut(&mut Body<'_, '_>, Var, Adds) -> Vec<Stmt>,
+) {
+    let adds = match operand {
+        Operand::Real => Adds::Product,
+        Operand::Spikes if x_scalar => Adds::AtSpike,
+        Operand::Spikes => Adds::AtSpikes,
+        Operand::Count(most) if x_scalar => {
+            let sum = body.bind(at, Expr::Const(0.0));
+            let highest = digits(most).saturating_sub(1);
+            for digit in (0..=highest).rev() {
+                if digit < highest {
+                    body.push(at, plus(sum, Expr::Var(sum)));
+                }
+                for stmt in nest(body, sum, Adds::AtDigit(digit)) {
+                    body.push(at, stmt);
+                }
+            }
+            return body.push(at, plus(acc, Expr::Var(sum)));
+        }
+        Operand::Count(most) => Adds::AtCounts(digits(most)),
+    };
+    for stmt in nest(body, acc, adds) {
+        body.push(at, stmt);
+    }
+}
+
+/// Digits of base two.
+fn digits(most: u64) -> u32 {
+    u64::BITS - most.leading_zeros()
 }
 
 fn product(
@@ -192,13 +265,11 @@ fn product(
     let last = tensor.dims.axes.last().map(|a| a.name.as_str());
     let lane = body.lanes_along().or(last.map(str::to_owned)).and_then(|axis| body.lane(&axis, at));
     let x_scalar = lane.is_none_or(|l| x.terms.iter().all(|(i, _)| *i != l));
-    let mut stmts = accumulate(body, acc, tensor.operand, x, w, x_scalar);
-    for (_, index, size) in summed.into_iter().rev() {
-        stmts = vec![Stmt::For { index, from: Bound::Const(0), to: Bound::Const(size as i64), reverse: false, lanes: 1, body: stmts }];
-    }
-    for stmt in stmts {
-        body.push(at, stmt);
-    }
+    add(body, acc, tensor.operand, x_scalar, at, &mut |body, sum, adds| {
+        summed.iter().rev().fold(adds.term(body, sum, x.clone(), w.clone()), |stmts, (_, index, size)| {
+            vec![Stmt::For { index: *index, from: Bound::Const(0), to: Bound::Const(*size as i64), reverse: false, lanes: 1, body: stmts }]
+        })
+    });
     acc
 }
 

@@ -102,10 +102,6 @@ pub enum IntExpr {
     TrailingZeros(Int),
     /// Without its lowest one.
     ClearLowest(Int),
-    /// The number at a place as an integer.
-    Truncate(Place),
-    /// One less.
-    Less(Int),
     /// Divided by a constant, rounded down; of a number that is not negative, unless by a power of two.
     Quotient(Int, i64),
     /// A number of 16 bits in memory, not negative; the place counts such numbers.
@@ -131,6 +127,8 @@ pub enum Cond {
     Within(Int, i64),
     /// The number at a place is not zero.
     Spike(Place),
+    /// The count at a place, a number that is whole and not negative, has this digit of base two.
+    Digit(Place, u32),
 }
 
 /// A number.
@@ -261,10 +259,9 @@ pub fn decides(body: &[Stmt], index: Int) -> bool {
     let int = |e: &IntExpr| match e {
         IntExpr::Const(_) | IntExpr::Range | IntExpr::First => false,
         IntExpr::Affine(terms, _) => terms.iter().any(|(i, _)| *i == index),
-        IntExpr::Word(place) | IntExpr::Half(place) | IntExpr::Truncate(place) => place.reads(index),
+        IntExpr::Word(place) | IntExpr::Half(place) => place.reads(index),
         IntExpr::TrailingZeros(i)
         | IntExpr::ClearLowest(i)
-        | IntExpr::Less(i)
         | IntExpr::Quotient(i, _)
         | IntExpr::Ones(i)
         | IntExpr::And(i, _)
@@ -273,7 +270,7 @@ pub fn decides(body: &[Stmt], index: Int) -> bool {
     };
     let cond = |c: &Cond| match c {
         Cond::NotZero(i) | Cond::Positive(i) | Cond::Within(i, _) => *i == index,
-        Cond::Spike(place) => place.reads(index),
+        Cond::Spike(place) | Cond::Digit(place, _) => place.reads(index),
     };
     body.iter().any(|stmt| match stmt {
         Stmt::LetInt(_, e) | Stmt::SetInt(_, e) => int(e),

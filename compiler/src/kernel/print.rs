@@ -82,6 +82,7 @@ fn cond(c: &Cond) -> String {
         Cond::Positive(i) => format!("i{} > 0", i.0),
         Cond::Within(i, n) => format!("i{} in 0..{n}", i.0),
         Cond::Spike(p) => format!("{} != 0", place(p)),
+        Cond::Digit(p, digit) => format!("digit {digit} of {}", place(p)),
     }
 }
 
@@ -94,8 +95,6 @@ fn int(e: &IntExpr) -> String {
         IntExpr::Word(p) => format!("word {}", place(p)),
         IntExpr::TrailingZeros(i) => format!("trailing_zeros(i{})", i.0),
         IntExpr::ClearLowest(i) => format!("clear_lowest(i{})", i.0),
-        IntExpr::Truncate(p) => format!("int({})", place(p)),
-        IntExpr::Less(i) => format!("i{} - 1", i.0),
         IntExpr::Quotient(i, n) => format!("i{} / {n}", i.0),
         IntExpr::Half(p) => format!("half {}", place(p)),
         IntExpr::Ones(i) => format!("ones(i{})", i.0),

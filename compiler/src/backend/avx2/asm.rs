@@ -78,6 +78,7 @@ const UPPER_HALF: Op = Op { map: 3, prefix: 1, code: 0x19 };
 const ONE_LANE: Op = Op { map: 3, prefix: 1, code: 0x17 };
 const LOWER_TWO: Op = plain(0x13);
 const MASK: Op = plain(0x50);
+const WHOLE: Op = Op { map: 1, prefix: 2, code: 0x2c };
 
 /// Comparisons `a ? b`.
 pub(super) const EQUAL: u8 = 0;
@@ -367,6 +368,11 @@ impl Assembler {
         self.word(value);
     }
 
+    /// A number in memory as an integer of 32 bits, towards zero.
+    pub(super) fn whole(&mut self, dst: Gpr, from: Mem) {
+        self.vex(WHOLE, false, dst.0, 0, Operand::Mem(from), 0);
+    }
+
     /// Compares 32 bits in memory with zero.
     pub(super) fn is_zero(&mut self, at: Mem) {
         self.integer(false, &[0x83], 7, Operand::Mem(at));
@@ -505,6 +511,8 @@ mod tests {
             a.scaled(Gpr(0), Gpr(9), 1);
             a.add_to_memory(Mem::at(FRAME, 16), 100_000);
             a.is_zero(Mem::at(Gpr(8), 4));
+            a.whole(Gpr(0), Mem::at(Gpr(9), 4));
+            a.whole(Gpr(8), Mem::at(Gpr(6), 400));
         });
         let wanted = [
             "mov rax, qword ptr [rdi + 8]",
@@ -529,6 +537,8 @@ mod tests {
             "lea rax, [r9 + r9*2]",
             "add qword ptr [rdi + 0x10], 0x186a0",
             "cmp dword ptr [r8 + 4], 0",
+            "vcvttss2si eax, dword ptr [r9 + 4]",
+            "vcvttss2si r8d, dword ptr [rsi + 0x190]",
         ];
         assert_eq!(found, wanted);
     }

@@ -479,6 +479,13 @@ impl Writer<'_> {
                 self.a.is_zero(at);
                 self.a.jump(asm::When::Equal, to);
             }
+            Cond::Digit(place, digit) if self.stride(place) == 0 && *digit < 31 => {
+                self.for_all_rows(place)?;
+                let at = self.place(place, Some(4))?;
+                self.a.whole(FREE[0], at);
+                self.a.and_constant(FREE[0], 1 << digit);
+                self.a.jump(asm::When::Equal, to);
+            }
             _ => return Err(Other),
         }
         Ok(())

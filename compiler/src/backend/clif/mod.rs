@@ -516,15 +516,6 @@ impl Emitter<'_> {
                 let less = self.b.ins().iadd_imm_s(i, -1);
                 self.b.ins().band(i, less)
             }
-            IntExpr::Truncate(place) => {
-                let address = self.address(place, 4);
-                let x = self.b.ins().load(F32, self.flags, address, 0);
-                self.b.ins().fcvt_to_sint_sat(I64, x)
-            }
-            IntExpr::Less(i) => {
-                let i = self.int(*i);
-                self.b.ins().iadd_imm_s(i, -1)
-            }
             IntExpr::Quotient(i, by) => {
                 let i = self.int(*i);
                 if by.count_ones() == 1 {
@@ -576,6 +567,13 @@ impl Emitter<'_> {
                 let address = self.address(place, 4);
                 let bits = self.b.ins().load(I32, self.flags, address, 0);
                 self.b.ins().icmp_imm_s(IntCC::NotEqual, bits, 0)
+            }
+            Cond::Digit(place, digit) => {
+                let address = self.address(place, 4);
+                let count = self.b.ins().load(F32, self.flags, address, 0);
+                let count = self.b.ins().fcvt_to_sint_sat(I64, count);
+                let mask = self.b.ins().iconst(I64, 1 << digit);
+                self.b.ins().band(count, mask)
             }
         }
     }

@@ -174,7 +174,7 @@ impl Walk<'_> {
                     self.extents.insert(*i, self.task.ranges as u64);
                 }
                 Stmt::LetInt(_, e) | Stmt::SetInt(_, e) => {
-                    if let IntExpr::Word(place) | IntExpr::Half(place) | IntExpr::Truncate(place) = e {
+                    if let IntExpr::Word(place) | IntExpr::Half(place) = e {
                         self.reads(place);
                     }
                 }
@@ -194,7 +194,7 @@ impl Walk<'_> {
                     self.body(body);
                 }
                 Stmt::While(cond, body) | Stmt::If(cond, body) => {
-                    if let Cond::Spike(place) = cond {
+                    if let Cond::Spike(place) | Cond::Digit(place, _) = cond {
                         self.reads(place);
                     }
                     self.body(body);

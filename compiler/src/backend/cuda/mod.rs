@@ -343,8 +343,6 @@ fn int(e: &IntExpr) -> Result<String, Unsupported> {
         IntExpr::Const(c) => c.to_string(),
         IntExpr::First => "c.first".into(),
         IntExpr::Affine(terms, offset) => affine(terms, *offset),
-        IntExpr::Truncate(p) => format!("(long long)({})", place(p)),
-        IntExpr::Less(i) => format!("i{} - 1", i.0),
         IntExpr::Quotient(i, n) => format!("i{} / {n}", i.0),
         IntExpr::Range => return Err(Unsupported("its range is used inside a loop")),
         IntExpr::Word(_)
@@ -366,6 +364,7 @@ fn cond(c: &Cond) -> String {
         Cond::Positive(i) => format!("i{} > 0", i.0),
         Cond::Within(i, n) => format!("i{0} >= 0 && i{0} < {n}", i.0),
         Cond::Spike(p) => format!("{} != 0.0f", place(p)),
+        Cond::Digit(p, digit) => format!("(long long)({}) >> {digit} & 1", place(p)),
     }
 }
 
