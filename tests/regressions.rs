@@ -5,6 +5,7 @@ use snnc_compiler::check::Verdict;
 use snnc_compiler::graph::Settings;
 use snnc_compiler::lower::Watch;
 use snnc_compiler::ops::Role;
+use snnc_runtime::calibrate::{calibrated, firing_rate, pictures};
 use snnc_runtime::session::Inference;
 use snnc_runtime::weights::Weights;
 use snnc_tests::{build_text, checked_text};
@@ -103,6 +104,20 @@ fn spikes_mapped_to_a_new_axis_beside_long_rows() {
                 "{ENCODER}y = s |> linear(C -> K = 5) |> lif |> merge(K, W -> C)\n output y |> linear(C -> C = 10) |> mean(H) |> mean(T)"
             ),
         );
+    }
+}
+
+/// Where only some neurons have a norm before them, the biases of the layers before the others are shifted, too.
+#[test]
+fn random_weights_for_a_rate_where_few_layers_have_norms() {
+    let body = "encoder { e = x |> conv(C = 8, kernel = 3, pad = 1) |> batchnorm(C) }\n s = e |> lif\n \
+                y = s |> conv(C = 32, kernel = 3, pad = 1) |> lif |> conv(C = 32, kernel = 1) |> lif\n output y |> linear(C -> C = 10) |> mean(H, W) |> mean(T)";
+    let checked = model(PICTURE, body);
+    for rate in [0.07, 0.4] {
+        let weights = calibrated(&checked, rate, 1).unwrap();
+        let mut session = Inference::new(&checked, &weights, 1, Watch::Spikes).unwrap();
+        let found = firing_rate(&mut session, checked.graph(), &pictures(checked.graph(), 1, 1), 1).unwrap();
+        assert!((found - rate).abs() <= 0.05 * rate, "{found}, not {rate}");
     }
 }
 

@@ -278,24 +278,24 @@ pub(crate) struct DumpArgs {
     /// Which stage.
     #[arg(long, value_enum)]
     pub(crate) stage: Stage,
-    /// For flow and program: of what.
-    #[arg(long, value_enum, default_value = "infer")]
-    pub(crate) mode: Mode,
-    /// Of a training step: how it keeps what varies over samples.
-    #[arg(long, value_enum, default_value = "f32")]
-    pub(crate) precision: Precision,
-    /// For fused: samples of a step.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub(crate) batch: u32,
+    /// For flow and program: of what [default: infer]
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<Mode>,
+    /// Of a training step: how it keeps what varies over samples [default: f32]
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<Precision>,
+    /// For fused: samples of a step [default: 64]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) batch: Option<u32>,
     /// For fused: what every launch moves and multiplies, by part of the model and in all.
     #[arg(long)]
     pub(crate) cost: bool,
     /// For schedule: weights, to run it with: firing rates and times are measured on a made-up picture.
     #[arg(long, short, value_name = "FILE", conflicts_with = "rate")]
     pub(crate) weights: Option<PathBuf>,
-    /// For schedule, without weights: the part of what layers read that fires.
-    #[arg(long, default_value_t = 0.15, value_parser = rate)]
-    pub(crate) rate: f64,
+    /// For schedule, without weights: the part of what layers read that fires [default: 0.15]
+    #[arg(long, value_parser = rate)]
+    pub(crate) rate: Option<f64>,
 }
 
 #[derive(Debug, Args)]

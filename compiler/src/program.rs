@@ -185,7 +185,7 @@ pub struct Loop {
     /// Contractions inside it.
     #[serde(default)]
     pub inside: Vec<Inside>,
-    /// How it is cut, if it is a loop of an inference that reads weights.
+    /// How it is cut, if it is a loop of an inference with a contraction.
     #[serde(default)]
     pub choice: Option<Choice>,
 }

@@ -10,6 +10,7 @@ use snnc_compiler::graph::Graph;
 use snnc_compiler::lower::{Optimizer, Watch};
 use snnc_compiler::ops::{Role, Selection};
 use snnc_compiler::types::ParamId;
+use std::collections::BTreeSet;
 
 /// How often statistics and shift are found in turn: each moves the other.
 const ROUNDS: usize = 3;
@@ -45,8 +46,8 @@ pub fn firing_rate(session: &mut Inference, graph: &Graph, pictures: &[f32], sam
     Ok(spikes as f64 / all.max(1) as f64)
 }
 
-/// Random weights; running statistics are those of a random picture, and the biases of norms (of all layers where there are none) are
-/// shifted, all by as much, so that this part of all neurons fires in the mean.
+/// Random weights; running statistics are those of a random picture, and the biases of the norms before neurons (of all layers before them
+/// where there are none) are shifted, all by as much, so that this part of all neurons fires in the mean.
 ///
 /// # Errors
 /// If the network cannot be run.
@@ -54,10 +55,7 @@ pub fn calibrated(checked: &Checked, rate: f64, seed: u64) -> Result<Weights, Se
     let graph = checked.graph();
     let mut weights = Weights::initial(graph, seed);
     let batch = pictures(graph, 1, seed);
-    let norms = graph.nodes.iter().any(|n| n.op.momentum().is_some());
-    let of_bias = graph.nodes.iter().filter(|n| n.op.momentum().is_some() == norms).flat_map(|n| n.params.iter().copied());
-    let biases: Vec<ParamId> =
-        of_bias.filter(|p| graph.param(*p).path.ends_with("bias") && graph.param(*p).role == Role::Trained).collect();
+    let biases = biases(graph);
     let mut session = Inference::new(checked, &weights, 1, Watch::Spikes)?;
     let mut shift = 0.0;
     for _ in 0..ROUNDS {
@@ -82,6 +80,23 @@ pub fn calibrated(checked: &Checked, rate: f64, seed: u64) -> Result<Weights, Se
         }
     }
     Ok(weights)
+}
+
+/// The biases that move what neurons are given.
+fn biases(graph: &Graph) -> Vec<ParamId> {
+    let mut found = BTreeSet::new();
+    for neuron in graph.nodes.iter().filter(|n| n.op.selection() == Selection::Neuron) {
+        let (mut behind, mut open) = (BTreeSet::new(), neuron.inputs.clone());
+        while let Some(id) = open.pop() {
+            if graph.node(id).op.selection() != Selection::Neuron && behind.insert(id) {
+                open.extend(&graph.node(id).inputs);
+            }
+        }
+        let norms = behind.iter().any(|id| graph.node(*id).op.momentum().is_some());
+        found.extend(behind.into_iter().filter(|id| graph.node(*id).op.momentum().is_some() == norms));
+    }
+    let params = found.into_iter().flat_map(|id| graph.node(id).params.iter().copied());
+    params.filter(|p| graph.param(*p).path.ends_with("bias") && graph.param(*p).role == Role::Trained).collect()
 }
 
 /// Sets running statistics to those of a batch of one.

@@ -57,6 +57,14 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
     }
     let mut session = Inference::new(checked, &weights, batch, Watch::Spikes).map_err(Failure::failed)?;
     let rate = firing_rate(&mut session, graph, &pictures, batch).map_err(Failure::failed)?;
+    drop(session);
+    if let Some(missed) = args.weights.is_none().then(|| 100.0 * (rate - args.rate).abs() / args.rate).filter(|off| *off > 5.0) {
+        eprintln!(
+            "note: {:.1} % of neurons fire, {missed:.0} % off the {:.1} % that were looked for: shifting biases moves no rate further",
+            100.0 * rate,
+            100.0 * args.rate
+        );
+    }
     let energy = energy::on(checked, &weights, &pictures, batch).map_err(Failure::failed)?;
     let additions = energy.operations(Done::Ac) * batch as f64;
     let of_path =
@@ -99,10 +107,10 @@ fn infer(args: &BenchInferArgs) -> Result<(), Failure> {
     let share = additions / middle / limit;
     if human {
         println!(
-            "an inference of {}, {batch} sample{}, {} threads, {:.1} % of neurons firing",
+            "an inference of {}, {batch} sample{}, {}, {:.1} % of neurons firing",
             graph.name,
             if batch == 1 { "" } else { "s" },
-            rayon::current_num_threads(),
+            threads(rayon::current_num_threads()),
             100.0 * rate
         );
         println!("latency        {:.3} ms, the median of {repeats}; 95 % within {:.3} ms", 1e3 * middle, 1e3 * late);
@@ -168,6 +176,11 @@ fn first_result(checked: &Checked, path: &Path, pictures: &[f32], batch: usize) 
     session.run(pictures, batch).map_err(Failure::failed)?;
     let weights = std::fs::metadata(path).map_or(0, |m| m.len());
     Ok(Started { seconds: begun.elapsed().as_secs_f64(), start, peak: machine::peak(), weights })
+}
+
+/// `1 thread`, `2 threads`.
+pub(super) fn threads(count: usize) -> String {
+    format!("{count} thread{}", if count == 1 { "" } else { "s" })
 }
 
 /// A count in thousands, millions or billions.

@@ -1,6 +1,6 @@
 //! `snnc dump --stage schedule`
 
-use super::bench::median;
+use super::bench::{median, threads};
 use crate::Failure;
 use crate::args::DumpArgs;
 use crate::report::table;
@@ -23,7 +23,7 @@ const RUNS: usize = 7;
 /// How an inference's loops are cut, and what that is expected to cost; beside what it does, if there are weights.
 pub(super) fn text(checked: &Checked, args: &DumpArgs) -> Result<String, Failure> {
     let graph = checked.graph();
-    let mut expected = Expected { rate: args.rate, ..machine::expected(1) };
+    let mut expected = Expected { rate: args.rate.unwrap_or(0.15), ..machine::expected(1) };
     let mut measured = None;
     if let Some(path) = &args.weights {
         let weights = Weights::read(&model_file(path), graph, None).map_err(Failure::failed)?;
@@ -44,7 +44,7 @@ fn machine_line(expected: &Expected) -> String {
     } else {
         "rates measured on one made-up picture".to_owned()
     };
-    format!("{} threads, caches of {first} and {second}, tiles of up to {} lanes; {rates}", expected.threads, expected.lanes)
+    format!("{}, caches of {first} and {second}, tiles of up to {} lanes; {rates}", threads(expected.threads), expected.lanes)
 }
 
 /// The median time of every loop.
@@ -75,6 +75,7 @@ fn rows(program: &Program, measured: Option<&[f64]>) -> String {
         let reads = match () {
             () if how(How::Visits) => "visits spikes",
             () if how(How::Tests) => "tests all",
+            () if how(How::Counts) => "counts words",
             () => "multiplies",
         };
         let shared = match (choice.parts, choice.shared) {
@@ -87,7 +88,7 @@ fn rows(program: &Program, measured: Option<&[f64]>) -> String {
             seconds.map(ms).unwrap_or_default(),
             format!("{} x {} to {}", choice.rows, choice.inputs, choice.outputs),
             if how(How::Multiplies) { String::new() } else { format!("{:.1} %", 100.0 * choice.rate) },
-            choice.lanes.to_string(),
+            if how(How::Counts) { String::new() } else { choice.lanes.to_string() },
             shared,
             reads.to_owned(),
             l.label.clone(),
@@ -98,7 +99,7 @@ fn rows(program: &Program, measured: Option<&[f64]>) -> String {
     if others > 0 {
         let took = if measured.is_some() { ms(rest) } else { String::new() };
         let blank = String::new;
-        rows.push(vec![blank(), took, blank(), blank(), blank(), blank(), blank(), format!("{others} others, which read no weights")]);
+        rows.push(vec![blank(), took, blank(), blank(), blank(), blank(), blank(), format!("{others} others, which sum nothing up")]);
     }
     table(&["ms expected", "ms measured", "rows x inputs to outputs", "fires", "lanes", "threads share", "how", "loop"], &rows)
 }

@@ -6,8 +6,9 @@
 
 use super::Fuser;
 use super::body::{LANES_OF_BITS, TILE_COST};
+use super::dots::{adding, counting};
 use super::fours::{FOUR, MANY, SUMS};
-use crate::flow::FlowId;
+use crate::flow::{Def, FlowId, Operand};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -66,7 +67,7 @@ pub enum Shared {
     Tiles,
 }
 
-/// How a loop that reads weights is cut, and what that is expected to cost.
+/// How a loop of contractions is cut, and what that is expected to cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
     /// Rows (places) of a sample.
@@ -90,6 +91,8 @@ pub struct Choice {
 /// What a contraction reads at every row and time step.
 struct Reads {
     inputs: usize,
+    /// Time steps.
+    steps: usize,
     rate: f64,
     /// Of lists; the others look at every input.
     visits: bool,
@@ -132,12 +135,27 @@ impl Fuser<'_> {
         self.expected.rates.get(&self.flow.get(id).label).copied().unwrap_or(self.expected.rate)
     }
 
+    /// Terms of a contraction's sum, those at edges of a window as well.
+    fn terms_of(&self, id: FlowId) -> usize {
+        match &self.flow.get(id).def {
+            Def::Product { a, a_labels, out_labels, .. } => {
+                let sizes = self.flow.dims(*a).axes.iter().rev().map(|axis| axis.size);
+                a_labels.iter().rev().zip(sizes).filter(|(label, _)| !out_labels.contains(label)).map(|(_, size)| size).product()
+            }
+            _ => self.inputs_of(id).1,
+        }
+    }
+
+    fn steps_of(&self, id: FlowId) -> usize {
+        if self.flow.dims(id).time { self.time } else { 1 }
+    }
+
     fn reads_of(&self, id: FlowId) -> Reads {
-        let (_, inputs) = self.inputs_of(id);
+        let inputs = self.terms_of(id);
         let rate = self.rate_of(id);
         let visits = self.event_driven(id);
         let fours = visits && self.in_fours(id) && rate * MANY as f64 >= 1.0;
-        Reads { inputs, rate, visits, fours }
+        Reads { inputs, steps: self.steps_of(id), rate, visits, fours }
     }
 
     /// The cheapest way to cut a loop with so many rows, of which the outermost level has `first`, and so many outputs. `None` if no
@@ -165,9 +183,10 @@ impl Fuser<'_> {
                 let turns = parts.div_ceil(threads.min(parts)) as f64;
                 let share = (count.div_ceil(parts) * each) as f64;
                 let (own_rows, own_tiles) = if shared == Shared::Rows { (share, tiles as f64) } else { (rows as f64, share) };
-                let steps = own_rows * self.time as f64;
+                let most_steps = roots.iter().map(|id| self.steps_of(*id)).max().unwrap_or(1);
                 let mut time = 0.0;
                 for r in &reads {
+                    let steps = own_rows * r.steps as f64;
                     let (words, entries) = (r.inputs.div_ceil(64) as f64, r.entries());
                     if r.visits {
                         time += steps * (LIST[0] + words * LIST[1] + entries * LIST[2]);
@@ -180,7 +199,7 @@ impl Fuser<'_> {
                     }
                     time += own_tiles * (lanes * r.inputs * 4) as f64 * BYTE;
                 }
-                time += steps * own_tiles * lanes.div_ceil(8) as f64 * NEURONS;
+                time += own_rows * most_steps as f64 * own_tiles * lanes.div_ceil(8) as f64 * NEURONS;
                 let seconds = time * turns * 1e-9;
                 if best.as_ref().is_none_or(|b| seconds < b.seconds) {
                     best = Some(Choice { rows, inputs, outputs, rate, lanes, shared, parts, seconds });
@@ -188,6 +207,32 @@ impl Fuser<'_> {
             }
         }
         best
+    }
+
+    /// What a loop is expected to cost that nothing is picked for: products of two signals, and sums whose weights all lanes share. `None` if
+    /// it has no contraction, or is no inference's.
+    pub(super) fn priced(&self, roots: &[FlowId], [rows, outputs]: [usize; 2], lanes: usize, parts: usize) -> Option<Choice> {
+        let contraction = |id: &&FlowId| matches!(self.flow.get(**id).def, Def::Conv { .. } | Def::Product { .. });
+        let sums: Vec<FlowId> = roots.iter().filter(contraction).copied().collect();
+        if sums.is_empty() || !self.target.infers() {
+            return None;
+        }
+        let lanes = lanes.min(outputs);
+        let most_steps = roots.iter().map(|id| self.steps_of(*id)).max().unwrap_or(1);
+        let (mut inputs, mut firing, mut place) = (0, 0.0, most_steps as f64 * NEURONS / 8.0);
+        for id in sums {
+            let (terms, rate) = (self.terms_of(id), self.rate_of(id));
+            (inputs, firing) = (inputs + terms, firing + terms as f64 * rate);
+            place += self.steps_of(id) as f64
+                * match self.flow.get(id).operand {
+                    Operand::Real => terms as f64 * PRODUCT[1] / lanes.min(8) as f64,
+                    _ if self.counts(id).is_some() => counting(terms),
+                    _ => adding(terms, lanes, rate),
+                };
+        }
+        let turns = parts.div_ceil(self.expected.threads.clamp(1, parts.max(1))) as f64;
+        let seconds = place * (rows * outputs) as f64 / parts as f64 * turns * 1e-9;
+        Some(Choice { rows, inputs, outputs, rate: firing / inputs as f64, lanes, shared: Shared::Rows, parts, seconds })
     }
 
     /// Lanes of a tile of a loop that reads no weights: as few tiles as there can be, and few lanes left over.

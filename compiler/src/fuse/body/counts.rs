@@ -68,6 +68,7 @@ pub(in crate::fuse) fn counts(fuser: &mut Fuser<'_>, item: usize, id: FlowId, co
     }
     stmts.insert(0, Stmt::LetInt(range, IntExpr::Range));
     let cut = body.cut();
+    body.choice = body.fuser.priced(&[id], [groups * counts.own[0].1, counts.own[1].1], 1, cut.parts);
     body.in_parts(tiles::Rows { cut, begin, end, part, body: stmts }, &tensor.label, tensor.region)
 }
 

@@ -106,7 +106,7 @@ pub(super) struct Body<'f, 'a> {
     pub(super) tables: Vec<Tables>,
     /// Contractions so far.
     pub(super) inside: Vec<Inside>,
-    /// How a loop that reads weights is cut.
+    /// How a loop of contractions is cut.
     choice: Option<Choice>,
     /// Where the first level begins in the block at hand.
     pub(super) block: Option<Int>,
@@ -206,6 +206,9 @@ impl Body<'_, '_> {
             let inner = outer.iter().skip(1).map(|a| a.size).product();
             self.choice = self.fuser.choice(roots, [first, inner], last.size);
             let lanes = self.choice.as_ref().map_or_else(|| self.fuser.lanes_for(last.size), |c| c.lanes);
+            if self.choice.is_none() {
+                self.choice = self.fuser.priced(roots, [first * inner, last.size], lanes, self.fuser.parts(first));
+            }
             let (tile, lane) = (self.int(), self.int());
             self.columns = Some(Columns { axis: last.name.clone(), size: last.size, lanes, tile, lane, outermost });
             for axis in &space.axes[..space.axes.len() - 1] {
@@ -246,6 +249,9 @@ impl Body<'_, '_> {
                 }
             }
         }
+        let columns = levels.last().map_or(1, |l| l.size);
+        let rows = levels.iter().rev().skip(1).map(|l| l.size).product();
+        self.choice = self.fuser.priced(roots, [rows, columns], usize::from(LANES), 1);
         if levels.is_empty() && self.batch.is_none() {
             let index = self.int();
             levels.push(Level { axes: vec![], size: 1, index });
@@ -647,7 +653,7 @@ impl Body<'_, '_> {
         };
         let args = std::mem::take(&mut self.args);
         let own = self.fuser.push_loop(kernel, args, extent, grain, label.to_owned(), region);
-        let mut loops = vec![Loop { inside: self.inside, ..own }];
+        let mut loops = vec![Loop { inside: self.inside, choice: self.choice, ..own }];
         for (kernel, args, elements) in finish {
             loops.push(self.fuser.push_loop(kernel, args, Some(elements), elements, format!("{label} sum"), region));
         }
