@@ -66,9 +66,13 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
 /// An inference of a model with the weights of a file, from the cache if it is there.
 pub(crate) fn inference(checked: &Checked, weights: &Path, (watch, streams): (Watch, bool)) -> Result<Inference, Failure> {
     let (session, start) = kept::open(checked, weights, 1, watch, streams).map_err(Failure::failed)?;
-    if let Some((entry, why)) = &start.damaged {
-        let outcome = start.unkept.as_ref().map_or_else(|| "it is made anew".to_owned(), |why| format!("it cannot be replaced: {why}"));
-        eprintln!("note: `{}` in the cache was damaged ({why}); {outcome}", entry.display());
+    match (&start.damaged, &start.unkept) {
+        (Some((entry, why)), None) => eprintln!("note: `{}` in the cache cannot be used ({why}); it is made anew", entry.display()),
+        (Some((entry, why)), Some(kept)) => {
+            eprintln!("note: `{}` in the cache cannot be used ({why}), nor replaced: {kept}", entry.display());
+        }
+        (None, Some(why)) => eprintln!("note: what was made is not kept for the next start: {why}"),
+        (None, None) => {}
     }
     Ok(session)
 }

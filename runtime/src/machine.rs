@@ -4,12 +4,13 @@ use snnc_compiler::backend::clif::{CodeError, Target};
 use snnc_compiler::fuse::Expected;
 use std::fs::read_to_string;
 
-/// Bytes of memory; elsewhere than on Linux no limit.
+/// Bytes of memory that are left, and that a container may have; elsewhere than on Linux no limit.
 pub(crate) fn memory() -> u128 {
     let text = read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
-    let kilobytes = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u128>().ok());
-    kilobytes.map_or(u128::MAX, |k| k * 1024)
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
+    let left = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u128>().ok()).map(|kilobytes| kilobytes * 1024);
+    let given = read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    left.into_iter().chain(given).min().unwrap_or(u128::MAX)
 }
 
 /// The most bytes of memory that this process has had at once, if that is known.

@@ -25,8 +25,8 @@ use thiserror::Error;
 /// Why a network cannot be run.
 #[derive(Debug, Error)]
 pub enum SessionError {
-    /// More memory than the machine has.
-    #[error("`{model}` needs {} for a batch of {batch}, but this machine has {}; the largest are {}", bytes(*.needed), bytes(*.limit), list(.largest))]
+    /// More memory than the machine has left.
+    #[error("`{model}` needs {} for a batch of {batch}, but this machine has {} left; the largest are {}", bytes(*.needed), bytes(*.limit), list(.largest))]
     Memory {
         /// The network.
         model: String,
@@ -34,7 +34,7 @@ pub enum SessionError {
         batch: usize,
         /// Bytes needed.
         needed: u128,
-        /// Bytes there are.
+        /// Bytes that are left.
         limit: u128,
         /// The largest buffers.
         largest: Vec<(String, u128)>,

@@ -33,6 +33,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     loop {
         let outcome = if stepwise { input.step_by_step(&mut session, &report) } else { input.at_once(&mut session, &report) };
         if !outcome? {
+            let bytes = 4 * input.size * frames;
+            if input.sample == 0 {
+                eprintln!("note: the input is empty: a sample has {bytes} bytes");
+            }
             return Ok(());
         }
         input.sample += 1;

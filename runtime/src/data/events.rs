@@ -25,7 +25,7 @@ const POLARITY: u16 = 1;
 #[derive(Debug, Error)]
 pub enum EventError {
     /// It cannot be read, or is none.
-    #[error("`{path}` is no file of events: {reason}")]
+    #[error("`{path}` cannot be read as events: {reason}")]
     File {
         /// The file.
         path: String,
@@ -132,7 +132,7 @@ fn wanted_text(input: &Signal, time: usize) -> String {
 
 /// AEDAT 2.0 or 3.1.
 fn aedat(bytes: &[u8]) -> Result<Held, String> {
-    let events = if bytes.starts_with(b"#!AER-DAT2") {
+    let events = if bytes.starts_with(b"#!AER-DAT2.0") {
         aedat_2(bytes)?
     } else if bytes.starts_with(b"#!AER-DAT3.1") {
         aedat_3(bytes)?

@@ -122,7 +122,7 @@ impl Executable {
     /// As [`Executable::load`].
     pub fn load_for(program: Program, batch: usize, target: &Target) -> Result<Executable, CodeError> {
         let image = image(&program, batch, target)?;
-        let mut weights = Memory::new(image.weights / 4);
+        let mut weights = Memory::new(image.weights / 4)?;
         for (word, half) in weights.get_mut().iter_mut().zip([image.id as u32, (image.id >> 32) as u32]) {
             *word = f32::from_bits(half);
         }
@@ -143,7 +143,7 @@ impl Executable {
             (plan.offsets[i] as usize + if weighs { header } else { 0 }, plan.sizes[i] as usize, weighs)
         };
         let places = (0..program.buffers.len()).map(place).collect();
-        let (context, memory) = (Memory::new(image.context / 4), Memory::new(image.memory / 4));
+        let (context, memory) = (Memory::new(image.context / 4)?, Memory::new(image.memory / 4)?);
         let code = Code::map(image, target)?;
         let missing = || CodeError("a function is missing".into());
         let drives = (0..program.loops().count()).map(|i| code.drive(i).ok_or_else(missing)).collect::<Result<Vec<_>, _>>()?;
