@@ -48,19 +48,19 @@ pub fn plan_with(program: &Program, batch: usize, ranges: impl Fn(&Loop) -> usiz
     let lives = lifetimes(program);
     let weighs: Vec<bool> = program.buffers.iter().map(|b| matches!(b.purpose, Purpose::Source(Source::Param(_)))).collect();
     let sizes = sizes(program, batch, ranges);
-    let mut order: Vec<usize> = (0..sizes.len()).collect();
-    order.sort_by_key(|i| std::cmp::Reverse((lives[*i].is_none(), sizes[*i])));
     let mut offsets = vec![0; sizes.len()];
     let (mut weights, mut total) = (0, 0);
+    // In the order in which they are read: those of a loop's last tile lie before those of the next loop's first.
+    for i in (0..sizes.len()).filter(|i| weighs[*i]) {
+        offsets[i] = weights;
+        weights += room(sizes[i]);
+    }
+    let mut order: Vec<usize> = (0..sizes.len()).filter(|i| !weighs[*i]).collect();
+    order.sort_by_key(|i| std::cmp::Reverse((lives[*i].is_none(), sizes[*i])));
     // (offset, end, buffer) of what has a place already, by offset.
     let mut placed: Vec<(u128, u128, usize)> = Vec::new();
     for i in order {
         let room = room(sizes[i]);
-        if weighs[i] {
-            offsets[i] = weights;
-            weights += room;
-            continue;
-        }
         let mut start = 0;
         if let Some((first, last)) = lives[i] {
             for (offset, end, other) in &placed {

@@ -4,15 +4,15 @@ use super::{Entry, Flow};
 
 /// What moves, adds, compares, selects, and works on bits. Vector instructions stand here as their SSE forms; with a `v` in
 /// front they are the AVX ones.
-const PLAIN: [&str; 108] = [
+const PLAIN: [&str; 109] = [
     "adc", "add", "addps", "addss", "and", "andnps", "andpd", "andps", "blendvps", "blsr", "broadcastss", "bsf", "bsr", "cmova", "cmovae",
     "cmovb", "cmovbe", "cmove", "cmovg", "cmovge", "cmovl", "cmovle", "cmovne", "cmp", "cmpeqps", "cmpleps", "cmpltps", "cmpneqps",
     "cmpss", "cvtsi2ss", "cvttss2si", "extractf128", "extractps", "insertps", "lea", "lzcnt", "maskmovps", "maxps", "minps", "mov",
     "movabs", "movaps", "movd", "movdqa", "movdqu", "movlps", "movmskps", "movq", "movss", "movsx", "movsxd", "movups", "movzx", "neg",
     "nop", "not", "or", "orps", "paddd", "paddq", "paddw", "pand", "pandn", "pblendvb", "pcmpeqd", "pcmpgtd", "permilps", "pinsrd",
-    "pinsrq", "pop", "popcnt", "por", "pshufd", "pslld", "psllq", "psrad", "psrld", "psrlq", "psubd", "psubq", "push", "pxor", "rol",
-    "ror", "sar", "sarx", "sbb", "seta", "setae", "setb", "sete", "setne", "shl", "shlx", "shr", "shrx", "shufps", "sub", "subps", "subss",
-    "test", "tzcnt", "ucomiss", "unpcklps", "xor", "xorpd", "xorps", "zeroupper",
+    "pinsrq", "pop", "popcnt", "por", "prefetcht1", "pshufd", "pslld", "psllq", "psrad", "psrld", "psrlq", "psubd", "psubq", "push",
+    "pxor", "rol", "ror", "sar", "sarx", "sbb", "seta", "setae", "setb", "sete", "setne", "shl", "shlx", "shr", "shrx", "shufps", "sub",
+    "subps", "subss", "test", "tzcnt", "ucomiss", "unpcklps", "xor", "xorpd", "xorps", "zeroupper",
 ];
 
 const BRANCHES: [&str; 16] = ["ja", "jae", "jb", "jbe", "je", "jg", "jge", "jl", "jle", "jne", "jno", "jnp", "jns", "jo", "jp", "js"];

@@ -202,7 +202,7 @@ fn add(
 }
 
 /// Digits of base two.
-fn digits(most: u64) -> u32 {
+pub(super) fn digits(most: u64) -> u32 {
     u64::BITS - most.leading_zeros()
 }
 

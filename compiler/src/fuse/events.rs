@@ -14,6 +14,8 @@ use crate::program::{BufferId, Purpose, View};
 
 /// Spikes of a word that are written at once, whether they are there or not: most words have fewer, so that seldom a branch is guessed wrong.
 const AT_ONCE: usize = 8;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Positions are kept in 16 bits.
 pub(super) const MOST_POSITIONS: usize = 1 << 16;
 
@@ -283,6 +285,8 @@ pub(super) fn sum(
         return acc;
     }
     let list = body.list(operand, window, rows, body.fuser.in_fours(id));
+    let outputs = body.fuser.flow.dims(id).axes.last().map_or(1, |a| a.size);
+    body.prefetch(&w, outputs, at);
     let alone = body.lists[list].alone;
     visit(body, list, alone, acc, w.clone(), at);
     if let Some(fours) = body.lists[list].fours {
@@ -311,6 +315,36 @@ fn visit(body: &mut Body<'_, '_>, list: usize, entries: Entries, acc: Var, mut w
 }
 
 impl Body<'_, '_> {
+    /// Brings the next tile's weights nearer while this one's are added: each row and time step its share of them. Behind the last tile's
+    /// lie those that are read next, or nothing that matters. Weights that stay in the second cache need none of this.
+    fn prefetch(&mut self, weights: &Place, outputs: usize, at: At) {
+        let (Some(columns), Some(step)) = (&self.columns, self.index_of("T", at)) else { return };
+        let tile = columns.tile();
+        let Some((_, apart)) = weights.terms.iter().find(|(int, _)| *int == tile) else { return };
+        let all = 4 * *apart as usize * outputs.div_ceil(columns.lanes);
+        if all < self.fuser.expected.caches[1] / 4 {
+            return;
+        }
+        let share = (*apart as usize).div_ceil(self.cut().rows * self.fuser.time);
+        let mut terms = vec![(tile, *apart), (step, share as i64)];
+        terms.extend(self.rows_of_block((share * self.fuser.time) as i64));
+        let place = Place { arg: weights.arg, terms, offset: *apart };
+        self.push(at, Stmt::Prefetch(place, (4 * share).div_ceil(LINE)));
+    }
+
+    /// The number of the body's row in its block, times a stride.
+    fn rows_of_block(&self, mut stride: i64) -> Vec<(Int, i64)> {
+        let mut terms = vec![];
+        for (i, level) in self.levels.iter().enumerate().rev() {
+            terms.push((level.index, stride));
+            if let (0, Some(first)) = (i, self.block) {
+                terms.push((first, -stride));
+            }
+            stride *= level.size as i64;
+        }
+        terms
+    }
+
     /// The lists of an operand's rows.
     fn list(&mut self, operand: FlowId, window: Option<Window>, rows: Vec<(String, String)>, fours: bool) -> usize {
         let same = |l: &List| (l.operand, l.window, &l.rows, l.fours.is_some()) == (operand, window, &rows, fours);
@@ -347,18 +381,11 @@ impl Body<'_, '_> {
     /// Where it is kept at which entry the list of the body's place begins; behind it stands its end.
     fn start_of_list(&mut self, list: usize, entries: &Entries, at: At) -> Place {
         let mut terms = vec![(self.lists[list].range, entries.apart[0])];
-        let mut stride = self.lists[list].steps;
+        let stride = self.lists[list].steps;
         if let (Some(t), true) = (self.index_of("T", at), stride > 1 || self.fuser.flow.dims(self.lists[list].operand).time) {
             terms.push((t, 1));
         }
-        let levels: Vec<(Int, usize)> = self.levels.iter().map(|l| (l.index, l.size)).collect();
-        for (i, (index, size)) in levels.iter().enumerate().rev() {
-            terms.push((*index, stride));
-            if let (0, Some(first)) = (i, self.block) {
-                terms.push((first, -stride));
-            }
-            stride *= *size as i64;
-        }
+        terms.extend(self.rows_of_block(stride));
         Place { arg: self.arg(entries.starts), terms, offset: 0 }
     }
 

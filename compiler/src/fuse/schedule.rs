@@ -6,6 +6,7 @@
 
 use super::Fuser;
 use super::body::{LANES_OF_BITS, TILE_COST};
+use super::contract::digits;
 use super::dots::{adding, counting};
 use super::fours::{FOUR, MANY, SUMS};
 use crate::flow::{Def, FlowId, Operand};
@@ -24,6 +25,8 @@ const ADD: [f64; 3] = [0.26, 0.34, 0.44];
 const WIDER: f64 = 0.02;
 /// Eight products, where several rows share a weight, and where they cannot.
 const PRODUCT: [f64; 2] = [0.2, 0.36];
+/// A look at an input, where there is no list.
+const LOOK: f64 = 1.7;
 /// A table of eight lanes.
 const TABLE: f64 = 6.0;
 /// What becomes of eight sums at a time step: residual, neuron, bits.
@@ -94,32 +97,49 @@ struct Reads {
     /// Time steps.
     steps: usize,
     rate: f64,
-    /// Of lists; the others look at every input.
-    visits: bool,
-    /// By fours, at this rate.
-    fours: bool,
+    way: Way,
+}
+
+/// How inputs are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// All, which are multiplied.
+    Multiplies,
+    /// All, and for each digit of their counts.
+    Tests(u32),
+    /// Those that are listed.
+    Visits,
+    /// Those that are listed, by fours.
+    Fours,
 }
 
 impl Reads {
     /// Rows of weights, or of their tables.
     fn rows(&self) -> usize {
-        if self.fours { self.inputs / FOUR * SUMS } else { self.inputs }
+        if self.way == Way::Fours { self.inputs / FOUR * SUMS } else { self.inputs }
     }
 
-    /// Entries of a list.
+    /// Entries of a list, or what else is looked at.
     fn entries(&self) -> f64 {
         let inputs = self.inputs as f64;
-        match (self.visits, self.fours) {
-            (false, _) => inputs,
-            (true, false) => inputs * self.rate,
-            (true, true) => inputs / FOUR as f64 * (1.0 - (1.0 - self.rate).powi(FOUR as i32)),
+        match self.way {
+            Way::Multiplies => inputs,
+            Way::Tests(digits) => inputs * f64::from(digits),
+            Way::Visits => inputs * self.rate,
+            Way::Fours => inputs / FOUR as f64 * (1.0 - (1.0 - self.rate).powi(FOUR as i32)),
         }
+    }
+
+    fn listed(&self) -> bool {
+        matches!(self.way, Way::Visits | Way::Fours)
     }
 
     /// Nanoseconds for an entry that so many vectors of eight lanes take up.
     fn adds(&self, vectors: f64, caches: &[usize]) -> f64 {
-        if !self.visits {
-            return vectors * PRODUCT[usize::from(vectors > 4.0)];
+        match self.way {
+            Way::Multiplies => return vectors * PRODUCT[usize::from(vectors > 4.0)],
+            Way::Tests(_) => return LOOK + self.rate * vectors * ADD[0],
+            Way::Visits | Way::Fours => {}
         }
         let size = self.rows() as f64 * vectors * 32.0;
         let level = caches.iter().position(|c| size <= *c as f64).unwrap_or(2);
@@ -153,9 +173,14 @@ impl Fuser<'_> {
     fn reads_of(&self, id: FlowId) -> Reads {
         let inputs = self.terms_of(id);
         let rate = self.rate_of(id);
-        let visits = self.event_driven(id);
-        let fours = visits && self.in_fours(id) && rate * MANY as f64 >= 1.0;
-        Reads { inputs, steps: self.steps_of(id), rate, visits, fours }
+        let way = match self.flow.get(id).operand {
+            Operand::Real => Way::Multiplies,
+            _ if self.event_driven(id) && self.in_fours(id) && rate * MANY as f64 >= 1.0 => Way::Fours,
+            _ if self.event_driven(id) => Way::Visits,
+            Operand::Spikes => Way::Tests(1),
+            Operand::Count(most) => Way::Tests(digits(most)),
+        };
+        Reads { inputs, steps: self.steps_of(id), rate, way }
     }
 
     /// The cheapest way to cut a loop with so many rows, of which the outermost level has `first`, and so many outputs. `None` if no
@@ -188,12 +213,12 @@ impl Fuser<'_> {
                 for r in &reads {
                     let steps = own_rows * r.steps as f64;
                     let (words, entries) = (r.inputs.div_ceil(64) as f64, r.entries());
-                    if r.visits {
+                    if r.listed() {
                         time += steps * (LIST[0] + words * LIST[1] + entries * LIST[2]);
                     }
                     let vectors = lanes.div_ceil(8) as f64;
                     time += steps * own_tiles * (WALK + entries * r.adds(vectors, &expected.caches));
-                    if r.fours {
+                    if r.way == Way::Fours {
                         let blocks = (own_rows / ROWS as f64).max(1.0);
                         time += blocks * own_tiles * (r.inputs / FOUR) as f64 * vectors * TABLE;
                     }

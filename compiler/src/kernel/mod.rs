@@ -213,6 +213,8 @@ pub enum Stmt {
         /// How many there are, at most 64.
         columns: usize,
     },
+    /// So many cache lines from a place on will be read soon. Nothing hangs on it.
+    Prefetch(Place, usize),
     /// A loop.
     For {
         /// Its index.
@@ -284,6 +286,7 @@ pub fn decides(body: &[Stmt], index: Int) -> bool {
         | Stmt::StoreWord(..)
         | Stmt::StoreHalf(..)
         | Stmt::StoreBits(..)
+        | Stmt::Prefetch(..)
         | Stmt::Transpose { .. } => false,
     })
 }
@@ -311,7 +314,12 @@ pub fn mentioned(body: &[Stmt]) -> HashSet<Var> {
                 all.insert(*var);
             }
             Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => all.extend(mentioned(body)),
-            Stmt::LetInt(..) | Stmt::SetInt(..) | Stmt::StoreWord(..) | Stmt::StoreHalf(..) | Stmt::Transpose { .. } => {}
+            Stmt::LetInt(..)
+            | Stmt::SetInt(..)
+            | Stmt::StoreWord(..)
+            | Stmt::StoreHalf(..)
+            | Stmt::Prefetch(..)
+            | Stmt::Transpose { .. } => {}
         }
     }
     &all - &own

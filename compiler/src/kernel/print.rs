@@ -27,6 +27,7 @@ fn stmts(body: &[Stmt], depth: usize, out: &mut String) {
             Stmt::StoreScratch(s, i, e) => writeln!(out, "{pad}s{s}[i{}] = {}", i.0, expr(e)),
             Stmt::StoreWord(p, i) => writeln!(out, "{pad}word {} = i{}", place(p), i.0),
             Stmt::StoreHalf(p, i) => writeln!(out, "{pad}half {} = i{}", place(p), i.0),
+            Stmt::Prefetch(at, lines) => writeln!(out, "{pad}prefetch {lines} lines from {}", place(at)),
             Stmt::Transpose { from, rows_apart, rows, to, columns_apart, columns } => {
                 let (from, to) = (place(from), place(to));
                 writeln!(out, "{pad}words {to}, {columns} by {columns_apart} = transposed {from}, {rows} by {rows_apart}")

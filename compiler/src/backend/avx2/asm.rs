@@ -368,6 +368,11 @@ impl Assembler {
         self.word(value);
     }
 
+    /// Brings a cache line to the second cache.
+    pub(super) fn prefetch(&mut self, at: Mem) {
+        self.integer(false, &[0x0f, 0x18], 2, Operand::Mem(at));
+    }
+
     /// A number in memory as an integer of 32 bits, towards zero.
     pub(super) fn whole(&mut self, dst: Gpr, from: Mem) {
         self.vex(WHOLE, false, dst.0, 0, Operand::Mem(from), 0);
@@ -511,6 +516,7 @@ mod tests {
             a.scaled(Gpr(0), Gpr(9), 1);
             a.add_to_memory(Mem::at(FRAME, 16), 100_000);
             a.is_zero(Mem::at(Gpr(8), 4));
+            a.prefetch(Mem::at(Gpr(9), 128));
             a.whole(Gpr(0), Mem::at(Gpr(9), 4));
             a.whole(Gpr(8), Mem::at(Gpr(6), 400));
         });
@@ -537,6 +543,7 @@ mod tests {
             "lea rax, [r9 + r9*2]",
             "add qword ptr [rdi + 0x10], 0x186a0",
             "cmp dword ptr [r8 + 4], 0",
+            "prefetcht1 byte ptr [r9 + 0x80]",
             "vcvttss2si eax, dword ptr [r9 + 4]",
             "vcvttss2si r8d, dword ptr [rsi + 0x190]",
         ];

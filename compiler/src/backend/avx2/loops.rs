@@ -6,6 +6,9 @@ use crate::flow::Bin;
 use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var, mentioned};
 use std::collections::HashSet;
 
+/// Bytes of a cache line.
+const LINE: i32 = 64;
+
 /// The sums that loops of a body add up: what each of these loops sets, and nothing else.
 pub(super) fn sums(body: &[Stmt]) -> HashSet<Var> {
     let mut found = HashSet::new();
@@ -102,6 +105,11 @@ impl Writer<'_> {
             match stmt {
                 Stmt::LetInt(int, value) | Stmt::SetInt(int, value @ IntExpr::And(..)) => {
                     self.let_int(*int, value)?;
+                    rest = after;
+                }
+                Stmt::Prefetch(place, lines) => {
+                    let at = self.place(place, Some(4))?;
+                    (0..*lines as i32).for_each(|i| self.a.prefetch(Mem { offset: at.offset + LINE * i, ..at }));
                     rest = after;
                 }
                 // A sum begins in its registers.

@@ -210,7 +210,12 @@ fn count(body: &[Stmt], into: &mut HashMap<Var, usize>) {
             Stmt::Store(_, value) | Stmt::StoreScratch(_, _, value) | Stmt::Combine { value, .. } => expr(value, into),
             Stmt::StoreBits(_, var) => *into.entry(*var).or_default() += 1,
             Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => count(body, into),
-            Stmt::LetInt(..) | Stmt::SetInt(..) | Stmt::StoreWord(..) | Stmt::StoreHalf(..) | Stmt::Transpose { .. } => {}
+            Stmt::LetInt(..)
+            | Stmt::SetInt(..)
+            | Stmt::StoreWord(..)
+            | Stmt::StoreHalf(..)
+            | Stmt::Prefetch(..)
+            | Stmt::Transpose { .. } => {}
         }
     }
 }

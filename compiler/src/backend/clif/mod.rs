@@ -332,6 +332,8 @@ impl Emitter<'_> {
                 let value = self.int(*int);
                 self.b.ins().istore16(self.flags, value, address, 0);
             }
+            // There is no instruction for it.
+            Stmt::Prefetch(..) => {}
             Stmt::Transpose { from, rows_apart, rows, to, columns_apart, columns } => {
                 let (rows_apart, columns_apart) = (*rows_apart, *columns_apart);
                 self.transpose(&bits::Block64 { from, rows_apart, rows: *rows, to, columns_apart, columns: *columns });

@@ -77,7 +77,12 @@ fn scan(body: &[Stmt], live: &HashSet<Var>, parked: &mut HashSet<Var>) -> HashSe
                 live.extend(&own);
             }
             Stmt::If(_, body) => live.extend(scan(body, &live, parked)),
-            Stmt::LetInt(..) | Stmt::SetInt(..) | Stmt::StoreWord(..) | Stmt::StoreHalf(..) | Stmt::Transpose { .. } => {}
+            Stmt::LetInt(..)
+            | Stmt::SetInt(..)
+            | Stmt::StoreWord(..)
+            | Stmt::StoreHalf(..)
+            | Stmt::Prefetch(..)
+            | Stmt::Transpose { .. } => {}
         }
     }
     live

@@ -179,6 +179,7 @@ impl Walk<'_> {
                     }
                 }
                 Stmt::StoreWord(place, _) | Stmt::StoreHalf(place, _) | Stmt::StoreBits(place, _) => self.writes(place),
+                Stmt::Prefetch(..) => {}
                 Stmt::Transpose { from, to, .. } => {
                     self.reads(from);
                     self.writes(to);

@@ -284,6 +284,7 @@ impl<'k> Printer<'k> {
                     (false, false) => format!("{name} = {name} + {value};"),
                 });
             }
+            Stmt::Prefetch(..) => {}
             Stmt::StoreWord(..) | Stmt::StoreHalf(..) | Stmt::StoreBits(..) | Stmt::Transpose { .. } => {
                 return Err(Unsupported("it writes words of bits"));
             }

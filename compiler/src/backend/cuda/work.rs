@@ -247,7 +247,7 @@ fn stored(body: &[Stmt]) -> BTreeSet<usize> {
                 found.insert(place.arg);
             }
             Stmt::For { body, .. } | Stmt::While(_, body) | Stmt::If(_, body) => found.extend(stored(body)),
-            Stmt::Let(..) | Stmt::Set(..) | Stmt::LetInt(..) | Stmt::SetInt(..) | Stmt::StoreScratch(..) => {}
+            Stmt::Let(..) | Stmt::Set(..) | Stmt::LetInt(..) | Stmt::SetInt(..) | Stmt::StoreScratch(..) | Stmt::Prefetch(..) => {}
         }
     }
     found
