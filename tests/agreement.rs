@@ -239,16 +239,41 @@ fn sums_of_four_hang_on_a_rows_spikes_alone() {
         all.iter().sum::<f64>() / all.len() as f64
     };
     assert!(rates(0..3) > 0.02 && rates(0..3) < 0.15 && rates(7..16) > 0.25, "{} {}", rates(0..3), rates(7..16));
+    same_bits(&checked, &exact, &batch, &reference);
+}
+
+/// Rows of which half a word is read, and half a word comes out: a sum of every four inputs, and of what is left of them.
+#[test]
+fn rows_of_half_a_word_are_added_by_fours() {
+    let text = "model M {\n time T = 4\n input x: analog[T, C = 2, H = 16, W = 32]\n neuron lif = LIF(tau = 2.0)\n \
+                encoder { i = x |> conv(C = 18, kernel = 3, pad = 1) }\n s = i |> lif\n \
+                a = s |> linear(H -> H = 8) |> lif\n b = s |> linear(W -> W = 32) |> lif\n c = s |> linear(C -> C = 9) |> lif\n \
+                output (a |> mean(H, W) |> linear(C -> C = 5)) + (b |> mean(H, W) |> linear(C -> C = 5)) + \
+                (((c |> linear(C -> C = 5)) + (s |> linear(C -> C = 5))) |> mean(H, W)) |> mean(T)\n}";
+    let checked = checked_text(text, &Settings::default());
+    let mut numbers = Numbers(5);
+    let mut eighths = || (numbers.uniform() * 8.0 - 4.0).round() as f32 / 8.0;
+    let exact = Weights { values: checked.graph().params.iter().map(|p| (0..p.elements()).map(|_| eighths()).collect()).collect() };
+    let batch = random_batch(&checked, 2, 3).mapv(|x| (x * 4.0).round() / 4.0);
+    let wide = reference::arrange(checked.graph(), batch.mapv(f64::from));
+    let reference = reference::run(checked.graph(), &exact.arrays::<f64>(checked.graph()), &wide, None, false);
+    same_bits(&checked, &exact, &batch, &reference);
+}
+
+/// Two samples of four frames: with weights for which all sums are exact the reference's spikes and logits, with others the same bits for
+/// whatever machine, however many samples and threads, at once or step by step.
+fn same_bits(checked: &Checked, exact: &Weights, batch: &ArrayD<f32>, reference: &reference::Run<f64>) {
+    let graph = checked.graph();
     let logits: Vec<f32> = reference.logits.iter().map(|x| *x as f32).collect();
     let flat: Vec<f32> = batch.iter().copied().collect();
     let (sample, frame, classes) = (flat.len() / 2, flat.len() / 8, graph.classes());
-    let rounded = weights(&checked, 9);
+    let rounded = weights(checked, 9);
     let mut first: Option<Vec<f32>> = None;
     for (threads, lanes, narrow) in [(1, 64, false), (2, 16, false), (3, 48, true), (16, 32, false)] {
         let expected = Expected { threads, lanes, narrow, ..Expected::default() };
         let made =
-            |weights: &Weights, streams| Inference::expecting(&checked, weights, 2, (Watch::Spikes, streams), expected.clone()).unwrap();
-        let mut session = made(&exact, false);
+            |weights: &Weights, streams| Inference::expecting(checked, weights, 2, (Watch::Spikes, streams), expected.clone()).unwrap();
+        let mut session = made(exact, false);
         assert_eq!(session.run(&flat, 2).unwrap(), logits, "{expected:?}");
         assert_eq!(session.spikes(graph.time), reference.spikes, "{expected:?}");
         let mut session = made(&rounded, false);

@@ -25,8 +25,6 @@ pub(in crate::fuse) struct List {
     window: Option<Window>,
     /// An axis of the loop, and the operand's axis that goes with it.
     rows: Vec<(String, String)>,
-    /// The number of the range.
-    pub(in crate::fuse) range: Int,
     steps: i64,
     /// Spikes one by one.
     alone: Entries,
@@ -269,16 +267,28 @@ pub(super) fn sum(
     let lanes = body.columns.as_ref().map_or(1, |c| c.lanes) as i64;
     let inputs = body.fuser.flow.dims(operand).axes.last().map_or(1, |a| a.size);
     let whole = !matches!(body.fuser.flow.get(operand).def, Def::Concat { .. });
+    if body.fuser.by_word(id) {
+        let place = body.row_of_bits(operand, &rows, at);
+        let word = body.word_of(place, inputs, at);
+        let [index, four] = [(); 2].map(|()| body.int());
+        let mut sums = body.table(by, inputs, w, None);
+        sums.terms.extend([(index, SUMS as i64 * lanes), (four, lanes)]);
+        let add = Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(Expr::Load(sums)));
+        let each = vec![
+            Stmt::LetInt(four, IntExpr::And(word, SUMS as i64 - 1)),
+            Stmt::Set(acc, add),
+            Stmt::SetInt(word, IntExpr::Quotient(word, SUMS as i64)),
+        ];
+        let to = Bound::Const(inputs.div_ceil(FOUR) as i64);
+        body.push(at, Stmt::For { index, from: Bound::Const(0), to, reverse: false, lanes: 1, body: each });
+        return acc;
+    }
     // One word that one tile goes through: a list would be read only once.
     if window.is_none() && whole && inputs <= 64 && body.columns.as_ref().is_some_and(Columns::alone) {
         let place = body.row_of_bits(operand, &rows, at);
-        let [word, bit] = [(); 2].map(|()| body.int());
+        let (word, bit) = (body.word_of(place, inputs, at), body.int());
         w.terms.push((bit, lanes));
         let add = Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(Expr::Load(w)));
-        body.push(at, Stmt::LetInt(word, IntExpr::Word(place)));
-        if inputs < 64 {
-            body.push(at, Stmt::SetInt(word, IntExpr::And(word, (1i64 << inputs) - 1)));
-        }
         let each =
             vec![Stmt::LetInt(bit, IntExpr::TrailingZeros(word)), Stmt::Set(acc, add), Stmt::SetInt(word, IntExpr::ClearLowest(word))];
         body.push(at, Stmt::While(Cond::NotZero(word), each));
@@ -291,7 +301,7 @@ pub(super) fn sum(
     visit(body, list, alone, acc, w.clone(), at);
     if let Some(fours) = body.lists[list].fours {
         let (_, inputs) = body.fuser.inputs_of(id);
-        let table = body.table(by, inputs, w, fours.cursor);
+        let table = body.table(by, inputs, w, Some(fours.cursor));
         visit(body, list, fours, acc, table, at);
     }
     acc
@@ -304,7 +314,7 @@ fn visit(body: &mut Body<'_, '_>, list: usize, entries: Entries, acc: Var, mut w
     let mut end = starts.clone();
     end.offset += 1;
     let [from, to, index, position] = [(); 4].map(|()| body.int());
-    let terms = vec![(body.lists[list].range, entries.apart[1]), (index, 1)];
+    let terms = vec![(body.range(), entries.apart[1]), (index, 1)];
     let entry = Place { arg: body.arg(entries.entries), terms, offset: 0 };
     w.terms.push((position, lanes));
     let add = Expr::Bin(Bin::Add, Box::new(Expr::Var(acc)), Box::new(Expr::Load(w)));
@@ -315,6 +325,23 @@ fn visit(body: &mut Body<'_, '_>, list: usize, entries: Entries, acc: Var, mut w
 }
 
 impl Body<'_, '_> {
+    /// The word at a place, of which so many bits are the body's.
+    fn word_of(&mut self, place: Place, bits: usize, at: At) -> Int {
+        let word = self.int();
+        self.push(at, Stmt::LetInt(word, IntExpr::Word(place)));
+        if bits < 64 {
+            self.push(at, Stmt::SetInt(word, IntExpr::And(word, (1i64 << bits) - 1)));
+        }
+        word
+    }
+
+    /// The number of the range, for what each range has of its own.
+    pub(super) fn range(&mut self) -> Int {
+        let range = self.range.unwrap_or_else(|| self.int());
+        self.range = Some(range);
+        range
+    }
+
     /// Brings the next tile's weights nearer while this one's are added: each row and time step its share of them. Behind the last tile's
     /// lie those that are read next, or nothing that matters. Weights that stay in the second cache need none of this.
     fn prefetch(&mut self, weights: &Place, outputs: usize, at: At) {
@@ -356,12 +383,10 @@ impl Body<'_, '_> {
         let taps = window.map_or(1, |w| w.kernel[0] * w.kernel[1]);
         let inputs = taps * dims.axes.last().map_or(1, |a| a.size);
         let label = self.fuser.flow.get(operand).label.clone();
-        let range = self.lists.first().map(|l| l.range);
-        let range = range.unwrap_or_else(|| self.int());
         let alone = self.entries(&format!("{label} spikes"), steps, inputs);
         let fours = fours.then(|| self.entries(&format!("{label} fours"), steps, inputs / FOUR));
         self.block = Some(self.block.unwrap_or_else(|| self.int()));
-        self.lists.push(List { operand, window, rows, range, steps: steps as i64, alone, fours });
+        self.lists.push(List { operand, window, rows, steps: steps as i64, alone, fours });
         self.lists.len() - 1
     }
 
@@ -380,7 +405,7 @@ impl Body<'_, '_> {
 
     /// Where it is kept at which entry the list of the body's place begins; behind it stands its end.
     fn start_of_list(&mut self, list: usize, entries: &Entries, at: At) -> Place {
-        let mut terms = vec![(self.lists[list].range, entries.apart[0])];
+        let mut terms = vec![(self.range(), entries.apart[0])];
         let stride = self.lists[list].steps;
         if let (Some(t), true) = (self.index_of("T", at), stride > 1 || self.fuser.flow.dims(self.lists[list].operand).time) {
             terms.push((t, 1));
@@ -404,7 +429,7 @@ impl Body<'_, '_> {
         for kind in &kinds {
             stmts.push(Stmt::StoreWord(self.start_of_list(list, kind, at), kind.cursor));
         }
-        let one_by_one = self.words_of_a_row(list, at, &mut |body, word| body.spikes_of_a_word(list, alone, &word));
+        let one_by_one = self.words_of_a_row(list, at, &mut |body, word| body.spikes_of_a_word(alone, &word));
         match fours {
             None => stmts.extend(one_by_one),
             Some(fours) => {
@@ -416,7 +441,7 @@ impl Body<'_, '_> {
                 let least = inputs / MANY;
                 stmts.push(Stmt::LetInt(many, IntExpr::Affine(vec![(count, 1)], -least)));
                 stmts.push(Stmt::LetInt(few, IntExpr::Affine(vec![(count, -1)], least - 1)));
-                let in_fours = self.words_of_a_row(list, at, &mut |body, word| body.fours_of_a_word(list, fours, word));
+                let in_fours = self.words_of_a_row(list, at, &mut |body, word| body.fours_of_a_word(fours, word));
                 stmts.push(Stmt::If(Cond::Within(many, inputs + 1), in_fours));
                 stmts.push(Stmt::If(Cond::Within(few, inputs + 1), one_by_one));
             }
@@ -528,9 +553,9 @@ impl Body<'_, '_> {
     }
 
     /// Appends the positions of a word's ones to a list.
-    fn spikes_of_a_word(&mut self, list: usize, to: Entries, word: &Word) -> Vec<Stmt> {
+    fn spikes_of_a_word(&mut self, to: Entries, word: &Word) -> Vec<Stmt> {
         let [ones, next, bit, position] = [(); 4].map(|()| self.int());
-        let (range, arg, cursor) = (self.lists[list].range, self.arg(to.entries), to.cursor);
+        let (range, arg, cursor) = (self.range(), self.arg(to.entries), to.cursor);
         let (left, mut stmts) = self.bits_of(word);
         stmts.push(Stmt::LetInt(ones, IntExpr::Ones(left)));
         stmts.push(Stmt::LetInt(next, IntExpr::Affine(vec![(cursor, 1), (ones, 1)], 0)));
@@ -559,9 +584,9 @@ impl Body<'_, '_> {
     }
 
     /// Appends a word's fours that are not empty to a list: each writes its entry, and the next one goes behind it if it is to stay.
-    fn fours_of_a_word(&mut self, list: usize, to: Entries, word: Word) -> Vec<Stmt> {
+    fn fours_of_a_word(&mut self, to: Entries, word: Word) -> Vec<Stmt> {
         let [bits, four, position] = [(); 3].map(|()| self.int());
-        let (range, arg, cursor) = (self.lists[list].range, self.arg(to.entries), to.cursor);
+        let (range, arg, cursor) = (self.range(), self.arg(to.entries), to.cursor);
         let sums = SUMS as i64;
         let mut stmts = vec![Stmt::LetInt(bits, IntExpr::Word(word.place))];
         for i in 0..word.bits / FOUR {

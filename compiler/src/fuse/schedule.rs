@@ -111,6 +111,8 @@ enum Way {
     Visits,
     /// Those that are listed, by fours.
     Fours,
+    /// All fours of a word.
+    Word,
 }
 
 impl Reads {
@@ -127,6 +129,7 @@ impl Reads {
             Way::Tests(digits) => inputs * f64::from(digits),
             Way::Visits => inputs * self.rate,
             Way::Fours => inputs / FOUR as f64 * (1.0 - (1.0 - self.rate).powi(FOUR as i32)),
+            Way::Word => (inputs / FOUR as f64).ceil(),
         }
     }
 
@@ -139,6 +142,7 @@ impl Reads {
         match self.way {
             Way::Multiplies => return vectors * PRODUCT[usize::from(vectors > 4.0)],
             Way::Tests(_) => return LOOK + self.rate * vectors * ADD[0],
+            Way::Word => return SPIKE / 2.0 + vectors * ADD[0],
             Way::Visits | Way::Fours => {}
         }
         let size = self.rows() as f64 * vectors * 32.0;
@@ -175,6 +179,7 @@ impl Fuser<'_> {
         let rate = self.rate_of(id);
         let way = match self.flow.get(id).operand {
             Operand::Real => Way::Multiplies,
+            _ if self.event_driven(id) && self.by_word(id) => Way::Word,
             _ if self.event_driven(id) && self.in_fours(id) && rate * MANY as f64 >= 1.0 => Way::Fours,
             _ if self.event_driven(id) => Way::Visits,
             Operand::Spikes => Way::Tests(1),

@@ -92,6 +92,33 @@ fn visit(index: Int, body: &[Stmt]) -> Option<Visit> {
     (same == sum).then_some(Visit { entries, sum: *sum, weights, apart: 4 * apart })
 }
 
+/// A loop that adds a sum for each of a word's digits, the lowest first.
+struct Digits {
+    word: Int,
+    /// Bits of a digit.
+    bits: u8,
+    /// Where the sum for the first digit being zero is.
+    sums: Place,
+    /// Bytes between those of neighbouring digits, and of a digit's values.
+    apart: [i64; 2],
+}
+
+fn digits(index: Int, body: &[Stmt]) -> Option<Digits> {
+    let [
+        Stmt::LetInt(digit, IntExpr::And(read, mask)),
+        Stmt::Set(sum, Expr::Bin(Bin::Add, a, b)),
+        Stmt::SetInt(word, IntExpr::Quotient(divided, base)),
+    ] = body
+    else {
+        return None;
+    };
+    let (Expr::Var(same), Expr::Load(sums)) = (&**a, &**b) else { return None };
+    let (sums, value) = split(sums, *digit);
+    let (sums, next) = split(&sums, index);
+    let fits = same == sum && read == word && divided == word && *mask == base - 1 && base.count_ones() == 1;
+    fits.then_some(Digits { word: *word, bits: base.trailing_zeros() as u8, sums, apart: [4 * next, 4 * value] })
+}
+
 impl Writer<'_> {
     /// Writes all of it.
     pub(super) fn piece(&mut self) -> Written {
@@ -214,6 +241,12 @@ impl Writer<'_> {
             Stmt::For { from: Bound::Const(0), to: Bound::Int(to), reverse: false, lanes: 1, body, .. } if twice(body) => {
                 self.doubled(*to, body)
             }
+            Stmt::For { index, from: Bound::Const(0), to: Bound::Const(count), reverse: false, lanes: 1, body } => {
+                match digits(*index, body) {
+                    Some(digits) => self.digits(&digits, *count),
+                    None => self.repeated(stmt, &mut Self::in_nest),
+                }
+            }
             Stmt::For { .. } => self.repeated(stmt, &mut Self::in_nest),
             Stmt::While(cond, body) => {
                 let ones = ones(cond, body).ok_or(Other)?;
@@ -249,6 +282,36 @@ impl Writer<'_> {
         self.a.clear_lowest(left);
         self.a.jump(When::NotEqual, top);
         self.a.here(out);
+        self.meet();
+        Ok(())
+    }
+
+    /// Adds the sums of so many of a word's digits to the resident sum.
+    fn digits(&mut self, digits: &Digits, count: i64) -> Written {
+        let [next, value] = digits.apart;
+        // What is stored has room for all lanes of the last vector.
+        if self.rows > 1 || self.stride(&digits.sums) != 1 || value < 32 * self.parts() as i64 {
+            return Err(Other);
+        }
+        let (sums, offset) = self.address(&digits.sums, Some(4))?;
+        let Some(Home::Slot(word)) = self.ints.get(&digits.word) else { return Err(Other) };
+        let (left, first, row, digit) = (FREE[3], FREE[1], FREE[0], FREE[4]);
+        let word = Self::at_slot(*word);
+        self.meet();
+        self.a.read(left, word);
+        self.a.read(first, Self::at_slot(sums));
+        for i in 0..count {
+            self.a.copy(digit, left);
+            self.a.and_constant(digit, (1 << digits.bits) - 1);
+            self.times(row, digit, value);
+            for part in 0..self.parts() {
+                let behind = i64::from(offset) + next * i + 32 * part as i64;
+                let at = Mem { base: first, index: Some(row), offset: i32::try_from(behind).map_err(|_| Other)? };
+                self.a.three(asm::ADD, Ymm(part as u8), Ymm(part as u8), Operand::Mem(at));
+            }
+            self.a.shift_right(left, digits.bits);
+        }
+        self.a.write(word, left);
         self.meet();
         Ok(())
     }

@@ -104,6 +104,8 @@ pub(super) struct Body<'f, 'a> {
     pub(super) lists: Vec<List>,
     /// Sums of their weights.
     pub(super) tables: Vec<Tables>,
+    /// The number of the range, if something hangs on it.
+    pub(super) range: Option<Int>,
     /// Contractions so far.
     pub(super) inside: Vec<Inside>,
     /// How a loop of contractions is cut.
@@ -154,6 +156,7 @@ impl<'f, 'a> Body<'f, 'a> {
             columns: None,
             lists: vec![],
             tables: vec![],
+            range: None,
             inside: vec![],
             choice: None,
             block: None,

@@ -137,7 +137,7 @@ impl Body<'_, '_> {
         each.push(Stmt::SetInt(end, IntExpr::Least(end, self.levels.first().map_or(1, |l| l.size) as i64)));
         each.append(&mut body);
         let all = Stmt::For { index: sample, from: Bound::Begin, to: Bound::End, reverse: false, lanes: 1, body: each };
-        let range = (!self.lists.is_empty()).then(|| Stmt::LetInt(self.lists[0].range, IntExpr::Range));
+        let range = self.range.map(|range| Stmt::LetInt(range, IntExpr::Range));
         let step = self.first.map(|int| Stmt::LetInt(int, IntExpr::First));
         let body = range.into_iter().chain(step).chain([all]).collect();
         let args = self.args.iter().map(|b| self.fuser.program.buffer(*b).format).collect();
