@@ -294,7 +294,7 @@ pub(crate) struct DumpArgs {
     #[arg(long, short, value_name = "FILE", conflicts_with = "rate")]
     pub(crate) weights: Option<PathBuf>,
     /// For schedule, without weights: the part of what layers read that fires [default: 0.15]
-    #[arg(long, value_parser = rate)]
+    #[arg(long, value_parser = rate, allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
 }
 
@@ -303,7 +303,7 @@ pub(crate) struct SummaryArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Firing rate that additions are estimated with.
-    #[arg(long, default_value_t = 0.15, value_parser = rate)]
+    #[arg(long, default_value_t = 0.15, value_parser = rate, allow_negative_numbers = true)]
     pub(crate) rate: f64,
     #[command(flatten)]
     pub(crate) report: ReportArgs,
@@ -328,7 +328,7 @@ pub(crate) struct DiffArgs {
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
     /// Firing rate that additions are estimated with.
-    #[arg(long, default_value_t = 0.15, value_parser = rate)]
+    #[arg(long, default_value_t = 0.15, value_parser = rate, allow_negative_numbers = true)]
     pub(crate) rate: f64,
     /// How to report.
     #[arg(long, value_enum, default_value = "human")]
@@ -525,7 +525,7 @@ pub(crate) struct BenchInferArgs {
     #[arg(long, short, conflicts_with = "rate")]
     pub(crate) weights: Option<PathBuf>,
     /// Without weights: the part of all neurons that fires in a time step, as near as one shift of all biases comes to it.
-    #[arg(long, default_value_t = 0.15, value_parser = rate)]
+    #[arg(long, default_value_t = 0.15, value_parser = rate, allow_negative_numbers = true)]
     pub(crate) rate: f64,
     /// Where to write the weights that were run (safetensors).
     #[arg(long, value_name = "FILE", conflicts_with = "weights")]

@@ -50,7 +50,7 @@ pub fn plan_with(program: &Program, batch: usize, ranges: impl Fn(&Loop) -> usiz
     let sizes = sizes(program, batch, ranges);
     let mut offsets = vec![0; sizes.len()];
     let (mut weights, mut total) = (0, 0);
-    // In the order in which they are read: those of a loop's last tile lie before those of the next loop's first.
+    // Those in tiles in the order of their loops: behind a loop's last tile lies the next loop's first.
     for i in (0..sizes.len()).filter(|i| weighs[*i]) {
         offsets[i] = weights;
         weights += room(sizes[i]);

@@ -205,6 +205,8 @@ pub struct Inside {
 pub enum How {
     /// Goes through lists of the spikes that are there.
     Visits,
+    /// Adds a sum for every four values, whichever of them are spikes.
+    Fours,
     /// Looks at every value, and adds where there is a spike.
     Tests,
     /// Counts the ones that two words of spikes share.
@@ -213,11 +215,32 @@ pub enum How {
     Multiplies,
 }
 
+impl How {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            How::Visits => "visits spikes",
+            How::Fours => "adds by fours",
+            How::Tests => "tests all",
+            How::Counts => "counts words",
+            How::Multiplies => "multiplies",
+        }
+    }
+}
+
 fn one() -> usize {
     1
 }
 
 impl Loop {
+    /// How its contractions read their operands, for people.
+    pub fn how(&self) -> String {
+        let mut all: Vec<&str> = self.inside.iter().map(|i| i.how.text()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.join(", ")
+    }
+
     /// Extent of the outermost loop for so many samples.
     pub fn extent(&self, samples: usize) -> usize {
         self.extent.unwrap_or(samples * self.parts)

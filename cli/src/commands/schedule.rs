@@ -72,12 +72,6 @@ fn rows(program: &Program, measured: Option<&[f64]>) -> String {
         };
         sums = [sums[0] + choice.seconds, sums[1] + seconds.unwrap_or(0.0)];
         let how = |wanted| l.inside.iter().any(|i| i.how == wanted);
-        let reads = match () {
-            () if how(How::Visits) => "visits spikes",
-            () if how(How::Tests) => "tests all",
-            () if how(How::Counts) => "counts words",
-            () => "multiplies",
-        };
         let shared = match (choice.parts, choice.shared) {
             (1, _) => "nothing".to_owned(),
             (parts, Shared::Rows) => format!("rows, {parts} parts"),
@@ -90,7 +84,7 @@ fn rows(program: &Program, measured: Option<&[f64]>) -> String {
             if how(How::Multiplies) { String::new() } else { format!("{:.1} %", 100.0 * choice.rate) },
             if how(How::Counts) { String::new() } else { choice.lanes.to_string() },
             shared,
-            reads.to_owned(),
+            l.how(),
             l.label.clone(),
         ]);
     }

@@ -16,6 +16,7 @@ pub(super) fn inline(body: &mut Body<'_, '_>, id: FlowId, at: At) -> Var {
     if matches!(tensor.def, Def::Conv { .. } | Def::Product { .. }) {
         let how = match tensor.operand {
             Operand::Real => How::Multiplies,
+            _ if body.fuser.event_driven(id) && body.fuser.by_word(id) => How::Fours,
             _ if body.fuser.event_driven(id) => How::Visits,
             _ => How::Tests,
         };

@@ -16,6 +16,8 @@ use crate::program::{BufferId, Purpose, View};
 const AT_ONCE: usize = 8;
 /// Bytes of a cache line.
 const LINE: usize = 64;
+/// Lines that are fetched at once: an instruction each.
+const MOST_LINES: usize = 128;
 /// Positions are kept in 16 bits.
 pub(super) const MOST_POSITIONS: usize = 1 << 16;
 
@@ -343,20 +345,20 @@ impl Body<'_, '_> {
     }
 
     /// Brings the next tile's weights nearer while this one's are added: each row and time step its share of them. Behind the last tile's
-    /// lie those that are read next, or nothing that matters. Weights that stay in the second cache need none of this.
+    /// lie those of the next loop. Weights that stay in the second cache need none of this, and tiles that do not fit in it gain nothing.
     fn prefetch(&mut self, weights: &Place, outputs: usize, at: At) {
         let (Some(columns), Some(step)) = (&self.columns, self.index_of("T", at)) else { return };
         let tile = columns.tile();
         let Some((_, apart)) = weights.terms.iter().find(|(int, _)| *int == tile) else { return };
-        let all = 4 * *apart as usize * outputs.div_ceil(columns.lanes);
-        if all < self.fuser.expected.caches[1] / 4 {
+        let (bytes, cache) = (4 * *apart as usize, self.fuser.expected.caches[1]);
+        if columns.alone() || bytes * outputs.div_ceil(columns.lanes) < cache / 4 || bytes > cache {
             return;
         }
         let share = (*apart as usize).div_ceil(self.cut().rows * self.fuser.time);
         let mut terms = vec![(tile, *apart), (step, share as i64)];
         terms.extend(self.rows_of_block((share * self.fuser.time) as i64));
         let place = Place { arg: weights.arg, terms, offset: *apart };
-        self.push(at, Stmt::Prefetch(place, (4 * share).div_ceil(LINE)));
+        self.push(at, Stmt::Prefetch(place, (4 * share).div_ceil(LINE).min(MOST_LINES)));
     }
 
     /// The number of the body's row in its block, times a stride.

@@ -198,8 +198,13 @@ impl Fuser<'_> {
         let expected = &self.expected;
         let threads = expected.threads.max(1);
         let most = parts_for(threads);
-        let (rows, inputs) = (first * inner, reads.iter().map(|r| r.inputs).sum::<usize>());
-        let rate = reads.iter().map(|r| r.inputs as f64 * r.rate).sum::<f64>() / inputs as f64;
+        // Contractions beside those whose weights are in tiles take as long however these are cut.
+        let others: Vec<FlowId> = self.contractions(roots).filter(|id| !self.weighs(*id)).collect();
+        let more = |lanes: usize| others.iter().map(|id| self.place_of(*id, lanes)).sum::<f64>();
+        let terms = others.iter().map(|id| (self.terms_of(*id), self.rate_of(*id)));
+        let all: Vec<(usize, f64)> = reads.iter().map(|r| (r.inputs, r.rate)).chain(terms).collect();
+        let (rows, inputs) = (first * inner, all.iter().map(|(inputs, _)| inputs).sum::<usize>());
+        let rate = all.iter().map(|(inputs, rate)| *inputs as f64 * rate).sum::<f64>() / inputs as f64;
         let mut best: Option<Choice> = None;
         for lanes in (1..=expected.lanes / LANES_OF_BITS).rev().map(|n| n * LANES_OF_BITS) {
             let tiles = outputs.div_ceil(lanes);
@@ -223,13 +228,14 @@ impl Fuser<'_> {
                     }
                     let vectors = lanes.div_ceil(8) as f64;
                     time += steps * own_tiles * (WALK + entries * r.adds(vectors, &expected.caches));
-                    if r.way == Way::Fours {
+                    if matches!(r.way, Way::Fours | Way::Word) {
                         let blocks = (own_rows / ROWS as f64).max(1.0);
-                        time += blocks * own_tiles * (r.inputs / FOUR) as f64 * vectors * TABLE;
+                        time += blocks * own_tiles * r.inputs.div_ceil(FOUR) as f64 * vectors * TABLE;
                     }
                     time += own_tiles * (lanes * r.inputs * 4) as f64 * BYTE;
                 }
                 time += own_rows * most_steps as f64 * own_tiles * lanes.div_ceil(8) as f64 * NEURONS;
+                time += own_rows * own_tiles * lanes.min(outputs) as f64 * more(lanes.min(outputs));
                 let seconds = time * turns * 1e-9;
                 if best.as_ref().is_none_or(|b| seconds < b.seconds) {
                     best = Some(Choice { rows, inputs, outputs, rate, lanes, shared, parts, seconds });
@@ -239,11 +245,25 @@ impl Fuser<'_> {
         best
     }
 
+    fn contractions(&self, roots: &[FlowId]) -> impl Iterator<Item = FlowId> {
+        roots.iter().copied().filter(|id| matches!(self.flow.get(*id).def, Def::Conv { .. } | Def::Product { .. }))
+    }
+
+    /// Nanoseconds for a place of such a contraction, one of so many lanes, in all time steps.
+    fn place_of(&self, id: FlowId, lanes: usize) -> f64 {
+        let terms = self.terms_of(id);
+        let step = match self.flow.get(id).operand {
+            Operand::Real => terms as f64 * PRODUCT[1] / lanes.min(8) as f64,
+            _ if self.counts(id).is_some() => counting(terms),
+            _ => adding(terms, lanes, self.rate_of(id)),
+        };
+        step * self.steps_of(id) as f64
+    }
+
     /// What a loop is expected to cost that nothing is picked for: products of two signals, and sums whose weights all lanes share. `None` if
     /// it has no contraction, or is no inference's.
     pub(super) fn priced(&self, roots: &[FlowId], [rows, outputs]: [usize; 2], lanes: usize, parts: usize) -> Option<Choice> {
-        let contraction = |id: &&FlowId| matches!(self.flow.get(**id).def, Def::Conv { .. } | Def::Product { .. });
-        let sums: Vec<FlowId> = roots.iter().filter(contraction).copied().collect();
+        let sums: Vec<FlowId> = self.contractions(roots).collect();
         if sums.is_empty() || !self.target.infers() {
             return None;
         }
@@ -253,12 +273,7 @@ impl Fuser<'_> {
         for id in sums {
             let (terms, rate) = (self.terms_of(id), self.rate_of(id));
             (inputs, firing) = (inputs + terms, firing + terms as f64 * rate);
-            place += self.steps_of(id) as f64
-                * match self.flow.get(id).operand {
-                    Operand::Real => terms as f64 * PRODUCT[1] / lanes.min(8) as f64,
-                    _ if self.counts(id).is_some() => counting(terms),
-                    _ => adding(terms, lanes, rate),
-                };
+            place += self.place_of(id, lanes);
         }
         let turns = parts.div_ceil(self.expected.threads.clamp(1, parts.max(1))) as f64;
         let seconds = place * (rows * outputs) as f64 / parts as f64 * turns * 1e-9;

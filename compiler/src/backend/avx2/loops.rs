@@ -282,6 +282,7 @@ impl Writer<'_> {
         self.a.clear_lowest(left);
         self.a.jump(When::NotEqual, top);
         self.a.here(out);
+        self.a.write(from, left);
         self.meet();
         Ok(())
     }
