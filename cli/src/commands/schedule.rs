@@ -23,7 +23,8 @@ const RUNS: usize = 7;
 /// How an inference's loops are cut, and what that is expected to cost; beside what it does, if there are weights.
 pub(super) fn text(checked: &Checked, args: &DumpArgs) -> Result<String, Failure> {
     let graph = checked.graph();
-    let mut expected = Expected { rate: args.rate.unwrap_or(0.15), ..machine::expected(1) };
+    let mut expected = machine::expected(1);
+    expected.rate = args.rate.unwrap_or(expected.rate);
     let mut measured = None;
     if let Some(path) = &args.weights {
         let weights = Weights::read(&model_file(path), graph, None).map_err(Failure::failed)?;

@@ -9,13 +9,11 @@ use super::body::{At, Body, Columns};
 use super::contract::{at_source, taps};
 use super::fours::{FOUR, MANY, SUMS};
 use crate::flow::{Bin, ConvPart, Def, FlowId, Operand, Scalar, Source, Window};
-use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var};
+use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, LINE, Place, Stmt, Var};
 use crate::program::{BufferId, Purpose, View};
 
 /// Spikes of a word that are written at once, whether they are there or not: most words have fewer, so that seldom a branch is guessed wrong.
 const AT_ONCE: usize = 8;
-/// Bytes of a cache line.
-const LINE: usize = 64;
 /// Lines that are fetched at once: an instruction each.
 const MOST_LINES: usize = 128;
 /// Positions are kept in 16 bits.

@@ -49,6 +49,9 @@ impl Format {
     }
 }
 
+/// Bytes of a cache line.
+pub const LINE: usize = 64;
+
 /// A number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Var(pub u32);

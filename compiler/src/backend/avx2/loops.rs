@@ -3,11 +3,8 @@
 use super::asm::{self, FREE, Gpr, Mem, Operand, When, Ymm};
 use super::{Around, Home, Input, MOST_WRITTEN_OUT, Other, Writer, Written};
 use crate::flow::Bin;
-use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, Place, Stmt, Var, mentioned};
+use crate::kernel::{Bound, Cond, Expr, Int, IntExpr, LINE, Place, Stmt, Var, mentioned};
 use std::collections::HashSet;
-
-/// Bytes of a cache line.
-const LINE: i32 = 64;
 
 /// The sums that loops of a body add up: what each of these loops sets, and nothing else.
 pub(super) fn sums(body: &[Stmt]) -> HashSet<Var> {
@@ -136,7 +133,7 @@ impl Writer<'_> {
                 }
                 Stmt::Prefetch(place, lines) => {
                     let at = self.place(place, Some(4))?;
-                    (0..*lines as i32).for_each(|i| self.a.prefetch(Mem { offset: at.offset + LINE * i, ..at }));
+                    (0..*lines as i32).for_each(|i| self.a.prefetch(Mem { offset: at.offset + LINE as i32 * i, ..at }));
                     rest = after;
                 }
                 // A sum begins in its registers.
